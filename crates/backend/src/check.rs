@@ -1,0 +1,150 @@
+//! The checks of operands that every backend makes, so that all refuse the same things with the same words.
+
+use crate::{Attention, Error, HostTensor, Lookup, MatrixSource, NormSource, Result, Segments, Shaped};
+
+/// That `found` is the size `expected`.
+///
+/// # Errors
+/// [`Error::Shape`] if it is not.
+pub fn size(op: &'static str, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::Shape { op, what, expected, found }) }
+}
+
+/// Operands of [`crate::Backend::matrix`]; gives all outputs and the inputs they share.
+///
+/// # Errors
+/// As the operation's.
+pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
+    let op = "matrix";
+    let mut shape: Option<(usize, usize)> = None;
+    for part in &source.parts {
+        let (outputs, inputs) = two_dimensions(op, "dimensions of a weight", &part.weight)?;
+        if let Some(bias) = &part.bias {
+            size(op, "dimensions of a bias", 1, bias.shape().len())?;
+            size(op, "elements of a bias", outputs, bias.len())?;
+        }
+        let (total, shared) = shape.unwrap_or((0, inputs));
+        size(op, "inputs of every part", shared, inputs)?;
+        shape = Some((total + outputs, shared));
+    }
+    shape.ok_or_else(|| Error::Setting { op, what: "a matrix needs at least one part".into() })
+}
+
+/// Operands of [`crate::Backend::table`]; gives entries and columns.
+///
+/// # Errors
+/// As the operation's.
+pub fn table(tensor: &HostTensor) -> Result<(usize, usize)> {
+    two_dimensions("table", "dimensions", tensor)
+}
+
+/// Operands of [`crate::Backend::norm_weights`]; gives the columns.
+///
+/// # Errors
+/// As the operation's.
+pub fn norm_weights(source: &NormSource) -> Result<usize> {
+    let op = "norm weights";
+    let cols = source.gain.len();
+    if cols == 0 {
+        return Err(Error::Setting { op, what: "a norm needs at least one column".into() });
+    }
+    if let Some(shift) = &source.shift {
+        size(op, "elements of the shift", cols, shift.len())?;
+    }
+    if !(source.eps >= 0.0 && source.eps.is_finite()) {
+        return Err(Error::Setting {
+            op,
+            what: format!("epsilon must be finite and at least 0, found {}", source.eps),
+        });
+    }
+    Ok(cols)
+}
+
+/// Operands of [`crate::Backend::write`].
+///
+/// # Errors
+/// As the operation's.
+pub fn write(rows: usize, cols: usize, values: &[f32]) -> Result<()> {
+    if rows == 0 || cols == 0 {
+        return Err(Error::Empty { found: format!("a tensor of {rows} by {cols}") });
+    }
+    size("write", "values", rows.saturating_mul(cols), values.len())
+}
+
+/// Operands of [`crate::Backend::embed`]; gives rows and columns.
+///
+/// # Errors
+/// As the operation's.
+pub fn embed<T: Shaped>(lookups: &[Lookup<'_, T>]) -> Result<(usize, usize)> {
+    let op = "embed";
+    let Some(first) = lookups.first() else {
+        return Err(Error::Setting { op, what: "at least one lookup is needed".into() });
+    };
+    let (rows, cols) = (first.ids.len(), first.table.cols());
+    if rows == 0 {
+        return Err(Error::Empty { found: "no id to embed".into() });
+    }
+    for lookup in lookups {
+        size(op, "ids of every lookup", rows, lookup.ids.len())?;
+        size(op, "columns of every table", cols, lookup.table.cols())?;
+        indices(op, lookup.ids, lookup.table.rows())?;
+    }
+    Ok((rows, cols))
+}
+
+/// Operands of [`crate::Backend::norm`]; `cols` are the norm's own.
+///
+/// # Errors
+/// As the operation's.
+pub fn norm<T: Shaped>(x: &T, residual: Option<&T>, cols: usize) -> Result<()> {
+    size("norm", "columns", cols, x.cols())?;
+    if let Some(r) = residual {
+        size("norm", "rows of the residual", x.rows(), r.rows())?;
+        size("norm", "columns of the residual", cols, r.cols())?;
+    }
+    Ok(())
+}
+
+/// Operands of [`crate::Backend::attention`]; gives the columns of the result.
+///
+/// # Errors
+/// As the operation's.
+pub fn attention<T: Shaped>(qkv: &T, segments: &Segments, a: &Attention) -> Result<usize> {
+    let op = "attention";
+    if a.heads == 0 || a.head_size == 0 {
+        let what = format!("heads and head size must be at least 1, found {} and {}", a.heads, a.head_size);
+        return Err(Error::Setting { op, what });
+    }
+    let hidden = a.heads.saturating_mul(a.head_size);
+    size(op, "columns (3 * heads * head size)", hidden.saturating_mul(3), qkv.cols())?;
+    size(op, "rows of the layout", segments.rows(), qkv.rows())?;
+    Ok(hidden)
+}
+
+/// Operands of [`crate::Backend::take_rows`].
+///
+/// # Errors
+/// As the operation's.
+pub fn take_rows<T: Shaped>(x: &T, rows: &[u32]) -> Result<()> {
+    if rows.is_empty() {
+        return Err(Error::Empty { found: "no row to take".into() });
+    }
+    indices("take rows", rows, x.rows())
+}
+
+fn indices(op: &'static str, indices: &[u32], limit: usize) -> Result<()> {
+    match indices.iter().position(|&i| i as usize >= limit) {
+        None => Ok(()),
+        Some(position) => Err(Error::Index { op, index: indices[position], position, limit }),
+    }
+}
+
+fn two_dimensions(op: &'static str, what: &'static str, tensor: &HostTensor) -> Result<(usize, usize)> {
+    let &[rows, cols] = tensor.shape() else {
+        return Err(Error::Shape { op, what, expected: 2, found: tensor.shape().len() });
+    };
+    if rows == 0 || cols == 0 {
+        return Err(Error::Empty { found: format!("a tensor of {rows} by {cols}") });
+    }
+    Ok((rows, cols))
+}

@@ -1,0 +1,247 @@
+//! What the operations take besides activations: weights as they are loaded, and the settings of each operation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::HostTensor;
+
+/// How a backend keeps and multiplies weights. A property of a matrix, never of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// 32-bit floats, 32-bit arithmetic.
+    #[default]
+    F32,
+    /// bfloat16 weights.
+    Bf16,
+    /// 16-bit IEEE float weights.
+    F16,
+    /// 8-bit integer weights with a scale per output.
+    Int8,
+    /// 4-bit weights with a scale per group.
+    Q4,
+}
+
+impl Precision {
+    /// Every precision, with the name the command line gives it.
+    pub const ALL: [(Self, &'static str); 5] =
+        [(Self::F32, "f32"), (Self::Bf16, "bf16"), (Self::F16, "f16"), (Self::Int8, "int8"), (Self::Q4, "q4")];
+
+    /// The name the command line gives it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == s);
+        found.map(|(p, _)| p).ok_or_else(|| format!("unknown precision {s:?}: one of f32, bf16, f16, int8, q4"))
+    }
+}
+
+/// A function of one number, applied to every element. Each has the definition its name has in PyTorch.
+///
+/// The two GELUs are different functions and never stand in for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Activation {
+    /// `x`
+    #[default]
+    Identity,
+    /// `x Φ(x) = x (1 + erf(x / √2)) / 2`
+    Gelu,
+    /// `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`
+    GeluTanh,
+    /// [`Activation::Gelu`] clipped to −10..10 (`gelu_10`)
+    GeluClipped10,
+    /// `x sigmoid(1.702 x)`
+    QuickGelu,
+    /// `max(x, 0)`
+    Relu,
+    /// `min(max(x, 0), 6)`
+    Relu6,
+    /// `max(x, 0)²`
+    ReluSquared,
+    /// `x` above zero, `0.01 x` below
+    LeakyRelu,
+    /// `x sigmoid(x)`, also called swish
+    Silu,
+    /// `1 / (1 + e⁻ˣ)`
+    Sigmoid,
+    /// `tanh(x)`
+    Tanh,
+    /// `x tanh(ln(1 + eˣ))`
+    Mish,
+    /// `(1 + erf((x − 0.707107) / (0.282095 √2))) / 2`
+    Laplace,
+    /// `x min(max(x + 3, 0), 6) / 6`
+    HardSwish,
+    /// `√ln(1 + eˣ)`
+    SqrtSoftplus,
+}
+
+impl Activation {
+    /// Every activation, in the order of the enum.
+    pub const ALL: [Self; 16] = [
+        Self::Identity,
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::GeluClipped10,
+        Self::QuickGelu,
+        Self::Relu,
+        Self::Relu6,
+        Self::ReluSquared,
+        Self::LeakyRelu,
+        Self::Silu,
+        Self::Sigmoid,
+        Self::Tanh,
+        Self::Mish,
+        Self::Laplace,
+        Self::HardSwish,
+        Self::SqrtSoftplus,
+    ];
+}
+
+/// Which keys a query may see. Positions count from the start of a sequence; sequences never see each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mask {
+    /// Every key of the sequence.
+    #[default]
+    Full,
+    /// Keys `0..=i` for query `i`.
+    Causal,
+    /// Keys at a distance of at most `radius` on either side.
+    Window {
+        /// Largest distance that is seen.
+        radius: usize,
+    },
+}
+
+impl Mask {
+    /// The keys that query `i` of a sequence of `length` sees: one unbroken, never empty range.
+    #[must_use]
+    pub fn visible(self, i: usize, length: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Full => 0..length,
+            Self::Causal => 0..i + 1,
+            Self::Window { radius } => i.saturating_sub(radius)..length.min(i.saturating_add(radius).saturating_add(1)),
+        }
+    }
+}
+
+/// The settings of multi-head scaled dot-product attention over packed `[rows, 3 * heads * head_size]`:
+/// all queries, then all keys, then all values, each with its heads side by side.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    /// Number of heads.
+    pub heads: usize,
+    /// Columns of one head.
+    pub head_size: usize,
+    /// What the scores are multiplied by before the softmax, commonly `1 / √head_size`.
+    pub scale: f32,
+    /// Which keys a query sees.
+    pub mask: Mask,
+}
+
+/// How the rows of one sequence become one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// Their mean.
+    Mean,
+    /// The largest value of each column.
+    Max,
+    /// Their sum over the square root of their number.
+    MeanSqrtLength,
+    /// Their mean with weights 1, 2, 3 .. by position.
+    WeightedMean,
+}
+
+impl Reduction {
+    /// Every reduction.
+    pub const ALL: [Self; 4] = [Self::Mean, Self::Max, Self::MeanSqrtLength, Self::WeightedMean];
+}
+
+/// One table to look rows up in, and which row for each token. `embed` sums several of these.
+#[derive(Debug)]
+pub struct Lookup<'a, T> {
+    /// The table, `[entries, cols]`.
+    pub table: &'a T,
+    /// The entry of each row, `[rows]`.
+    pub ids: &'a [u32],
+}
+
+/// One linear layer as checkpoints store it.
+#[derive(Debug, Clone)]
+pub struct LinearPart {
+    /// `[outputs, inputs]`, as PyTorch keeps it.
+    pub weight: HostTensor,
+    /// `[outputs]`
+    pub bias: Option<HostTensor>,
+}
+
+/// What a backend makes a matrix from: layers of the same inputs, stacked along their outputs (query, key and value
+/// become one product).
+#[derive(Debug, Clone)]
+pub struct MatrixSource {
+    /// At least one.
+    pub parts: Vec<LinearPart>,
+    /// How to keep it.
+    pub precision: Precision,
+}
+
+/// Which normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// `(x − mean) / √(variance + eps)`, variance over all `cols` (not `cols − 1`).
+    LayerNorm,
+    /// `x / √(mean of squares + eps)`
+    RmsNorm,
+}
+
+/// What a backend makes a normalisation from.
+#[derive(Debug, Clone)]
+pub struct NormSource {
+    /// Which.
+    pub kind: NormKind,
+    /// Multiplies each column, `[cols]`.
+    pub gain: HostTensor,
+    /// Is added to each column, `[cols]`.
+    pub shift: Option<HostTensor>,
+    /// Keeps the root away from zero; at least 0.
+    pub eps: f32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_read_back_from_their_names() {
+        for (precision, name) in Precision::ALL {
+            assert_eq!(precision.name(), name);
+            assert_eq!(name.parse(), Ok(precision));
+        }
+        assert!("fp32".parse::<Precision>().unwrap_err().contains("fp32"));
+    }
+
+    #[test]
+    fn masks_are_never_empty_and_stay_inside() {
+        for length in 1..20 {
+            for mask in [Mask::Full, Mask::Causal, Mask::Window { radius: 0 }, Mask::Window { radius: usize::MAX }] {
+                for i in 0..length {
+                    let seen = mask.visible(i, length);
+                    assert!(seen.contains(&i) && seen.end <= length, "{mask:?} {i} of {length}: {seen:?}");
+                }
+            }
+        }
+        assert_eq!(Mask::Window { radius: 2 }.visible(5, 7), 3..7);
+    }
+}
