@@ -1,0 +1,126 @@
+//! Runs one case on one backend: operands made and brought to the device once, then the operation alone.
+
+use std::time::{Duration, Instant};
+
+use super::cases::{Case, Operation};
+use super::random::Random;
+use crate::{
+    Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision,
+    Reduction, Result, Segments,
+};
+
+/// A case with its operands on a backend.
+pub(super) struct Prepared<'a, B: Backend> {
+    backend: &'a B,
+    operands: Operands<B>,
+}
+
+enum Operands<B: Backend> {
+    Linear { x: B::Tensor, w: B::Matrix, activation: Activation },
+    Norm { rows: usize, cols: usize, x: Vec<f32>, residual: Option<B::Tensor>, n: B::Norm },
+    Attention { qkv: B::Tensor, layout: B::Layout, attention: Attention },
+    Embed { tables: Vec<B::Table>, ids: Vec<Vec<u32>> },
+    TakeRows { x: B::Tensor, indices: Vec<u32> },
+    ReduceRows { x: B::Tensor, layout: B::Layout, reduction: Reduction },
+}
+
+/// Makes a case's operands. They depend on the case alone, so that every backend gets the same.
+pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Precision) -> Result<Prepared<'a, B>> {
+    let random = &mut Random::new(case.to_string().bytes().fold(7, |h, b| h * 31 % 1_000_003 + u64::from(b)));
+    let normal =
+        |random: &mut Random, rows: usize, cols: usize| backend.write(rows, cols, &random.normals(rows * cols, 1.0));
+    let operands = match &case.operation {
+        Operation::Linear { rows, inputs, outputs, bias, activation, stored } => {
+            let scale = 1.0 / (*inputs as f32).sqrt();
+            let parts = outputs.iter().map(|&o| {
+                let weight = tensor(random, &[o, *inputs], scale, *stored)?;
+                let bias = bias.then(|| tensor(random, &[o], 1.0, *stored)).transpose()?;
+                Ok(LinearPart { weight, bias })
+            });
+            let parts = parts.collect::<Result<_>>()?;
+            let w = backend.matrix(MatrixSource { parts, precision })?;
+            Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: *activation }
+        }
+        Operation::Norm { rows, cols, kind, residual, shift, eps, offset } => {
+            let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
+            let shift = shift.then(|| tensor(random, &[*cols], 1.0, DType::F32)).transpose()?;
+            let n = backend.norm_weights(NormSource { kind: *kind, gain, shift, eps: *eps })?;
+            let residual = residual.then(|| normal(random, *rows, *cols)).transpose()?;
+            let x = random.normals(rows * cols, 1.0).iter().map(|v| v + offset).collect();
+            Operands::Norm { rows: *rows, cols: *cols, x, residual, n }
+        }
+        Operation::Attention { lengths, heads, head_size, mask, spread } => {
+            let segments = Segments::from_lengths(lengths)?;
+            let hidden = heads * head_size;
+            let mut values = random.normals(segments.rows() * 3 * hidden, 1.0);
+            for row in values.chunks_exact_mut(3 * hidden) {
+                row[..2 * hidden].iter_mut().for_each(|v| *v *= spread);
+            }
+            let scale = 1.0 / (*head_size as f32).sqrt();
+            Operands::Attention {
+                qkv: backend.write(segments.rows(), 3 * hidden, &values)?,
+                layout: backend.layout(&segments)?,
+                attention: Attention { heads: *heads, head_size: *head_size, scale, mask: *mask },
+            }
+        }
+        Operation::Embed { rows, cols, entries, stored } => {
+            let table = |&n: &usize| backend.table(tensor(random, &[n, *cols], 1.0, *stored)?);
+            let tables = entries.iter().map(table).collect::<Result<_>>()?;
+            let ids = entries.iter().map(|&n| (0..*rows).map(|_| random.below(n) as u32).collect()).collect();
+            Operands::Embed { tables, ids }
+        }
+        Operation::TakeRows { rows, cols, count } => {
+            let indices = (0..*count).map(|_| random.below(*rows) as u32).collect();
+            Operands::TakeRows { x: normal(random, *rows, *cols)?, indices }
+        }
+        Operation::ReduceRows { lengths, cols, reduction } => {
+            let segments = Segments::from_lengths(lengths)?;
+            let x = normal(random, segments.rows(), *cols)?;
+            Operands::ReduceRows { x, layout: backend.layout(&segments)?, reduction: *reduction }
+        }
+    };
+    Ok(Prepared { backend, operands })
+}
+
+impl<B: Backend> Prepared<'_, B> {
+    /// The operation's result on the host.
+    pub(super) fn result(&self) -> Result<Vec<f32>> {
+        self.backend.read(&self.apply()?.0)
+    }
+
+    /// The time of one run: the operation, and the copy of its result to the host by which every backend is sure to
+    /// have finished.
+    pub(super) fn run(&self) -> Result<Duration> {
+        let (out, started) = self.apply()?;
+        self.backend.read(&out)?;
+        Ok(started.elapsed())
+    }
+
+    /// The result and when the operation began; an operand that it may overwrite is brought to the device before
+    /// that.
+    fn apply(&self) -> Result<(B::Tensor, Instant)> {
+        let b = self.backend;
+        let mut started = Instant::now();
+        let out = match &self.operands {
+            Operands::Linear { x, w, activation } => b.linear(x, w, *activation),
+            Operands::Norm { rows, cols, x, residual, n } => {
+                let x = b.write(*rows, *cols, x)?;
+                started = Instant::now();
+                b.norm(x, residual.as_ref(), n)
+            }
+            Operands::Attention { qkv, layout, attention } => b.attention(qkv, layout, attention),
+            Operands::Embed { tables, ids } => {
+                let lookups: Vec<_> = tables.iter().zip(ids).map(|(table, ids)| Lookup { table, ids }).collect();
+                b.embed(&lookups)
+            }
+            Operands::TakeRows { x, indices } => b.take_rows(x, indices),
+            Operands::ReduceRows { x, layout, reduction } => b.reduce_rows(x, layout, *reduction),
+        };
+        Ok((out?, started))
+    }
+}
+
+fn tensor(random: &mut Random, shape: &[usize], scale: f32, stored: DType) -> Result<HostTensor> {
+    let values = random.normals(shape.iter().product(), scale);
+    Ok(HostTensor::from_f32(shape, &values)?.cast(stored))
+}

@@ -1,0 +1,79 @@
+//! How far a backend may lie from the reference, per operation and precision.
+//!
+//! The operands are standard normal and weights are scaled so that results are of size 1. An f32 sum of n products
+//! rounds to about `√n · 6e-8` (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1, for random
+//! signs); the longest sum in the table has 4096 terms: 4e-6. The bounds below are a few times that and no more, so
+//! that a tanh GELU in place of an erf one (they differ by up to 5e-4) or a wrong epsilon is found.
+
+use super::cases::Operation;
+use crate::Precision;
+
+/// A result `found` is right when `|found - expected| <= absolute + relative * |expected|`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Allowed whatever the size of the value.
+    pub absolute: f64,
+    /// Allowed in proportion to the value.
+    pub relative: f64,
+}
+
+impl Tolerance {
+    /// The distance between two values in units of what is allowed: right up to 1, infinite where one of them is not a
+    /// number or infinite and the other is not the same.
+    #[must_use]
+    pub fn share(self, expected: f32, found: f32) -> f64 {
+        if expected.to_bits() == found.to_bits() || (expected.is_nan() && found.is_nan()) {
+            return 0.0;
+        }
+        if !(expected.is_finite() && found.is_finite()) {
+            return f64::INFINITY;
+        }
+        let distance = (f64::from(expected) - f64::from(found)).abs();
+        if distance == 0.0 { 0.0 } else { distance / (self.absolute + self.relative * f64::from(expected).abs()) }
+    }
+}
+
+/// The tolerance of an operation with weights in `precision`.
+#[must_use]
+pub fn tolerance(operation: &Operation, precision: Precision) -> Tolerance {
+    let exact = Tolerance { absolute: 0.0, relative: 0.0 };
+    let of = |absolute, relative| Tolerance { absolute, relative };
+    match (operation, precision) {
+        // Copies and maxima change nothing, in whatever precision activations are kept in f32.
+        (Operation::TakeRows { .. }, Precision::F32 | Precision::Int8 | Precision::Q4) => exact,
+        (Operation::Embed { .. } | Operation::ReduceRows { .. }, Precision::F32 | Precision::Int8 | Precision::Q4) => {
+            of(1e-6, 1e-6)
+        }
+        (Operation::Linear { .. }, Precision::F32) => of(1e-5, 1e-6),
+        (Operation::Norm { .. }, Precision::F32 | Precision::Int8 | Precision::Q4) => of(4e-6, 2e-6),
+        // Scores grow with the square of the spread, and so does their rounding, which the softmax passes on whole
+        // where two keys are nearly even: 144 * 3 deviations * 6e-8 * (values 2 apart) for a spread of 12.
+        (Operation::Attention { spread, .. }, Precision::F32 | Precision::Int8 | Precision::Q4) => {
+            of(4e-6 + 5e-7 * f64::from(spread * spread - 1.0), 2e-6)
+        }
+        // 11 bits of significand: a rounding of 4.9e-4 on every operand, product sums of them, and the result.
+        (_, Precision::F16) => of(4e-3, 4e-3),
+        // 8 bits: 3.9e-3.
+        (_, Precision::Bf16) => of(3e-2, 3e-2),
+        // 127 steps over about 4 deviations on each side, on weights and activations.
+        (Operation::Linear { .. }, Precision::Int8) => of(8e-2, 2e-2),
+        // 15 steps over about 2 deviations on each side of a group.
+        (Operation::Linear { .. }, Precision::Q4) => of(5e-1, 1e-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_count_in_units_of_the_tolerance() {
+        let t = Tolerance { absolute: 0.1, relative: 0.1 };
+        assert!((t.share(1.0, 1.1) - 0.5).abs() < 1e-6);
+        assert_eq!(t.share(f32::NAN, f32::NAN), 0.0);
+        assert_eq!(t.share(f32::NEG_INFINITY, f32::NEG_INFINITY), 0.0);
+        assert_eq!(t.share(f32::INFINITY, f32::MAX), f64::INFINITY);
+        assert_eq!(Tolerance { absolute: 0.0, relative: 0.0 }.share(0.0, 1e-30), f64::INFINITY);
+        assert_eq!(Tolerance { absolute: 0.0, relative: 0.0 }.share(0.0, -0.0), 0.0);
+    }
+}
