@@ -1,1 +1,28 @@
-//! To be written.
+//! Transformer encoders, written once over the contract of [`mlxt_backend`].
+//!
+//! A folder as Hugging Face `transformers` writes it becomes a [`Config`] (`config.json`, every setting honoured or
+//! refused by name) and [`Weights`] (mapped safetensors); an [`Encoder`] puts them on any backend and turns token ids
+//! into hidden states; [`tasks`] makes answers of those. [`inspect()`] describes a folder without loading it.
+//!
+//! It holds no text processing and knows no device: tokens come in as ids, and everything runs through
+//! [`mlxt_backend::Backend`].
+//!
+//! Where next: `arch/` for what tells one architecture from another, `layers/` for what they share, `encoder.rs` for
+//! the forward pass.
+#![deny(unsafe_code)] // one exception, with its reason, in weights/file.rs
+
+mod arch;
+mod config;
+mod encoder;
+mod error;
+mod inspect;
+mod layers;
+pub mod tasks;
+mod weights;
+
+pub use config::Config;
+pub use encoder::{Encoder, Hidden};
+pub use error::{Error, Result};
+pub use inspect::{Inspection, inspect};
+pub use tasks::embed::{Pooling, pool};
+pub use weights::{Misfit, Misshapen, NamedShape, Role, TensorInfo, Untyped, Weights};

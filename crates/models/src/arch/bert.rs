@@ -1,0 +1,34 @@
+//! BERT, and everything trained or distilled with its classes (MiniLM, BGE, E5, GTE ..).
+
+use super::{Architecture, Names, Positions, Setting, Settings};
+
+pub(super) const BERT: Architecture = Architecture {
+    model_type: "bert",
+    prefix: "bert",
+    settings: Settings {
+        vocab_size: Setting { names: &["vocab_size"], default: 30_522 },
+        positions: Setting { names: &["max_position_embeddings"], default: 512 },
+        token_types: Setting { names: &["type_vocab_size"], default: 2 },
+        embedding_size: None,
+        hidden_size: Setting { names: &["hidden_size"], default: 768 },
+        layers: Setting { names: &["num_hidden_layers"], default: 12 },
+        heads: Setting { names: &["num_attention_heads"], default: 12 },
+        intermediate_size: Setting { names: &["intermediate_size"], default: 3072 },
+        activation: Setting { names: &["hidden_act"], default: "gelu" },
+        eps: Setting { names: &["layer_norm_eps"], default: 1e-12 },
+        pad_token_id: Setting { names: &["pad_token_id"], default: 0 },
+    },
+    names: Names {
+        layers: "encoder.layer",
+        query: "attention.self.query",
+        key: "attention.self.key",
+        value: "attention.self.value",
+        attention_out: "attention.output.dense",
+        attention_norm: "attention.output.LayerNorm",
+        up: "intermediate.dense",
+        down: "output.dense",
+        out_norm: "output.LayerNorm",
+    },
+    positions: Positions::FromZero,
+    pooler: true,
+};

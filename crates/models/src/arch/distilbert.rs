@@ -1,0 +1,34 @@
+//! DistilBERT: BERT without token types and pooler, with names and settings of its own.
+//!
+//! `sinusoidal_pos_embds` only says how positions were initialised before training; the checkpoint holds them.
+
+use super::bert::BERT;
+use super::{Architecture, Names, Setting, Settings};
+
+pub(super) const DISTILBERT: Architecture = Architecture {
+    model_type: "distilbert",
+    prefix: "distilbert",
+    settings: Settings {
+        token_types: Setting { names: &[], default: 0 },
+        hidden_size: Setting { names: &["dim", "hidden_size"], default: 768 },
+        layers: Setting { names: &["n_layers", "num_hidden_layers"], default: 6 },
+        heads: Setting { names: &["n_heads", "num_attention_heads"], default: 12 },
+        intermediate_size: Setting { names: &["hidden_dim"], default: 3072 },
+        activation: Setting { names: &["activation"], default: "gelu" },
+        eps: Setting { names: &[], default: 1e-12 },
+        ..BERT.settings
+    },
+    names: Names {
+        layers: "transformer.layer",
+        query: "attention.q_lin",
+        key: "attention.k_lin",
+        value: "attention.v_lin",
+        attention_out: "attention.out_lin",
+        attention_norm: "sa_layer_norm",
+        up: "ffn.lin1",
+        down: "ffn.lin2",
+        out_norm: "output_layer_norm",
+    },
+    pooler: false,
+    ..BERT
+};

@@ -1,0 +1,18 @@
+//! ELECTRA, generators and discriminators: BERT without pooler, with embeddings that may be narrower than the layers.
+
+use super::bert::BERT;
+use super::{Architecture, Setting, Settings};
+
+pub(super) const ELECTRA: Architecture = Architecture {
+    model_type: "electra",
+    prefix: "electra",
+    settings: Settings {
+        embedding_size: Some(Setting { names: &["embedding_size"], default: 128 }),
+        hidden_size: Setting { names: &["hidden_size"], default: 256 },
+        heads: Setting { names: &["num_attention_heads"], default: 4 },
+        intermediate_size: Setting { names: &["intermediate_size"], default: 1024 },
+        ..BERT.settings
+    },
+    pooler: false,
+    ..BERT
+};

@@ -1,0 +1,146 @@
+//! A whole encoder on a backend: token ids in, one hidden state per token out.
+
+use std::collections::BTreeMap;
+
+use mlxt_backend::{Backend, HostTensor, MatrixSource, NormSource, Precision, Segments, TokenBatch};
+
+use crate::layers::{Block, Embeddings, Pooler};
+use crate::weights::Loader;
+use crate::{Config, Error, Misfit, Result, Role, Weights};
+
+/// The parts of an encoder, as tensors of a checkpoint or on a backend.
+#[derive(Debug)]
+struct Parts<T, M, N> {
+    embeddings: Embeddings<T, M, N>,
+    blocks: Vec<Block<M, N>>,
+    pooler: Option<Pooler<M>>,
+}
+
+impl Parts<HostTensor, MatrixSource, NormSource> {
+    fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
+        Self {
+            embeddings: Embeddings::request(loader, config, precision),
+            blocks: (0..config.layers()).map(|layer| Block::request(loader, config, layer, precision)).collect(),
+            pooler: Pooler::request(loader, config, precision),
+        }
+    }
+}
+
+/// An encoder whose weights are on the backend `B`.
+#[derive(Debug)]
+pub struct Encoder<B: Backend> {
+    config: Config,
+    parts: Parts<B::Table, B::Matrix, B::Norm>,
+}
+
+/// The hidden states of a batch.
+#[derive(Debug)]
+pub struct Hidden<B: Backend> {
+    /// The last layer's output, `[rows, hidden]`.
+    pub tensor: B::Tensor,
+    /// The batch as the backend knows it.
+    pub layout: B::Layout,
+    /// Where each sequence lies among the rows.
+    pub segments: Segments,
+}
+
+impl<B: Backend> Encoder<B> {
+    /// Checks all weights against `config`, then loads them onto `backend` in `precision`.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`] with everything that does not fit; [`Error::Backend`] for what the backend refuses.
+    pub fn load(backend: &B, config: &Config, weights: &Weights, precision: Precision) -> Result<Self> {
+        let mut loader = Loader::new(weights, config)?;
+        let parts = Parts::request(&mut loader, config, precision);
+        let (_, misfit) = loader.finish();
+        misfit.check()?;
+        let blocks = parts.blocks.into_iter().map(|block| block.load(backend));
+        let parts = Parts {
+            embeddings: parts.embeddings.load(backend)?,
+            blocks: blocks.collect::<Result<_>>()?,
+            pooler: parts.pooler.map(|pooler| pooler.load(backend)).transpose()?,
+        };
+        Ok(Self { config: config.clone(), parts })
+    }
+
+    /// The settings it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The last hidden state of each token, `[rows, hidden]`. A sequence's rows do not depend on the others.
+    ///
+    /// Token types are looked at only by a model that has them ([`Config::type_vocab_size`]).
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] and [`Error::Id`], before anything is computed; the backend's own.
+    pub fn forward(&self, backend: &B, batch: &TokenBatch) -> Result<Hidden<B>> {
+        self.check(batch)?;
+        let layout = backend.layout(batch.segments())?;
+        let mut x = self.parts.embeddings.forward(backend, batch, &self.config)?; // [rows, hidden]
+        for block in &self.parts.blocks {
+            x = block.forward(backend, &x, &layout, &self.config)?;
+        }
+        Ok(Hidden { tensor: x, layout, segments: batch.segments().clone() })
+    }
+
+    /// Whether the checkpoint has a pooler.
+    pub fn has_pooler(&self) -> bool {
+        self.parts.pooler.is_some()
+    }
+
+    /// `tanh(dense(first token))` of each sequence, `[sequences, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::NoPooler`]; the backend's own.
+    pub fn pooler(&self, backend: &B, hidden: &Hidden<B>) -> Result<B::Tensor> {
+        let pooler = self.parts.pooler.as_ref().ok_or(Error::NoPooler)?;
+        let first = hidden.first_rows(backend)?; // [sequences, hidden]
+        pooler.forward(backend, &first)
+    }
+
+    fn check(&self, batch: &TokenBatch) -> Result<()> {
+        let limit = self.config.max_tokens();
+        for (sequence, range) in batch.segments().ranges().enumerate() {
+            if range.len() > limit {
+                return Err(Error::TooLong { sequence, found: range.len(), limit });
+            }
+            check_ids("token id", sequence, &batch.ids()[range.clone()], self.config.vocab_size())?;
+            if self.config.type_vocab_size() > 0 {
+                check_ids("token type id", sequence, &batch.type_ids()[range], self.config.type_vocab_size())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Hidden<B> {
+    /// The first row of each sequence, `[sequences, hidden]`.
+    pub(crate) fn first_rows(&self, backend: &B) -> Result<B::Tensor> {
+        let rows: Vec<u32> = self.segments.ranges().map(|range| range.start as u32).collect();
+        Ok(backend.take_rows(&self.tensor, &rows)?)
+    }
+
+    /// The last row of each sequence, `[sequences, hidden]`.
+    pub(crate) fn last_rows(&self, backend: &B) -> Result<B::Tensor> {
+        let rows: Vec<u32> = self.segments.ranges().map(|range| range.end as u32 - 1).collect();
+        Ok(backend.take_rows(&self.tensor, &rows)?)
+    }
+}
+
+/// What the tensors of a checkpoint are to the model of `config`.
+///
+/// # Errors
+/// None of the checkpoint's: what does not fit is in the answer.
+pub(crate) fn fit(config: &Config, weights: &Weights) -> Result<(BTreeMap<String, Role>, Misfit)> {
+    let mut loader = Loader::new(weights, config)?;
+    Parts::request(&mut loader, config, Precision::default());
+    Ok(loader.finish())
+}
+
+fn check_ids(what: &'static str, sequence: usize, ids: &[u32], limit: usize) -> Result<()> {
+    match ids.iter().position(|&id| id as usize >= limit) {
+        None => Ok(()),
+        Some(position) => Err(Error::Id { what, sequence, position, found: ids[position], limit }),
+    }
+}

@@ -1,0 +1,101 @@
+//! Token, position and type embeddings, summed and normalised, and widened where they are narrower than the layers.
+
+use mlxt_backend::{Activation, Backend, HostTensor, Lookup, MatrixSource, NormSource, Precision, TokenBatch};
+
+use super::matrix;
+use crate::arch::Positions;
+use crate::weights::Loader;
+use crate::{Config, Result};
+
+/// The first part of an encoder.
+#[derive(Debug)]
+pub(crate) struct Embeddings<T, M, N> {
+    words: T,
+    positions: T,
+    types: Option<T>,
+    norm: N,
+    /// Only if embeddings and layers differ in size.
+    widen: Option<M>,
+}
+
+impl Embeddings<HostTensor, MatrixSource, NormSource> {
+    pub(crate) fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
+        let cols = config.embedding_size;
+        let mut table =
+            |name: &str, entries: usize| loader.tensor(&format!("embeddings.{name}.weight"), &[entries, cols]);
+        let words = table("word_embeddings", config.vocab_size());
+        let positions = table("position_embeddings", config.positions);
+        let types = (config.type_vocab_size() > 0).then(|| table("token_type_embeddings", config.type_vocab_size()));
+        let norm = loader.layer_norm("embeddings.LayerNorm", cols, config.eps);
+        let widen = (cols != config.hidden_size())
+            .then(|| matrix(loader.linear("embeddings_project", config.hidden_size(), cols), precision));
+        Self { words, positions, types, norm, widen }
+    }
+
+    pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Embeddings<B::Table, B::Matrix, B::Norm>> {
+        Ok(Embeddings {
+            words: backend.table(self.words)?,
+            positions: backend.table(self.positions)?,
+            types: self.types.map(|table| backend.table(table)).transpose()?,
+            norm: backend.norm_weights(self.norm)?,
+            widen: self.widen.map(|source| backend.matrix(source)).transpose()?,
+        })
+    }
+}
+
+impl<T, M, N> Embeddings<T, M, N> {
+    /// `[rows, hidden]`. The ids must be within the config's sizes.
+    pub(crate) fn forward<B>(&self, backend: &B, batch: &TokenBatch, config: &Config) -> Result<B::Tensor>
+    where
+        B: Backend<Table = T, Matrix = M, Norm = N>,
+    {
+        let positions = positions(batch, config);
+        let mut lookups =
+            vec![Lookup { table: &self.words, ids: batch.ids() }, Lookup { table: &self.positions, ids: &positions }];
+        lookups.extend(self.types.as_ref().map(|table| Lookup { table, ids: batch.type_ids() }));
+        let x = backend.embed(&lookups)?; // [rows, embedding]
+        let x = backend.norm(x, None, &self.norm)?;
+        match &self.widen {
+            None => Ok(x),
+            Some(widen) => Ok(backend.linear(&x, widen, Activation::Identity)?), // [rows, hidden]
+        }
+    }
+}
+
+/// The position of each token in its sequence, `[rows]`.
+fn positions(batch: &TokenBatch, config: &Config) -> Vec<u32> {
+    let first = config.first_position();
+    let mut positions = Vec::with_capacity(batch.ids().len());
+    for range in batch.segments().ranges() {
+        match (config.architecture.positions, config.pad_token_id()) {
+            (Positions::AfterPadding, Some(pad)) => {
+                let mut next = first;
+                positions.extend(batch.ids()[range].iter().map(|&id| {
+                    if id == pad {
+                        return pad;
+                    }
+                    next += 1;
+                    next - 1
+                }));
+            }
+            _ => positions.extend(first..first + range.len() as u32),
+        }
+    }
+    positions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions_in(model_type: &str) -> Vec<u32> {
+        let config = Config::from_json(&format!(r#"{{"model_type": "{model_type}", "pad_token_id": 1}}"#)).unwrap();
+        positions(&TokenBatch::from_sequences(&[vec![0, 7, 1, 8, 2], vec![1, 1], vec![9, 2]]).unwrap(), &config)
+    }
+
+    #[test]
+    fn padding_tokens_in_a_text_are_not_counted_by_roberta() {
+        assert_eq!(positions_in("bert"), [0, 1, 2, 3, 4, 0, 1, 0, 1]);
+        assert_eq!(positions_in("roberta"), [2, 3, 1, 4, 5, 1, 1, 2, 3]);
+    }
+}

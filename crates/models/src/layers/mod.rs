@@ -1,0 +1,20 @@
+//! The parts every encoder here is made of, each described once and computed once.
+//!
+//! A part exists in two forms of one type: as a checkpoint's tensors (`Block<MatrixSource, NormSource>`: requested,
+//! checked, nothing copied) and on a backend (`Block<B::Matrix, B::Norm>`, by `load`). So everything that does not fit
+//! is known before the first byte reaches a device.
+
+mod block;
+mod embeddings;
+mod pooler;
+
+pub(crate) use block::Block;
+pub(crate) use embeddings::Embeddings;
+pub(crate) use pooler::Pooler;
+
+use mlxt_backend::{LinearPart, MatrixSource, Precision};
+
+/// A matrix of one layer.
+fn matrix(part: LinearPart, precision: Precision) -> MatrixSource {
+    MatrixSource { parts: vec![part], precision }
+}

@@ -1,0 +1,118 @@
+//! One safetensors file, mapped into memory, its header checked. The only unsafe code of the crate is the mapping.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::{Error, Result};
+
+/// Bytes of the number that says how long the header is.
+const LENGTH_BYTES: usize = 8;
+
+/// A tensor of a file: what the header says of it, and its bytes, shared with the mapping.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Bytes,
+}
+
+/// Maps a file and gives its tensors by name.
+///
+/// The header is checked as a whole (it lies inside the file, tensors tile the rest without gap or overlap, sizes fit
+/// shapes), so that no later access can leave the file.
+pub(super) fn open(file: &Path) -> Result<Vec<(String, Entry)>> {
+    let bytes = map(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    parse(file, &bytes)
+}
+
+fn parse(file: &Path, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
+    let damaged = |source| Error::Safetensors { file: PathBuf::from(file), found: bytes.len() as u64, source };
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let data = bytes.slice(LENGTH_BYTES + header..);
+    let entries = metadata.tensors().into_iter().map(|(name, info)| {
+        let bytes = data.slice(info.data_offsets.0..info.data_offsets.1);
+        (name, Entry { dtype: info.dtype, shape: info.shape.clone(), bytes })
+    });
+    Ok(entries.collect())
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> std::io::Result<Bytes> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    // SAFETY: the mapping is read-only and private to this process. What remains is that another program changes or
+    // truncates the file while it is open; `Weights` documents that as the caller's duty. Reading values that change
+    // gives other numbers, not broken types: every bit pattern is a valid u8, and headers are parsed once.
+    let map = unsafe { Mmap::map(&file)? };
+    Ok(Bytes::from_owner(map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use safetensors::SafeTensorError;
+
+    fn file_with(header: &str, data: usize) -> Bytes {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        bytes.into()
+    }
+
+    fn refusal(header: &str, data: usize) -> SafeTensorError {
+        match parse(Path::new("x.safetensors"), &file_with(header, data)) {
+            Err(Error::Safetensors { source, .. }) => source,
+            other => panic!("{header} gives {other:?}"),
+        }
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let tensor = |shape: &str, from: u64, to: u64| {
+            format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let fits = format!(r#"{{"a":{}}}"#, tensor("[2]", 0, 8));
+        assert_eq!(parse(Path::new("x"), &file_with(&fits, 8)).unwrap().len(), 1);
+        assert!(matches!(refusal(&fits, 7), SafeTensorError::MetadataIncompleteBuffer));
+        assert!(matches!(refusal(&fits, 9), SafeTensorError::MetadataIncompleteBuffer));
+
+        let overlap = format!(r#"{{"a":{},"b":{}}}"#, tensor("[2]", 0, 8), tensor("[2]", 4, 12));
+        assert!(matches!(refusal(&overlap, 12), SafeTensorError::InvalidOffset(_)));
+        let outside = format!(r#"{{"a":{}}}"#, tensor("[2]", 1 << 40, (1 << 40) + 8));
+        assert!(matches!(refusal(&outside, 8), SafeTensorError::InvalidOffset(_)));
+        let wrong = format!(r#"{{"a":{}}}"#, tensor("[3]", 0, 8));
+        assert!(matches!(refusal(&wrong, 8), SafeTensorError::TensorInvalidInfo));
+        let huge = format!(r#"{{"a":{}}}"#, tensor("[4294967296,4294967296,4]", 0, 8));
+        assert!(matches!(refusal(&huge, 8), SafeTensorError::ValidationOverflow));
+        assert!(matches!(refusal("not json", 8), SafeTensorError::InvalidHeaderDeserialization(_)));
+    }
+
+    #[test]
+    fn header_lengths_are_not_believed() {
+        for (length, want) in [(u64::MAX, "header too large"), (1 << 20, "invalid header length")] {
+            let mut bytes = length.to_le_bytes().to_vec();
+            bytes.extend_from_slice(b"{}");
+            let error = parse(Path::new("x"), &bytes.into()).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(Path::new("x"), &bytes.into());
+        }
+
+        #[test]
+        fn any_header_gives_an_answer(header in r#"\{("[a-z]":\{"dtype":"(F32|I64|F4)","shape":\[[0-9,]{0,9}\],"data_offsets":\[[0-9]{1,20},[0-9]{1,3}\]\},?){0,3}\}"#, data in 0_usize..64) {
+            let _ = parse(Path::new("x"), &file_with(&header, data));
+        }
+    }
+}

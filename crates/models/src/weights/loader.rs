@@ -1,0 +1,249 @@
+//! A model's requests to a checkpoint, recorded, so that everything that does not fit is reported once and together.
+//!
+//! A request never fails: where a tensor is missing or misshapen it gives an empty one and the fault is noted.
+//! [`Misfit::check`] must pass before anything is loaded onto a backend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use mlxt_backend::{DType, HostTensor, LinearPart, NormKind, NormSource};
+
+use super::{Weights, host_tensor};
+use crate::{Config, Error, Result};
+
+/// Names of a base model without prefix start with one of these; anything else is a task's head.
+const ROOTS: [&str; 5] = ["embeddings", "embeddings_project", "encoder", "transformer", "pooler"];
+
+/// Constants that old checkpoints saved among the weights.
+const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
+
+/// Names that TensorFlow checkpoints left in converted ones, after the names they now have.
+const OLD_NAMES: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
+
+/// Faults of one kind that a message lists; the rest is a number, and `mlxt inspect` lists all.
+const LISTED: usize = 5;
+
+/// Weights that are not those of the model that `config.json` describes. Every list is sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// The model's folder.
+    pub folder: PathBuf,
+    /// `model_type`.
+    pub model_type: &'static str,
+    /// Tensors the model needs and the checkpoint lacks, with the shape they should have.
+    pub missing: Vec<NamedShape>,
+    /// Tensors of another shape than the model's.
+    pub misshapen: Vec<Misshapen>,
+    /// Tensors whose element type is not f32, f16 or bf16.
+    pub untyped: Vec<Untyped>,
+    /// Tensors of the base model that `config.json` has no place for.
+    pub unexpected: Vec<NamedShape>,
+}
+
+/// A tensor's name and shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedShape {
+    /// Name.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+}
+
+/// A tensor of the wrong shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Name.
+    pub name: String,
+    /// The shape `config.json` asks for.
+    pub expected: Vec<usize>,
+    /// The shape in the checkpoint.
+    pub found: Vec<usize>,
+}
+
+/// A weight of an element type that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untyped {
+    /// Name.
+    pub name: String,
+    /// Its element type.
+    pub found: String,
+}
+
+/// What a tensor of a checkpoint is to the base model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of its weights.
+    Base,
+    /// Outside its namespace: a task's head.
+    Head,
+    /// A constant that old checkpoints saved, which nothing reads.
+    Buffer,
+    /// In its namespace, but not what `config.json` describes.
+    Misfit,
+}
+
+impl Misfit {
+    /// Whether there is none: the model can be loaded.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.misshapen.is_empty() && self.untyped.is_empty() && self.unexpected.is_empty()
+    }
+
+    /// # Errors
+    /// [`Error::Misfit`] if there is any.
+    pub(crate) fn check(self) -> Result<()> {
+        if self.is_empty() { Ok(()) } else { Err(Error::Misfit(Box::new(self))) }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the weights in {} are not the {} that config.json describes",
+            self.folder.display(),
+            self.model_type
+        )?;
+        let mut before = ": ";
+        let mut list = |kind: &str, items: Vec<String>| -> fmt::Result {
+            if items.is_empty() {
+                return Ok(());
+            }
+            write!(f, "{before}{} {kind} ({}", items.len(), items[..items.len().min(LISTED)].join(", "))?;
+            before = "; ";
+            match items.len().saturating_sub(LISTED) {
+                0 => f.write_str(")"),
+                more => write!(f, " and {more} more)"),
+            }
+        };
+        let named = |t: &NamedShape| format!("{} {:?}", t.name, t.shape);
+        let misshapen = |t: &Misshapen| format!("{} must be {:?}, found {:?}", t.name, t.expected, t.found);
+        list("missing", self.missing.iter().map(named).collect())?;
+        list("misshapen", self.misshapen.iter().map(misshapen).collect())?;
+        let untyped = self.untyped.iter().map(|t| format!("{} is {}", t.name, t.found));
+        list("of a type other than F32, F16, BF16", untyped.collect())?;
+        list("unexpected", self.unexpected.iter().map(named).collect())
+    }
+}
+
+/// Hands tensors to a model under construction.
+#[derive(Debug)]
+pub(crate) struct Loader<'a> {
+    weights: &'a Weights,
+    /// `bert.` or nothing.
+    prefix: String,
+    /// Stored names of the tensors asked for and found.
+    requested: BTreeSet<String>,
+    /// What a request gives whose tensor is not there.
+    empty: HostTensor,
+    misfit: Misfit,
+}
+
+impl<'a> Loader<'a> {
+    /// For the model of `config`.
+    ///
+    /// # Errors
+    /// None that can happen: an empty tensor is always valid.
+    pub(crate) fn new(weights: &'a Weights, config: &Config) -> Result<Self> {
+        let prefix = format!("{}.", config.architecture.prefix);
+        let anchor = "embeddings.word_embeddings.weight";
+        let prefixed = weights.get(&format!("{prefix}{anchor}")).is_some()
+            || (weights.get(anchor).is_none() && weights.names().any(|name| name.starts_with(&prefix)));
+        let misfit = Misfit {
+            folder: weights.folder.clone(),
+            model_type: config.model_type(),
+            missing: Vec::new(),
+            misshapen: Vec::new(),
+            untyped: Vec::new(),
+            unexpected: Vec::new(),
+        };
+        let prefix = if prefixed { prefix } else { String::new() };
+        let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
+        Ok(Self { weights, prefix, requested: BTreeSet::new(), empty, misfit })
+    }
+
+    /// Whether the checkpoint has any tensor of a linear layer.
+    pub(crate) fn has_part_of(&self, name: &str) -> bool {
+        ["weight", "bias"].iter().any(|part| self.weights.get(&format!("{}{name}.{part}", self.prefix)).is_some())
+    }
+
+    /// A tensor of exactly that shape.
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> HostTensor {
+        let name = self.stored_name(name);
+        let Some(entry) = self.weights.get(&name) else {
+            self.misfit.missing.push(NamedShape { name, shape: shape.to_vec() });
+            return self.empty.clone();
+        };
+        self.requested.insert(name.clone());
+        if entry.shape != shape {
+            self.misfit.misshapen.push(Misshapen { name, expected: shape.to_vec(), found: entry.shape.clone() });
+            return self.empty.clone();
+        }
+        host_tensor(entry).unwrap_or_else(|| {
+            self.misfit.untyped.push(Untyped { name, found: entry.dtype.to_string() });
+            self.empty.clone()
+        })
+    }
+
+    /// A linear layer: `name.weight`, `[outputs, inputs]`, and `name.bias`, `[outputs]`.
+    pub(crate) fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> LinearPart {
+        LinearPart {
+            weight: self.tensor(&format!("{name}.weight"), &[outputs, inputs]),
+            bias: Some(self.tensor(&format!("{name}.bias"), &[outputs])),
+        }
+    }
+
+    /// A layer norm: `name.weight` and `name.bias`, `[cols]`.
+    pub(crate) fn layer_norm(&mut self, name: &str, cols: usize, eps: f32) -> NormSource {
+        NormSource {
+            kind: NormKind::LayerNorm,
+            gain: self.tensor(&format!("{name}.weight"), &[cols]),
+            shift: Some(self.tensor(&format!("{name}.bias"), &[cols])),
+            eps,
+        }
+    }
+
+    /// What became of every tensor of the checkpoint, and everything that does not fit.
+    pub(crate) fn finish(mut self) -> (BTreeMap<String, Role>, Misfit) {
+        let mut roles = BTreeMap::new();
+        for (name, stored) in &self.weights.tensors {
+            let role = self.role(name);
+            if role == Role::Misfit && !self.requested.contains(name) {
+                self.misfit.unexpected.push(NamedShape { name: name.clone(), shape: stored.entry.shape.clone() });
+            }
+            roles.insert(name.clone(), role);
+        }
+        self.misfit.missing.sort_by(|a, b| a.name.cmp(&b.name));
+        self.misfit.misshapen.sort_by(|a, b| a.name.cmp(&b.name));
+        self.misfit.untyped.sort_by(|a, b| a.name.cmp(&b.name));
+        (roles, self.misfit)
+    }
+
+    fn role(&self, stored: &str) -> Role {
+        if self.requested.contains(stored) {
+            let misshapen = self.misfit.misshapen.iter().any(|t| t.name == stored);
+            let untyped = self.misfit.untyped.iter().any(|t| t.name == stored);
+            return if misshapen || untyped { Role::Misfit } else { Role::Base };
+        }
+        let Some(name) = stored.strip_prefix(&self.prefix) else { return Role::Head };
+        let root = name.split('.').next().unwrap_or(name);
+        if BUFFERS.contains(&name) {
+            Role::Buffer
+        } else if self.prefix.is_empty() && !ROOTS.contains(&root) {
+            Role::Head
+        } else {
+            Role::Misfit
+        }
+    }
+
+    /// The name under which the checkpoint has a tensor, or should have it.
+    fn stored_name(&self, name: &str) -> String {
+        let stored = format!("{}{name}", self.prefix);
+        if self.weights.get(&stored).is_some() {
+            return stored;
+        }
+        let old = OLD_NAMES.iter().find_map(|(new, old)| stored.strip_suffix(new).map(|start| format!("{start}{old}")));
+        old.filter(|old| self.weights.get(old).is_some()).unwrap_or(stored)
+    }
+}
