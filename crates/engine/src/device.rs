@@ -1,0 +1,169 @@
+//! Devices by the names the command line gives them, which of them work here, and the choice between them.
+//!
+//! The only place that knows which backends this build has. Nothing is ever substituted: a device that was asked for
+//! by name and does not work is an error.
+
+use std::fmt;
+use std::str::FromStr;
+
+use mlxt_backend::{Backend, DeviceInfo};
+use mlxt_models::{Config, Weights};
+
+use crate::session::{EngineSession, Session};
+use crate::{Error, Info, Precision, Result};
+
+/// Where a model runs. Reads and prints as the command line spells it.
+///
+/// ```
+/// use mlx_transformers::Device;
+/// assert_eq!("mlx:gpu".parse::<Device>()?, Device::MlxGpu);
+/// assert_eq!(Device::Cuda(1).to_string(), "cuda:1");
+/// # Ok::<(), mlx_transformers::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Device {
+    /// `auto`: the fastest that works here; [`Info::why`] says which and why.
+    #[default]
+    Auto,
+    /// `cpu`: this project's own kernels, always there.
+    Cpu,
+    /// `mlx`: MLX on its default device.
+    Mlx,
+    /// `mlx:cpu`
+    MlxCpu,
+    /// `mlx:gpu`
+    MlxGpu,
+    /// `cuda:N`; `cuda` is `cuda:0`.
+    Cuda(u32),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Mlx => f.write_str("mlx"),
+            Self::MlxCpu => f.write_str("mlx:cpu"),
+            Self::MlxGpu => f.write_str("mlx:gpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        Ok(match s {
+            "auto" => Self::Auto,
+            "cpu" => Self::Cpu,
+            "mlx" => Self::Mlx,
+            "mlx:cpu" => Self::MlxCpu,
+            "mlx:gpu" => Self::MlxGpu,
+            "cuda" => Self::Cuda(0),
+            _ => {
+                let number = s.strip_prefix("cuda:").filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+                let number = number.and_then(|n| n.parse().ok());
+                number.map(Self::Cuda).ok_or_else(|| Error::UnknownDevice { found: s.to_owned() })?
+            }
+        })
+    }
+}
+
+/// Why a device cannot be used here, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; {advice}")]
+pub struct Unavailable {
+    /// What is missing.
+    pub reason: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// One device and whether it works here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// The device.
+    pub device: Device,
+    /// What it runs on, or why it does not.
+    pub state: Result<DeviceInfo, Unavailable>,
+}
+
+/// Every device this project knows, each with what it is here or why it cannot be used. Fastest first among the usable.
+#[must_use]
+pub fn devices() -> Vec<DeviceReport> {
+    let report = |device, state| DeviceReport { device, state };
+    vec![
+        report(Device::Cpu, cpu(None).map(|b| b.info()).map_err(|e| cpu_failed(&e))),
+        report(Device::Mlx, Err(absent("MLX"))),
+        report(Device::Cuda(0), Err(absent("CUDA"))),
+    ]
+}
+
+/// Loads an encoder on `device`.
+///
+/// # Errors
+/// [`Error::DeviceUnavailable`] if the device does not work here, what loading refuses otherwise.
+pub(crate) fn open(
+    device: Device,
+    threads: Option<usize>,
+    precision: Precision,
+    config: &Config,
+    weights: &Weights,
+) -> Result<Box<dyn Session>> {
+    let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
+    match device {
+        Device::Auto | Device::Cpu => {
+            let why = match device {
+                Device::Auto => "the fastest device of this version",
+                _ => "asked for",
+            };
+            let backend = cpu(threads)?;
+            let info = Info { device: backend.info(), precision, threads: 1, why: why.to_owned() };
+            Ok(Box::new(EngineSession::load(backend, config, weights, info)?))
+        }
+        Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
+        Device::Cuda(_) => unavailable(absent("CUDA")),
+    }
+}
+
+fn absent(what: &str) -> Unavailable {
+    Unavailable { reason: format!("{what} is not part of this version"), advice: "use --device cpu".into() }
+}
+
+fn cpu(_threads: Option<usize>) -> Result<mlxt_backend::Reference> {
+    Ok(mlxt_backend::Reference)
+}
+
+fn cpu_failed(error: &Error) -> Unavailable {
+    Unavailable { reason: error.to_string(), advice: "report this with the machine's details".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_read_back_from_their_names() {
+        use Device::{Auto, Cpu, Cuda, Mlx, MlxCpu, MlxGpu};
+        for device in [Auto, Cpu, Mlx, MlxCpu, MlxGpu, Cuda(0), Cuda(7)] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Cuda(0));
+        for name in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:99999999999", "mlx:0", "cpu "] {
+            assert!(matches!(name.parse::<Device>(), Err(Error::UnknownDevice { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_device_is_reported_with_what_it_is_or_what_to_do() {
+        let reports = devices();
+        assert!(reports.iter().any(|r| r.device == Device::Cpu && r.state.is_ok()));
+        for report in reports {
+            if let Err(unavailable) = report.state {
+                assert!(unavailable.to_string().contains("not part of this version"), "{unavailable}");
+                assert!(!unavailable.advice.is_empty());
+            }
+        }
+    }
+}

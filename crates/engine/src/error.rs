@@ -1,0 +1,169 @@
+//! What can go wrong in the engine: each variant is one way the world was wrong, with what was expected and found.
+
+use std::path::PathBuf;
+
+use crate::Device;
+use crate::bundled::Attempts;
+use crate::device::Unavailable;
+use crate::hub::HubError;
+
+/// The result of every fallible call in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that is no device.
+    #[error("unknown device {found:?}: one of auto, cpu, mlx, mlx:cpu, mlx:gpu, cuda, cuda:N")]
+    UnknownDevice {
+        /// The name that came.
+        found: String,
+    },
+    /// A device that was asked for and does not work here. Nothing is used in its place.
+    #[error("device {device} cannot be used: {reason}")]
+    DeviceUnavailable {
+        /// The device.
+        device: Device,
+        /// Why, and what to do.
+        reason: Unavailable,
+    },
+    /// A model's name that is neither a folder nor the id of a model on a hub.
+    #[error(
+        "{name:?} is neither an existing folder nor a hub id (`name` or `organisation/name` of letters, digits, \
+         `-`, `_` and `.`)"
+    )]
+    NoSuchModel {
+        /// The name that came.
+        name: String,
+    },
+    /// The hub, or its cache, could not give the model.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// No source of the built-in demonstration model gave it.
+    #[error(transparent)]
+    Bundled(#[from] Attempts),
+    /// A file the model needs is not in its folder.
+    #[error("{} has no {file}: {advice}", folder.display())]
+    MissingFile {
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// The file's name.
+        file: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `make` ..
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A JSON file is damaged or has values of the wrong kind.
+    #[error("{} is not what it should be: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        source: serde_json::Error,
+    },
+    /// A tokenizer file is damaged or describes something the `tokenizers` library does not know.
+    #[error("{} cannot be used as a tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// The library's words.
+        reason: String,
+    },
+    /// A text could not be tokenised.
+    #[error("text {index} cannot be tokenised: {reason}")]
+    Tokenise {
+        /// The text's place in the call.
+        index: usize,
+        /// The library's words.
+        reason: String,
+    },
+    /// A setting in one of the model's files that this library does not support. It is never ignored.
+    #[error("{}: {setting} is {found}; supported: {supported}", path.display())]
+    UnsupportedSetting {
+        /// The file.
+        path: PathBuf,
+        /// The setting's name.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// The values that work.
+        supported: &'static str,
+    },
+    /// A text of more tokens than the model takes.
+    #[error(
+        "text {index} has {tokens} tokens and the limit is {limit}: shorten or split it, or allow it to be cut \
+         (truncate)"
+    )]
+    TooLong {
+        /// The text's place in the call.
+        index: usize,
+        /// Its tokens, special tokens included.
+        tokens: usize,
+        /// The most that are taken.
+        limit: usize,
+    },
+    /// A text that became no token at all: the tokenizer adds no special tokens and the text has none of its own.
+    #[error("text {index} has no tokens")]
+    NoTokens {
+        /// The text's place in the call.
+        index: usize,
+    },
+    /// A token that the model has no embedding for.
+    #[error(
+        "text {index} has the token id {id} and the model knows {vocabulary}: the tokenizer belongs to another model"
+    )]
+    ForeignToken {
+        /// The text's place in the call.
+        index: usize,
+        /// The token's id.
+        id: u32,
+        /// Entries of the model's vocabulary.
+        vocabulary: usize,
+    },
+    /// A wish for longer texts than the model has positions for, or for no text at all.
+    #[error("a maximum length of {asked} tokens was asked for; it must be in {least}..={positions} for this model")]
+    MaxLength {
+        /// What was asked for.
+        asked: usize,
+        /// The special tokens alone, and one token at least.
+        least: usize,
+        /// The model's positions.
+        positions: usize,
+    },
+    /// An option with a value that makes no sense.
+    #[error("{option} must be at least 1, found 0")]
+    ZeroOption {
+        /// Its name.
+        option: &'static str,
+    },
+    /// The result has infinities or NaN: the weights are broken, or too large for the precision.
+    #[error("the result of text {index} is not finite: the weights are damaged, or too large for the precision used")]
+    NonFinite {
+        /// The text's place in the call.
+        index: usize,
+    },
+    /// The model, its settings or its weights.
+    #[error(transparent)]
+    Model(#[from] mlxt_models::Error),
+    /// The backend.
+    #[error(transparent)]
+    Backend(#[from] mlxt_backend::Error),
+}
+
+impl Error {
+    /// [`Error::Io`] with where it happened.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

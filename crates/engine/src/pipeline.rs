@@ -1,0 +1,140 @@
+//! What every task shares: a model's tokenizer, session and limits, and the way from texts to batches and back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use mlxt_backend::{Precision, TokenBatch};
+use mlxt_models::{Config, Weights};
+
+use crate::limits::{self, Limits};
+use crate::options::{Listener, Options};
+use crate::session::Session;
+use crate::text::{AutoTokenizer, TokenIds};
+use crate::{Device, Error, Event, Info, Result, batcher, device};
+
+/// What a model's files say beyond `config.json` and the tokenizer's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FolderSettings {
+    /// `max_seq_length` of sentence-transformers.
+    pub(crate) max_tokens: Option<usize>,
+    /// Whether texts are lowercased before they are tokenised.
+    pub(crate) lowercase: bool,
+}
+
+/// A loaded model.
+pub(crate) struct Pipeline {
+    tokenizer: AutoTokenizer,
+    session: Box<dyn Session>,
+    info: Arc<Info>,
+    vocabulary: usize,
+    limit: usize,
+    batch_tokens: usize,
+    listener: Listener,
+}
+
+impl Pipeline {
+    /// Loads the model in `folder`: weights here, the tokenizer on a thread of its own (each takes about as long).
+    pub(crate) fn load(folder: &Path, options: &Options, settings: FolderSettings) -> Result<Self> {
+        let (tokenizer, loaded) = thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| AutoTokenizer::from_folder(folder, options.threads));
+            let loaded = load_session(folder, options.device, options.threads, options.precision);
+            let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (tokenizer, loaded)
+        });
+        let (config, session) = loaded?;
+        let mut tokenizer = tokenizer?;
+        let limits = Limits {
+            positions: config.max_tokens(),
+            tokenizer: tokenizer.model_max_length(),
+            sentence: settings.max_tokens,
+            special: tokenizer.special_tokens(),
+        };
+        let limit = limits.choose(options.max_length)?;
+        if settings.lowercase {
+            tokenizer.lowercase()?;
+        }
+        if options.truncate {
+            tokenizer.truncate_at(limit)?;
+        }
+        Ok(Self {
+            tokenizer,
+            info: Arc::new(session.info().clone()),
+            session,
+            vocabulary: config.vocab_size(),
+            limit,
+            batch_tokens: options.batch_tokens,
+            listener: Arc::clone(&options.listener),
+        })
+    }
+
+    pub(crate) fn tokenizer(&self) -> &AutoTokenizer {
+        &self.tokenizer
+    }
+
+    pub(crate) fn session(&self) -> &dyn Session {
+        &*self.session
+    }
+
+    pub(crate) fn info(&self) -> &Arc<Info> {
+        &self.info
+    }
+
+    /// The most tokens of one text.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The ids of each text, every one within the model's limits.
+    ///
+    /// # Errors
+    /// [`Error::Tokenise`], [`Error::NoTokens`], [`Error::TooLong`], [`Error::ForeignToken`], naming the text.
+    pub(crate) fn tokenise<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<TokenIds>> {
+        let ids = self.tokenizer.ids(texts)?;
+        limits::check(&ids, self.limit, self.vocabulary)?;
+        Ok(ids)
+    }
+
+    /// Runs `forward` on batches of `texts`; it gets the batch and the places of its sequences in `texts`.
+    ///
+    /// # Errors
+    /// The first of `forward`.
+    pub(crate) fn for_each_batch(
+        &self,
+        texts: &[TokenIds],
+        mut forward: impl FnMut(&TokenBatch, &[usize]) -> Result<()>,
+    ) -> Result<()> {
+        let lengths: Vec<usize> = texts.iter().map(|t| t.ids.len()).collect();
+        let mut done = 0;
+        for places in batcher::plan(&lengths, self.batch_tokens) {
+            let joined =
+                |part: fn(&TokenIds) -> &[u32]| places.iter().flat_map(|&i| part(&texts[i])).copied().collect();
+            let own: Vec<usize> = places.iter().map(|&i| lengths[i]).collect();
+            let batch = TokenBatch::new(joined(|t| &t.ids), joined(|t| &t.type_ids), &own)?;
+            forward(&batch, &places)?;
+            done += places.len();
+            (self.listener)(Event::Computed { done, total: texts.len() });
+        }
+        Ok(())
+    }
+}
+
+/// That all `values` of the text at `index` are numbers.
+///
+/// # Errors
+/// [`Error::NonFinite`].
+pub(crate) fn finite(index: usize, values: &[f32]) -> Result<()> {
+    if values.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Error::NonFinite { index }) }
+}
+
+fn load_session(
+    folder: &Path,
+    device: Device,
+    threads: Option<usize>,
+    precision: Precision,
+) -> Result<(Config, Box<dyn Session>)> {
+    let config = Config::open(folder)?;
+    let weights = Weights::open(folder)?;
+    let session = device::open(device, threads, precision, &config, &weights)?;
+    Ok((config, session))
+}

@@ -1,0 +1,230 @@
+//! What a sentence-transformers folder says: its modules, how they pool, how long a text may be.
+//!
+//! ```text
+//! modules.json                      the modules in order: Transformer, Pooling, then Normalize ..
+//! 1_Pooling/config.json             how rows become one
+//! sentence_bert_config.json         max_seq_length, do_lower_case
+//! config_sentence_transformers.json prompts
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use mlxt_models::Pooling;
+use serde::Deserialize;
+
+use crate::json::read_optional;
+use crate::pipeline::FolderSettings;
+use crate::{Error, Result};
+
+/// Names that `sentence_bert_config.json` had in old folders.
+const SENTENCE_CONFIGS: [&str; 8] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+    "sentence_mpnet_config.json",
+];
+
+/// How a folder's sentence embeddings are made.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SentenceConfig {
+    /// At least one; several stand side by side.
+    pub(super) poolings: Vec<Pooling>,
+    pub(super) normalize: bool,
+    /// Is put before every text.
+    pub(super) prompt: String,
+    /// Whether the folder says so itself, or the defaults for plain checkpoints were taken.
+    pub(super) from_folder: bool,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    #[serde(default)]
+    path: String,
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct PoolingConfig {
+    pooling_mode: Option<Modes>,
+    pooling_mode_cls_token: bool,
+    pooling_mode_max_tokens: bool,
+    pooling_mode_mean_tokens: bool,
+    pooling_mode_mean_sqrt_len_tokens: bool,
+    pooling_mode_weightedmean_tokens: bool,
+    pooling_mode_lasttoken: bool,
+    include_prompt: bool,
+}
+
+impl Default for PoolingConfig {
+    fn default() -> Self {
+        Self {
+            pooling_mode: None,
+            pooling_mode_cls_token: false,
+            pooling_mode_max_tokens: false,
+            pooling_mode_mean_tokens: false,
+            pooling_mode_mean_sqrt_len_tokens: false,
+            pooling_mode_weightedmean_tokens: false,
+            pooling_mode_lasttoken: false,
+            include_prompt: true,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Modes {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TransformerConfig {
+    max_seq_length: Option<usize>,
+    do_lower_case: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ModelConfig {
+    prompts: Option<BTreeMap<String, String>>,
+    default_prompt_name: Option<String>,
+    truncate_dim: Option<usize>,
+}
+
+impl SentenceConfig {
+    /// Reads `folder`; a folder without `modules.json` is a plain checkpoint: mean pooling, normalised.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedSetting`] for modules and settings that would change the result and are not supported;
+    /// damaged or unreadable files.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let prompt = prompt(folder)?;
+        let path = folder.join("modules.json");
+        let Some(modules) = read_optional::<Vec<Module>>(&path)? else {
+            return Ok(Self { poolings: vec![Pooling::Mean], normalize: true, prompt, from_folder: false });
+        };
+        let unsupported = |setting, found: &str, supported| {
+            Err(Error::UnsupportedSetting { path: path.clone(), setting, found: found.to_owned(), supported })
+        };
+        let mut poolings = Vec::new();
+        let mut normalize = false;
+        for (place, module) in modules.iter().enumerate() {
+            if !Path::new(&module.path).components().all(|c| matches!(c, Component::Normal(_))) {
+                return unsupported("path", &module.path, "a folder inside the model's");
+            }
+            match (place, module.r#type.rsplit('.').next().unwrap_or_default()) {
+                (0, "Transformer") if module.path.is_empty() => {}
+                (0, "Transformer") => {
+                    return unsupported("path of the Transformer", &module.path, "the model's own folder");
+                }
+                (1, "Pooling") => poolings = read_pooling(&folder.join(&module.path), &prompt)?,
+                (2.., "Normalize") => normalize = true,
+                // Acts in training only.
+                (2.., "Dropout") => {}
+                _ => return unsupported("type", &module.r#type, "Transformer, then Pooling, then Normalize"),
+            }
+        }
+        if poolings.is_empty() {
+            return unsupported("the list of modules", "without Pooling", "Transformer, then Pooling, then Normalize");
+        }
+        Ok(Self { poolings, normalize, prompt, from_folder: true })
+    }
+}
+
+/// Length and case, from whichever of the file's names there is.
+///
+/// # Errors
+/// Damaged or unreadable files.
+pub(super) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
+    for name in SENTENCE_CONFIGS {
+        if let Some(config) = read_optional::<TransformerConfig>(&folder.join(name))? {
+            let lowercase = config.do_lower_case.unwrap_or(false);
+            return Ok(FolderSettings { max_tokens: config.max_seq_length, lowercase });
+        }
+    }
+    Ok(FolderSettings::default())
+}
+
+/// The prompt that sentence-transformers puts before every text unless told otherwise.
+fn prompt(folder: &Path) -> Result<String> {
+    let path = folder.join("config_sentence_transformers.json");
+    let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
+    if let Some(dim) = config.truncate_dim {
+        let (setting, supported) = ("truncate_dim", "null");
+        return Err(Error::UnsupportedSetting { path, setting, found: dim.to_string(), supported });
+    }
+    let Some(name) = config.default_prompt_name else { return Ok(String::new()) };
+    match config.prompts.unwrap_or_default().remove(&name) {
+        Some(prompt) => Ok(prompt),
+        None => {
+            let (setting, supported) = ("default_prompt_name", "a name among the prompts");
+            Err(Error::UnsupportedSetting { path, setting, found: name, supported })
+        }
+    }
+}
+
+fn read_pooling(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
+    let path = folder.join("config.json");
+    let Some(config) = read_optional::<PoolingConfig>(&path)? else {
+        return Err(Error::MissingFile {
+            folder: folder.into(),
+            file: "config.json",
+            advice: "modules.json names this folder; download it too",
+        });
+    };
+    if !config.include_prompt && !prompt.is_empty() {
+        let (setting, supported) = ("include_prompt", "true where the model has a default prompt");
+        return Err(Error::UnsupportedSetting { path, setting, found: "false".into(), supported });
+    }
+    let names = match config.pooling_mode {
+        Some(Modes::One(name)) => vec![name],
+        Some(Modes::Several(names)) => names,
+        None => return Ok(legacy_modes(&config)),
+    };
+    let unknown = |found: String| Error::UnsupportedSetting {
+        path: path.clone(),
+        setting: "pooling_mode",
+        found,
+        supported: "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken",
+    };
+    if names.is_empty() {
+        return Err(unknown("empty".into()));
+    }
+    names.into_iter().map(|name| mode(&name).ok_or_else(|| unknown(name))).collect()
+}
+
+fn mode(name: &str) -> Option<Pooling> {
+    Some(match name {
+        "cls" => Pooling::Cls,
+        "max" => Pooling::Max,
+        "mean" => Pooling::Mean,
+        "mean_sqrt_len_tokens" => Pooling::MeanSqrtLength,
+        "weightedmean" => Pooling::WeightedMean,
+        "lasttoken" => Pooling::Last,
+        _ => return None,
+    })
+}
+
+/// Several at once stand in this order, whatever their order in the file; none means the mean.
+fn legacy_modes(config: &PoolingConfig) -> Vec<Pooling> {
+    let modes = [
+        (config.pooling_mode_cls_token, Pooling::Cls),
+        (config.pooling_mode_max_tokens, Pooling::Max),
+        (config.pooling_mode_mean_tokens, Pooling::Mean),
+        (config.pooling_mode_mean_sqrt_len_tokens, Pooling::MeanSqrtLength),
+        (config.pooling_mode_weightedmean_tokens, Pooling::WeightedMean),
+        (config.pooling_mode_lasttoken, Pooling::Last),
+    ];
+    let mut active: Vec<Pooling> = modes.into_iter().filter(|(on, _)| *on).map(|(_, pooling)| pooling).collect();
+    if active.is_empty() {
+        active.push(Pooling::Mean);
+    }
+    active
+}

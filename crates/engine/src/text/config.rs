@@ -1,0 +1,228 @@
+//! `tokenizer_config.json` and `special_tokens_map.json`: what they change about `tokenizer.json`.
+//!
+//! `transformers` (version 5) builds some tokenizer classes anew from the vocabulary in `tokenizer.json` and the
+//! settings in `tokenizer_config.json`; where the two files disagree, the settings win. [`TokenizerConfig::apply`]
+//! does the same to a loaded tokenizer. What the files do not say is left as `tokenizer.json` has it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::{AddedToken, Tokenizer};
+
+use crate::Result;
+use crate::json::read_optional;
+
+/// Lengths at or above this are `transformers`' way to write "unknown" (`int(1e30)`), not a limit.
+const UNLIMITED: f64 = 1e9;
+
+/// The settings that matter, with the defaults of `transformers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TokenizerConfig {
+    tokenizer_class: Option<String>,
+    model_max_length: Option<f64>,
+    do_lower_case: Option<bool>,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    add_prefix_space: Option<bool>,
+    truncation_side: Option<String>,
+    added_tokens_decoder: Option<BTreeMap<u32, TokenEntry>>,
+    #[serde(alias = "additional_special_tokens")]
+    extra_special_tokens: Option<ExtraTokens>,
+    #[serde(flatten)]
+    named: NamedTokens,
+}
+
+/// The special tokens that have a name.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct NamedTokens {
+    bos_token: Option<TokenEntry>,
+    eos_token: Option<TokenEntry>,
+    unk_token: Option<TokenEntry>,
+    sep_token: Option<TokenEntry>,
+    pad_token: Option<TokenEntry>,
+    cls_token: Option<TokenEntry>,
+    mask_token: Option<TokenEntry>,
+}
+
+/// Special tokens without a standard name: a list, or a map from names of the model's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum ExtraTokens {
+    List(Vec<TokenEntry>),
+    Map(BTreeMap<String, TokenEntry>),
+}
+
+/// A token as these files write it: its text, or its text with properties.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum TokenEntry {
+    Text(String),
+    Full {
+        content: String,
+        #[serde(default)]
+        lstrip: bool,
+        #[serde(default)]
+        rstrip: bool,
+        #[serde(default)]
+        single_word: bool,
+        normalized: Option<bool>,
+        special: Option<bool>,
+    },
+}
+
+impl TokenEntry {
+    fn content(&self) -> &str {
+        match self {
+            Self::Text(content) | Self::Full { content, .. } => content,
+        }
+    }
+
+    /// The token to add; `special` unless the entry says otherwise. Special tokens are not normalised.
+    fn added(&self, default_special: bool) -> AddedToken {
+        match self {
+            Self::Text(content) => AddedToken::from(content.clone(), default_special),
+            Self::Full { content, lstrip, rstrip, single_word, normalized, special } => {
+                let special = special.unwrap_or(default_special);
+                AddedToken::from(content.clone(), special)
+                    .lstrip(*lstrip)
+                    .rstrip(*rstrip)
+                    .single_word(*single_word)
+                    .normalized(normalized.unwrap_or(!special))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ModelType {
+    model_type: Option<String>,
+    tokenizer_class: Option<String>,
+}
+
+/// Which classes' settings win over `tokenizer.json`.
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    /// `BertTokenizer` and those like it: normalisation from the settings.
+    WordPiece,
+    /// `RobertaTokenizer`: the leading space from the settings.
+    ByteLevel,
+    /// All others: `tokenizer.json` as it is.
+    Other,
+}
+
+impl TokenizerConfig {
+    /// Reads the files in `folder`; without them, the defaults.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let mut config: Self = read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        if config.added_tokens_decoder.is_none() {
+            // As `transformers` does: the map counts only where the config does not list the tokens itself.
+            let map: Option<NamedTokens> = read_optional(&folder.join("special_tokens_map.json"))?;
+            config.named = map.unwrap_or_default().or(config.named);
+        }
+        if config.tokenizer_class.is_none() {
+            let model: ModelType = read_optional(&folder.join("config.json"))?.unwrap_or_default();
+            config.tokenizer_class = model.tokenizer_class.or_else(|| class_of(&model.model_type?).map(str::to_owned));
+        }
+        Ok(config)
+    }
+
+    /// The most tokens the tokenizer's author allows; `None` where the file says nothing or "unknown".
+    pub(super) fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length.filter(|&n| (1.0..UNLIMITED).contains(&n)).map(|n| n as usize)
+    }
+
+    /// The text of the token that stands for a word to be guessed.
+    pub(super) fn mask_token(&self) -> Option<&str> {
+        self.named.mask_token.as_ref().map(TokenEntry::content)
+    }
+
+    /// Whether too long texts lose their start instead of their end.
+    pub(super) fn truncates_left(&self) -> bool {
+        self.truncation_side.as_deref() == Some("left")
+    }
+
+    /// Makes `tokenizer` do what the settings say.
+    pub(super) fn apply(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<()> {
+        match self.family() {
+            Family::WordPiece => {
+                if let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() {
+                    let mut normalizer = *normalizer;
+                    normalizer.lowercase = self.do_lower_case.unwrap_or(true);
+                    normalizer.strip_accents = self.strip_accents;
+                    normalizer.handle_chinese_chars = self.tokenize_chinese_chars.unwrap_or(true);
+                    tokenizer.with_normalizer(Some(normalizer))?;
+                }
+            }
+            Family::ByteLevel => {
+                if let Some(PreTokenizerWrapper::ByteLevel(pre_tokenizer)) = tokenizer.get_pre_tokenizer() {
+                    let mut pre_tokenizer = *pre_tokenizer;
+                    pre_tokenizer.add_prefix_space = self.add_prefix_space.unwrap_or(false);
+                    tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
+                }
+            }
+            Family::Other => {}
+        }
+        let known = tokenizer.get_added_vocabulary().get_added_tokens_decoder().clone();
+        let is_known = |token: &AddedToken| known.values().any(|k| k.content == token.content);
+        let listed = self.added_tokens_decoder.iter().flat_map(BTreeMap::values).map(|t| t.added(false));
+        let named = self.named.all().map(|t| t.added(true));
+        let extra: Vec<&TokenEntry> = match &self.extra_special_tokens {
+            None => Vec::new(),
+            Some(ExtraTokens::List(tokens)) => tokens.iter().collect(),
+            Some(ExtraTokens::Map(tokens)) => tokens.values().collect(),
+        };
+        let extra = extra.into_iter().map(|t| t.added(true));
+        for token in listed.chain(named).chain(extra).filter(|t| !is_known(t)) {
+            if token.special {
+                tokenizer.add_special_tokens([token])?;
+            } else {
+                tokenizer.add_tokens([token])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn family(&self) -> Family {
+        let class = self.tokenizer_class.as_deref().unwrap_or_default();
+        match class.strip_suffix("Fast").unwrap_or(class) {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer" => Family::WordPiece,
+            "RobertaTokenizer" => Family::ByteLevel,
+            _ => Family::Other,
+        }
+    }
+}
+
+impl NamedTokens {
+    fn or(self, other: Self) -> Self {
+        Self {
+            bos_token: self.bos_token.or(other.bos_token),
+            eos_token: self.eos_token.or(other.eos_token),
+            unk_token: self.unk_token.or(other.unk_token),
+            sep_token: self.sep_token.or(other.sep_token),
+            pad_token: self.pad_token.or(other.pad_token),
+            cls_token: self.cls_token.or(other.cls_token),
+            mask_token: self.mask_token.or(other.mask_token),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &TokenEntry> {
+        let Self { bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token } = self;
+        [bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token].into_iter().flatten()
+    }
+}
+
+/// The class `transformers` takes for a model that names none.
+fn class_of(model_type: &str) -> Option<&'static str> {
+    match model_type {
+        "bert" | "distilbert" | "electra" => Some("BertTokenizer"),
+        "mpnet" => Some("MPNetTokenizer"),
+        "roberta" => Some("RobertaTokenizer"),
+        _ => None,
+    }
+}

@@ -1,0 +1,222 @@
+//! Text to tokens: `tokenizer.json` through the `tokenizers` library, with the ids that `transformers` gives.
+//!
+//! Truncation and padding stored in `tokenizer.json` are settings of whoever saved it last, not of the model: both are
+//! switched off (all-MiniLM-L6-v2 is published with padding to 128 tokens). How long a text may be is decided in
+//! `limits.rs`. Vocabularies without a `tokenizer.json` are not read.
+
+mod config;
+
+use std::path::Path;
+
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+
+use self::config::TokenizerConfig;
+use crate::options::{Builder, Load, Options};
+use crate::parallel::try_map;
+use crate::{Error, Result, hub};
+
+/// The tokens of one text, special tokens included. All lists are of one length.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Token type (segment) ids.
+    pub type_ids: Vec<u32>,
+    /// The tokens as the vocabulary writes them.
+    pub tokens: Vec<String>,
+    /// Where each token stands in the text: start and end in Unicode code points; `(0, 0)` for special tokens.
+    pub offsets: Vec<(usize, usize)>,
+}
+
+/// The ids of one text, all that a model needs of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenIds {
+    /// Token ids.
+    pub(crate) ids: Vec<u32>,
+    /// Token type (segment) ids, as many.
+    pub(crate) type_ids: Vec<u32>,
+}
+
+/// A model's tokenizer.
+///
+/// ```
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bert");
+/// use mlx_transformers::AutoTokenizer;
+///
+/// let tokenizer = AutoTokenizer::from_pretrained(folder)?;
+/// let encoding = tokenizer.encode("the quick fox")?;
+/// assert_eq!(encoding.ids.len(), encoding.tokens.len());
+/// assert_eq!(encoding.tokens[0], "[CLS]");
+/// # Ok::<(), mlx_transformers::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct AutoTokenizer {
+    inner: Tokenizer,
+    special_tokens: usize,
+    truncates_left: bool,
+    model_max_length: Option<usize>,
+    mask_token: Option<String>,
+    threads: usize,
+}
+
+impl AutoTokenizer {
+    /// The tokenizer of the model `name`: a folder or a hub id.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn from_pretrained(name: impl Into<String>) -> Result<Self> {
+        Self::builder(name).build()
+    }
+
+    /// As [`AutoTokenizer::from_pretrained`], with options.
+    #[must_use]
+    pub fn builder(name: impl Into<String>) -> Builder<Self> {
+        Builder::new(name)
+    }
+
+    /// Reads the tokenizer files in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] without `tokenizer.json`; [`Error::Tokenizer`], [`Error::Json`] and [`Error::Io`] for
+    /// damaged or unreadable files.
+    pub fn from_folder(folder: &Path, threads: Option<usize>) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::MissingFile {
+                    folder: folder.into(),
+                    file: "tokenizer.json",
+                    advice: "this version reads no other tokenizer file; \
+                             AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers writes it",
+                });
+            }
+            Err(e) => return Err(Error::io("read", path)(e)),
+        };
+        let failed = |e: tokenizers::Error| Error::Tokenizer { path: path.clone(), reason: e.to_string() };
+        let config = TokenizerConfig::read(folder)?;
+        let mut inner = Tokenizer::from_bytes(&bytes).map_err(failed)?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(failed)?;
+        config.apply(&mut inner).map_err(failed)?;
+        let special_tokens = inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        Ok(Self {
+            special_tokens,
+            truncates_left: config.truncates_left(),
+            model_max_length: config.model_max_length(),
+            mask_token: config.mask_token().map(str::to_owned),
+            threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            inner,
+        })
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenise`] if the vocabulary cannot express the text (no unknown token).
+    pub fn encode(&self, text: &str) -> Result<Encoding> {
+        self.encode_at(0, text)
+    }
+
+    /// The tokens of each text, in input order, on the threads the tokenizer was built with.
+    ///
+    /// # Errors
+    /// [`Error::Tokenise`] naming the first text that the vocabulary cannot express.
+    pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoding>> {
+        try_map(texts, self.threads, |index, text| self.encode_at(index, text.as_ref()))
+    }
+
+    /// Special tokens that every text gets.
+    #[must_use]
+    pub fn special_tokens(&self) -> usize {
+        self.special_tokens
+    }
+
+    /// The most tokens the tokenizer's author allows for, `None` if the files say nothing.
+    #[must_use]
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
+    }
+
+    /// The token that stands for a word to be guessed.
+    #[must_use]
+    pub fn mask_token(&self) -> Option<&str> {
+        self.mask_token.as_deref()
+    }
+
+    /// Entries of the vocabulary, added tokens included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token.
+    #[must_use]
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id.
+    #[must_use]
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// From now on cuts texts to `limit` tokens, special tokens kept and counted, as `transformers` does.
+    pub(crate) fn truncate_at(&mut self, limit: usize) -> Result<()> {
+        let direction = if self.truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
+        let params = TruncationParams { max_length: limit, direction, ..TruncationParams::default() };
+        self.inner.with_truncation(Some(params)).map_err(unusable)?;
+        Ok(())
+    }
+
+    /// From now on lowercases texts first, except tokens that are taken as they are (special tokens).
+    pub(crate) fn lowercase(&mut self) -> Result<()> {
+        let mut steps = vec![NormalizerWrapper::from(Lowercase)];
+        steps.extend(self.inner.get_normalizer().cloned());
+        self.inner.with_normalizer(Some(Sequence::new(steps))).map_err(unusable)?;
+        Ok(())
+    }
+
+    /// The tokens of `ids` as the vocabulary writes them.
+    pub(crate) fn tokens(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter().map(|&id| self.inner.id_to_token(id).unwrap_or_default()).collect()
+    }
+
+    /// The ids of each text, in input order.
+    pub(crate) fn ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<TokenIds>> {
+        try_map(texts, self.threads, |index, text| {
+            let encoded = self.inner.encode_fast(text.as_ref(), true).map_err(|e| tokenise(index, &e))?;
+            Ok(TokenIds { ids: encoded.get_ids().to_vec(), type_ids: encoded.get_type_ids().to_vec() })
+        })
+    }
+
+    fn encode_at(&self, index: usize, text: &str) -> Result<Encoding> {
+        let encoded = self.inner.encode_char_offsets(text, true).map_err(|e| tokenise(index, &e))?;
+        Ok(Encoding {
+            ids: encoded.get_ids().to_vec(),
+            type_ids: encoded.get_type_ids().to_vec(),
+            tokens: encoded.get_tokens().to_vec(),
+            offsets: encoded.get_offsets().to_vec(),
+        })
+    }
+}
+
+impl Load for AutoTokenizer {
+    type Extra = ();
+
+    fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
+        let folder = hub::find(name, options)?;
+        Self::from_folder(folder.path(), options.threads)
+    }
+}
+
+/// A change that the library refuses.
+fn unusable(error: tokenizers::Error) -> Error {
+    Error::Tokenizer { path: "tokenizer.json".into(), reason: error.to_string() }
+}
+
+fn tokenise(index: usize, error: &tokenizers::Error) -> Error {
+    Error::Tokenise { index, reason: error.to_string() }
+}
