@@ -1,0 +1,30 @@
+# The project's chores. `just` alone lists them.
+
+default:
+    @just --list
+
+# The README's first command: a real checkpoint on built-in sentences.
+demo:
+    cargo run --release -- demo
+
+# The README's second command: all tests, no network, no GPU.
+test:
+    cargo test --workspace
+
+# What has to be clean before a change lands.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Everything that CI runs.
+ci:
+    bash .ci/run
+
+# Operations of the CPU backend: values checked, then timed.
+bench-ops:
+    cargo run --release -p mlxt-cpu --example conformance
+
+# Makes the fixtures again with Hugging Face transformers (fixtures/requirements.txt).
+fixtures:
+    python3 fixtures/make.py

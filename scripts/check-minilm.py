@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Compares mlxt with Hugging Face transformers on a real checkpoint and 200 real sentences in 16 scripts.
+
+    check-minilm.py MLXT MODEL_FOLDER [SENTENCES]
+
+Token ids have to be the same, sentence embeddings and last hidden states to agree within 1e-5. The reference runs every
+sentence alone, in float32; mlxt runs them all at once. Ends with status 1 at the first difference, saying where.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+
+TOLERANCE = 1e-5
+# Beginning of the normalised embedding of "hello world", as the model's authors' software has printed it for years.
+HELLO = [-0.034477, 0.031023, 0.006735, 0.026109, -0.039362]
+
+
+def mlxt(binary, command, *arguments):
+    """Standard output of one mlxt call, parsed as JSON lines."""
+    run = subprocess.run([binary, command, "--format", "jsonl", *arguments], capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(f"mlxt {command} ended with {run.returncode}: {run.stderr}")
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def require(what, error):
+    print(f"{what}: largest difference {error:.2e} (allowed {TOLERANCE:.0e})")
+    if not error <= TOLERANCE:
+        sys.exit(f"FAILED: {what}")
+
+
+def main(binary, model, sentences):
+    texts = Path(sentences).read_text(encoding="utf-8").splitlines()
+    assert len(texts) == 200, f"expected 200 sentences, found {len(texts)}"
+    torch.set_grad_enabled(False)
+    limit = json.loads(Path(model, "sentence_bert_config.json").read_text())["max_seq_length"]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+
+    ids, hidden, pooled = [], [], []
+    for text in texts:
+        encoded = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+        state = network(**encoded).last_hidden_state[0]
+        ids.append(encoded["input_ids"][0].tolist())
+        hidden.append(state.numpy())
+        pooled.append(torch.nn.functional.normalize(state.mean(0), dim=0).numpy())
+    pooled = np.stack(pooled)
+
+    common = ["-m", model, "-i", sentences, "--truncate"]
+    rows = mlxt(binary, "tokenize", *common)
+    # `tokenize` shows the whole text; a cut one keeps its start and its last, special token.
+    cut = [r["ids"] if len(r["ids"]) <= limit else r["ids"][: limit - 1] + r["ids"][-1:] for r in rows]
+    wrong = [i for i, (ours, theirs) in enumerate(zip(cut, ids, strict=True)) if ours != theirs]
+    if wrong:
+        sys.exit(f"FAILED: token ids of sentence {wrong[0]}: {cut[wrong[0]]} instead of {ids[wrong[0]]}")
+    print(f"token ids of {len(ids)} sentences: the same ({sum(map(len, ids))} tokens)")
+
+    rows = mlxt(binary, "embed", *common)
+    assert [r["index"] for r in rows] == list(range(len(texts))), "results out of order"
+    assert [r["tokens"] for r in rows] == [len(i) for i in ids], "wrong token counts"
+    ours = np.array([r["embedding"] for r in rows], dtype=np.float64)
+    assert ours.shape == pooled.shape, f"{ours.shape} instead of {pooled.shape}"
+    require("embeddings against transformers, each sentence alone", np.abs(ours - pooled).max())
+
+    theirs = SentenceTransformer(model, device="cpu").encode(texts, batch_size=32)
+    require("embeddings against sentence-transformers, padded batches of 32", np.abs(ours - theirs).max())
+
+    with tempfile.TemporaryDirectory() as folder:
+        npy = str(Path(folder, "out.npy"))
+        mlxt(binary, "embed", *common, "--format", "npy", "-o", npy)
+        saved = np.load(npy)
+    assert saved.dtype == np.float32 and saved.shape == ours.shape, f"npy: {saved.dtype} {saved.shape}"
+    require("embeddings in the npy file against those in JSON", np.abs(saved - ours).max())
+
+    rows = mlxt(binary, "features", *common)
+    worst = 0.0
+    for row, state in zip(rows, hidden, strict=True):
+        assert tuple(row["shape"]) == state.shape, f"features of {row['index']}: {row['shape']}, not {state.shape}"
+        worst = max(worst, np.abs(np.array(row["data"]).reshape(state.shape) - state).max())
+    require("last hidden states", worst)
+
+    hello = mlxt(binary, "embed", "-m", model, "hello world")[0]["embedding"][: len(HELLO)]
+    require("'hello world' against its published values", max(0.0, np.abs(np.array(hello) - HELLO).max() - 5e-7))
+    print("6 passed, 0 failed")
+
+
+if __name__ == "__main__":
+    if not 3 <= len(sys.argv) <= 4:
+        sys.exit(__doc__)
+    default = Path(__file__).parent.parent / "fixtures" / "text" / "sentences.txt"
+    main(sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) == 4 else str(default))
