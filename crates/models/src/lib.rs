@@ -7,6 +7,20 @@
 //! It holds no text processing and knows no device: tokens come in as ids, and everything runs through
 //! [`mlxt_backend::Backend`].
 //!
+//! ```
+//! use mlxt_backend::{Backend, Precision, Reference, TokenBatch};
+//! use mlxt_models::{Config, Encoder, Pooling, Weights, pool};
+//!
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/bert");
+//! let config = Config::open(folder)?;
+//! let encoder = Encoder::load(&Reference, &config, &Weights::open(folder)?, Precision::F32)?;
+//! let batch = TokenBatch::from_sequences(&[vec![2, 40, 41, 3], vec![2, 42, 3]])?;
+//! let hidden = encoder.forward(&Reference, &batch)?;
+//! let embeddings = Reference.read(&pool(&Reference, &hidden, Pooling::Mean)?)?; // [sequences, hidden]
+//! assert_eq!(embeddings.len(), 2 * config.hidden_size());
+//! # Ok::<(), mlxt_models::Error>(())
+//! ```
+//!
 //! Where next: `arch/` for what tells one architecture from another, `layers/` for what they share, `encoder.rs` for
 //! the forward pass.
 #![deny(unsafe_code)] // one exception, with its reason, in weights/file.rs

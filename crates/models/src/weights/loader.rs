@@ -117,11 +117,13 @@ impl fmt::Display for Misfit {
                 more => write!(f, " and {more} more)"),
             }
         };
-        let named = |t: &NamedShape| format!("{} {:?}", t.name, t.shape);
-        let misshapen = |t: &Misshapen| format!("{} must be {:?}, found {:?}", t.name, t.expected, t.found);
+        // Escaped: a name is whatever the file says, and may hold line breaks or terminal codes.
+        let named = |t: &NamedShape| format!("{} {:?}", t.name.escape_debug(), t.shape);
+        let misshapen =
+            |t: &Misshapen| format!("{} must be {:?}, found {:?}", t.name.escape_debug(), t.expected, t.found);
         list("missing", self.missing.iter().map(named).collect())?;
         list("misshapen", self.misshapen.iter().map(misshapen).collect())?;
-        let untyped = self.untyped.iter().map(|t| format!("{} is {}", t.name, t.found));
+        let untyped = self.untyped.iter().map(|t| format!("{} is {}", t.name.escape_debug(), t.found));
         list("of a type other than F32, F16, BF16", untyped.collect())?;
         list("unexpected", self.unexpected.iter().map(named).collect())
     }

@@ -78,16 +78,6 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The folder they were opened from.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The files they are in.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
-    }
-
     /// All tensors, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = TensorInfo> + '_ {
         self.tensors.iter().map(|(name, stored)| TensorInfo {

@@ -1,7 +1,10 @@
 //! `config.json`: every setting that changes a model's numbers, honoured as `transformers` does or refused by name.
 //!
 //! A setting that is absent has the default `transformers` gives it. What only training or another task reads is left
-//! alone and stays available through [`Config::raw`].
+//! alone and stays available through [`Config::raw`]. How one setting is read is in `reader.rs`; what settings there
+//! are, in `arch/`.
+
+mod reader;
 
 use std::fmt;
 use std::io;
@@ -10,8 +13,9 @@ use std::path::Path;
 use mlxt_backend::Activation;
 use serde_json::{Map, Value};
 
-use crate::arch::{self, Architecture, Positions, Setting};
+use crate::arch::{Architecture, Positions};
 use crate::{Error, Result};
+use reader::Reader;
 
 /// Layers and the numbers below are limited only so that arithmetic on them cannot overflow and a damaged file cannot
 /// make the list of expected tensors endless. Each is 30 times or more above the largest encoder known.
@@ -20,49 +24,6 @@ const MOST_LAYERS: usize = 1 << 12;
 const MOST_COLS: usize = 1 << 20;
 /// Entries of a table.
 const MOST_ENTRIES: usize = 1 << 28;
-
-/// Every `hidden_act` of `transformers` that has no learned parameters. The tanh approximations of GELU differ there
-/// only in how they are rounded.
-const ACTIVATIONS: [(&str, Activation); 22] = [
-    ("gelu", Activation::Gelu),
-    ("gelu_10", Activation::GeluClipped10),
-    ("gelu_accurate", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_python", Activation::Gelu),
-    ("gelu_python_tanh", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("hardswish", Activation::HardSwish),
-    ("laplace", Activation::Laplace),
-    ("leaky_relu", Activation::LeakyRelu),
-    ("linear", Activation::Identity),
-    ("mish", Activation::Mish),
-    ("quick_gelu", Activation::QuickGelu),
-    ("relu", Activation::Relu),
-    ("relu2", Activation::ReluSquared),
-    ("relu6", Activation::Relu6),
-    ("sigmoid", Activation::Sigmoid),
-    ("silu", Activation::Silu),
-    ("sqrtsoftplus", Activation::SqrtSoftplus),
-    ("swish", Activation::Silu),
-    ("tanh", Activation::Tanh),
-];
-
-/// Whether a value is the supported one.
-type Check = fn(&Value) -> bool;
-
-/// Settings that change the computation into one that is not here: what is expected, and whether a value is that.
-/// Absent and null always are.
-const REFUSED: [(&str, &str, Check); 6] = [
-    ("position_embedding_type", "\"absolute\"", |v| v == "absolute"),
-    ("is_decoder", "false (encoders only)", |v| v == false),
-    ("is_encoder_decoder", "false (encoders only)", |v| v == false),
-    ("add_cross_attention", "false (encoders only)", |v| v == false),
-    ("pruned_heads", "empty (pruned attention heads are not supported)", |v| {
-        v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty)
-    }),
-    ("quantization_config", "absent (load the checkpoint that was not quantised)", |_| false),
-];
 
 /// An encoder's settings, all within range and consistent.
 #[derive(Clone, PartialEq)]
@@ -223,88 +184,6 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Typed reading of the file's settings; every failure names the setting.
-struct Reader<'a> {
-    file: &'a Path,
-    raw: &'a Map<String, Value>,
-}
-
-impl Reader<'_> {
-    fn error(&self, name: &str, found: &dyn fmt::Display, expected: String) -> Error {
-        Error::Setting { file: self.file.to_owned(), name: name.to_owned(), expected, found: found.to_string() }
-    }
-
-    /// The name under which the file has a setting, or would have it.
-    fn name<T>(&self, setting: &Setting<T>) -> &'static str {
-        let present = setting.names.iter().find(|name| self.raw.contains_key(**name));
-        present.or(setting.names.first()).copied().unwrap_or("")
-    }
-
-    fn architecture(&self) -> Result<&'static Architecture> {
-        let known: Vec<&str> = arch::ALL.iter().map(|a| a.model_type).collect();
-        let found = self.raw.get("model_type").unwrap_or(&Value::Null);
-        let architecture = found.as_str().and_then(arch::find);
-        architecture.ok_or_else(|| self.error("model_type", found, format!("one of {}", known.join(", "))))
-    }
-
-    fn refuse_unsupported(&self) -> Result<()> {
-        for (name, expected, neutral) in REFUSED {
-            match self.raw.get(name) {
-                None | Some(Value::Null) => {}
-                Some(value) if neutral(value) => {}
-                Some(value) => return Err(self.error(name, value, expected.to_owned())),
-            }
-        }
-        Ok(())
-    }
-
-    /// A setting's value, or `None` where the file does not have it. Aliases must agree.
-    fn value<T>(&self, setting: &Setting<T>) -> Result<Option<(&'static str, &Value)>> {
-        let mut present = setting.names.iter().filter_map(|name| self.raw.get(*name).map(|value| (*name, value)));
-        let Some((name, value)) = present.next() else { return Ok(None) };
-        match present.find(|(_, other)| *other != value) {
-            Some((alias, other)) => Err(self.error(alias, other, format!("the same as {name}, {value}"))),
-            None => Ok(Some((name, value))),
-        }
-    }
-
-    /// A number of things, `1..=most`.
-    fn size(&self, setting: &Setting<usize>, most: usize) -> Result<usize> {
-        let Some((name, value)) = self.value(setting)? else { return Ok(setting.default) };
-        let size = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=most).contains(n));
-        size.ok_or_else(|| self.error(name, value, format!("a whole number from 1 to {most}")))
-    }
-
-    fn pad_token_id(&self, setting: &Setting<u32>, vocab_size: usize) -> Result<Option<u32>> {
-        let (name, id) = match self.value(setting)? {
-            None => ("pad_token_id", Some(u64::from(setting.default))),
-            Some((_, Value::Null)) => return Ok(None),
-            Some((name, value)) => (name, value.as_u64()),
-        };
-        let id = id.filter(|&id| id < vocab_size as u64).and_then(|id| u32::try_from(id).ok());
-        let found = self.raw.get(name).map_or_else(|| setting.default.to_string(), Value::to_string);
-        id.map(Some).ok_or_else(|| self.error(name, &found, format!("null or a token id below {vocab_size}")))
-    }
-
-    fn activation(&self, setting: &Setting<&'static str>) -> Result<Activation> {
-        let (name, value) = match self.value(setting)? {
-            None => (setting.default, &Value::Null),
-            Some((_, value)) => (value.as_str().unwrap_or_default(), value),
-        };
-        let known = ACTIVATIONS.iter().find(|(known, _)| *known == name);
-        known.map(|(_, activation)| *activation).ok_or_else(|| {
-            let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-            self.error(self.name(setting), value, format!("one of {}", names.join(", ")))
-        })
-    }
-
-    fn eps(&self, setting: &Setting<f64>) -> Result<f32> {
-        let Some((name, value)) = self.value(setting)? else { return Ok(setting.default as f32) };
-        let eps = value.as_f64().map(|eps| eps as f32).filter(|eps| *eps >= 0.0 && eps.is_finite());
-        eps.ok_or_else(|| self.error(name, value, "a number of at least 0".into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,16 +281,5 @@ mod tests {
             assert!(matches!(Config::from_json(&text), Err(Error::Json { .. })), "{value}");
         }
         assert!(matches!(Config::from_json("[]"), Err(Error::Json { .. })));
-    }
-
-    #[test]
-    fn each_activation_is_mapped_once() {
-        let mut names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-        names.dedup();
-        assert_eq!(names.len(), ACTIVATIONS.len());
-        assert!(names.is_sorted());
-        for activation in Activation::ALL {
-            assert!(ACTIVATIONS.iter().any(|(_, a)| *a == activation), "{activation:?} is never used");
-        }
     }
 }

@@ -1,0 +1,168 @@
+//! One setting of `config.json` at a time: typed, within range, and every failure naming it and its value.
+
+use std::fmt;
+use std::path::Path;
+
+use mlxt_backend::Activation;
+use serde_json::{Map, Value};
+
+use crate::arch::{self, Architecture, Setting};
+use crate::{Error, Result};
+
+/// Every `hidden_act` of `transformers` that has no learned parameters. The tanh approximations of GELU differ there
+/// only in how they are rounded.
+const ACTIVATIONS: [(&str, Activation); 22] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_10", Activation::GeluClipped10),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("hardswish", Activation::HardSwish),
+    ("laplace", Activation::Laplace),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("linear", Activation::Identity),
+    ("mish", Activation::Mish),
+    ("quick_gelu", Activation::QuickGelu),
+    ("relu", Activation::Relu),
+    ("relu2", Activation::ReluSquared),
+    ("relu6", Activation::Relu6),
+    ("sigmoid", Activation::Sigmoid),
+    ("silu", Activation::Silu),
+    ("sqrtsoftplus", Activation::SqrtSoftplus),
+    ("swish", Activation::Silu),
+    ("tanh", Activation::Tanh),
+];
+
+/// Characters of a value that an error quotes: a value can be a whole object.
+const LONGEST_FOUND: usize = 80;
+
+/// Whether a value is the supported one.
+type Check = fn(&Value) -> bool;
+
+/// Settings that change the computation into one that is not here: what is expected, and whether a value is that.
+/// Absent and null always are.
+const REFUSED: [(&str, &str, Check); 6] = [
+    ("position_embedding_type", "\"absolute\"", |v| v == "absolute"),
+    ("is_decoder", "false (encoders only)", |v| v == false),
+    ("is_encoder_decoder", "false (encoders only)", |v| v == false),
+    ("add_cross_attention", "false (encoders only)", |v| v == false),
+    ("pruned_heads", "empty (pruned attention heads are not supported)", |v| {
+        v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty)
+    }),
+    ("quantization_config", "absent (load the checkpoint that was not quantised)", |_| false),
+];
+
+/// The settings of a file.
+pub(super) struct Reader<'a> {
+    pub file: &'a Path,
+    pub raw: &'a Map<String, Value>,
+}
+
+impl Reader<'_> {
+    pub(super) fn error(&self, name: &str, found: &dyn fmt::Display, expected: String) -> Error {
+        let mut found = found.to_string();
+        if let Some((cut, _)) = found.char_indices().nth(LONGEST_FOUND) {
+            found.truncate(cut);
+            found.push_str("..");
+        }
+        Error::Setting { file: self.file.to_owned(), name: name.to_owned(), expected, found }
+    }
+
+    /// The name under which the file has a setting, or would have it.
+    pub(super) fn name<T>(&self, setting: &Setting<T>) -> &'static str {
+        let present = setting.names.iter().find(|name| self.raw.contains_key(**name));
+        present.or(setting.names.first()).copied().unwrap_or("")
+    }
+
+    pub(super) fn architecture(&self) -> Result<&'static Architecture> {
+        let known: Vec<&str> = arch::ALL.iter().map(|a| a.model_type).collect();
+        let found = self.raw.get("model_type").unwrap_or(&Value::Null);
+        let architecture = found.as_str().and_then(arch::find);
+        architecture.ok_or_else(|| self.error("model_type", found, format!("one of {}", known.join(", "))))
+    }
+
+    pub(super) fn refuse_unsupported(&self) -> Result<()> {
+        for (name, expected, neutral) in REFUSED {
+            match self.raw.get(name) {
+                None | Some(Value::Null) => {}
+                Some(value) if neutral(value) => {}
+                Some(value) => return Err(self.error(name, value, expected.to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// A setting's value, or `None` where the file does not have it. Aliases must agree.
+    fn value<T>(&self, setting: &Setting<T>) -> Result<Option<(&'static str, &Value)>> {
+        let mut present = setting.names.iter().filter_map(|name| self.raw.get(*name).map(|value| (*name, value)));
+        let Some((name, value)) = present.next() else { return Ok(None) };
+        match present.find(|(_, other)| *other != value) {
+            Some((alias, other)) => Err(self.error(alias, other, format!("the same as {name}, {value}"))),
+            None => Ok(Some((name, value))),
+        }
+    }
+
+    /// A number of things, `1..=most`.
+    pub(super) fn size(&self, setting: &Setting<usize>, most: usize) -> Result<usize> {
+        let Some((name, value)) = self.value(setting)? else { return Ok(setting.default) };
+        let size = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=most).contains(n));
+        size.ok_or_else(|| self.error(name, value, format!("a whole number from 1 to {most}")))
+    }
+
+    pub(super) fn pad_token_id(&self, setting: &Setting<u32>, vocab_size: usize) -> Result<Option<u32>> {
+        let (name, id) = match self.value(setting)? {
+            None => ("pad_token_id", Some(u64::from(setting.default))),
+            Some((_, Value::Null)) => return Ok(None),
+            Some((name, value)) => (name, value.as_u64()),
+        };
+        let id = id.filter(|&id| id < vocab_size as u64).and_then(|id| u32::try_from(id).ok());
+        let found = self.raw.get(name).map_or_else(|| setting.default.to_string(), Value::to_string);
+        id.map(Some).ok_or_else(|| self.error(name, &found, format!("null or a token id below {vocab_size}")))
+    }
+
+    pub(super) fn activation(&self, setting: &Setting<&'static str>) -> Result<Activation> {
+        let (name, value) = match self.value(setting)? {
+            None => (setting.default, &Value::Null),
+            Some((_, value)) => (value.as_str().unwrap_or_default(), value),
+        };
+        let known = ACTIVATIONS.iter().find(|(known, _)| *known == name);
+        known.map(|(_, activation)| *activation).ok_or_else(|| {
+            let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+            self.error(self.name(setting), value, format!("one of {}", names.join(", ")))
+        })
+    }
+
+    pub(super) fn eps(&self, setting: &Setting<f64>) -> Result<f32> {
+        let Some((name, value)) = self.value(setting)? else { return Ok(setting.default as f32) };
+        let eps = value.as_f64().map(|eps| eps as f32).filter(|eps| *eps >= 0.0 && eps.is_finite());
+        eps.ok_or_else(|| self.error(name, value, "a number of at least 0".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_quote_the_beginning_of_long_values() {
+        let raw = serde_json::json!({ "quantization_config": { "method": "é".repeat(500) } });
+        let reader = Reader { file: Path::new("config.json"), raw: raw.as_object().unwrap() };
+        let message = reader.refuse_unsupported().unwrap_err().to_string();
+        assert!(message.starts_with("config.json: quantization_config is {\"method\":\"éé"), "{message}");
+        assert!(message.len() < 300 && message.contains("é.., but must be absent"), "{message}");
+    }
+
+    #[test]
+    fn each_activation_is_mapped_once() {
+        let mut names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+        names.dedup();
+        assert_eq!(names.len(), ACTIVATIONS.len());
+        assert!(names.is_sorted());
+        for activation in Activation::ALL {
+            assert!(ACTIVATIONS.iter().any(|(_, a)| *a == activation), "{activation:?} is never used");
+        }
+    }
+}

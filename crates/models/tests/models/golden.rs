@@ -1,0 +1,108 @@
+//! Every fixture against what Hugging Face `transformers` computes: hidden states, pooler and embeddings, each text
+//! alone and all of them in one batch.
+
+use crate::fixtures::{self, Golden, Sequence, distance, fixture, normalised};
+use mlxt_backend::{Backend, Precision, Reference, TokenBatch};
+use mlxt_models::{Config, Encoder, Hidden, Pooling, Weights, pool};
+
+const HIDDEN_TOLERANCE: f32 = 1e-5;
+const EMBEDDING_TOLERANCE: f32 = 1e-6;
+
+/// Folder, pooling of its golden embedding, whether that has unit length, whether there is a pooler.
+const FIXTURES: [(&str, Pooling, bool, bool); 11] = [
+    ("bert", Pooling::Mean, true, true),
+    ("bert-pretraining", Pooling::Mean, true, true),
+    ("roberta", Pooling::Mean, true, false),
+    ("xlm-roberta", Pooling::Mean, true, true),
+    ("camembert", Pooling::Mean, true, false),
+    ("distilbert", Pooling::Mean, true, false),
+    ("electra", Pooling::Mean, true, false),
+    ("electra-square", Pooling::Mean, true, false),
+    ("sentence-mean", Pooling::Mean, true, true),
+    ("sentence-cls", Pooling::Cls, false, true),
+    ("sentence-max", Pooling::Max, false, false),
+];
+
+#[test]
+fn reference_gives_transformers_numbers() {
+    agrees(&Reference);
+}
+
+#[test]
+fn reference_gives_transformers_numbers_for_every_activation() {
+    activations_agree(&Reference);
+}
+
+fn agrees<B: Backend>(backend: &B) {
+    for (name, pooling, unit, has_pooler) in FIXTURES {
+        let encoder = load(backend, name);
+        assert_eq!(encoder.has_pooler(), has_pooler, "{name}");
+        let golden = Golden::open(name);
+        let all: Vec<&Sequence> = golden.cases.iter().map(|case| &case.sequence).collect();
+        let together = encoder.forward(backend, &batch(&all)).unwrap();
+        let ranges: Vec<_> = together.segments.ranges().collect();
+        let (rows, pooled) = results(backend, &encoder, &together);
+        for (i, case) in golden.cases.iter().enumerate() {
+            let what = format!("{name}, case {i}, {:?}", case.text);
+            let alone = encoder.forward(backend, &batch(&[&case.sequence])).unwrap();
+            let (own_rows, own_pooled) = results(backend, &encoder, &alone);
+            let hidden = encoder.config().hidden_size();
+            let in_batch = &rows[ranges[i].start * hidden..ranges[i].end * hidden];
+            for found in [&own_rows, in_batch] {
+                close(&what, "hidden state", found, &case.hidden, HIDDEN_TOLERANCE);
+            }
+            if let Some(want) = &case.pooler {
+                for found in [&own_pooled, &pooled[i * hidden..][..hidden]] {
+                    close(&what, "pooler", found, want, HIDDEN_TOLERANCE);
+                }
+            }
+
+            let kept = encoder.forward(backend, &batch(&[&case.sequence.truncated(case.embedding_tokens)])).unwrap();
+            let mut embedding = backend.read(&pool(backend, &kept, pooling).unwrap()).unwrap();
+            if unit {
+                embedding = normalised(&embedding);
+            }
+            close(&what, "embedding", &embedding, &case.embedding, EMBEDDING_TOLERANCE);
+        }
+    }
+}
+
+fn activations_agree<B: Backend>(backend: &B) {
+    let folder = fixture("activations");
+    let weights = Weights::open(&folder).unwrap();
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let (names, ids, hidden) = fixtures::activations();
+    assert_eq!(names.len(), 22);
+    for (name, want) in names.iter().zip(hidden) {
+        let mut settings: serde_json::Value = serde_json::from_str(&text).unwrap();
+        settings["hidden_act"] = name.as_str().into();
+        let config = Config::from_json(&settings.to_string()).unwrap();
+        let encoder = Encoder::load(backend, &config, &weights, Precision::F32).unwrap();
+        let out = encoder.forward(backend, &TokenBatch::from_sequences(&[&ids]).unwrap()).unwrap();
+        close(name, "hidden state", &backend.read(&out.tensor).unwrap(), &want, HIDDEN_TOLERANCE);
+    }
+}
+
+fn load<B: Backend>(backend: &B, name: &str) -> Encoder<B> {
+    let folder = fixture(name);
+    let config = Config::open(&folder).unwrap();
+    Encoder::load(backend, &config, &Weights::open(&folder).unwrap(), Precision::F32).unwrap()
+}
+
+fn batch(sequences: &[&Sequence]) -> TokenBatch {
+    let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
+    let ids = sequences.iter().flat_map(|s| s.ids.clone()).collect();
+    let type_ids = sequences.iter().flat_map(|s| s.type_ids.clone()).collect();
+    TokenBatch::new(ids, type_ids, &lengths).unwrap()
+}
+
+/// Hidden states, and the pooler's rows where there is one.
+fn results<B: Backend>(backend: &B, encoder: &Encoder<B>, hidden: &Hidden<B>) -> (Vec<f32>, Vec<f32>) {
+    let pooled = encoder.has_pooler().then(|| backend.read(&encoder.pooler(backend, hidden).unwrap()).unwrap());
+    (backend.read(&hidden.tensor).unwrap(), pooled.unwrap_or_default())
+}
+
+fn close(what: &str, kind: &str, found: &[f32], want: &[f32], tolerance: f32) {
+    let far = distance(found, want);
+    assert!(far <= tolerance, "{what}: {kind} differs by {far:e}, more than {tolerance:e}");
+}
