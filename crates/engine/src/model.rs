@@ -66,7 +66,6 @@ impl AutoModel {
     }
 
     /// As [`AutoModel::from_pretrained`], with options.
-    #[must_use]
     pub fn builder(name: impl Into<String>) -> Builder<Self> {
         Builder::new(name)
     }

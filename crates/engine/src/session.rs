@@ -111,9 +111,10 @@ impl<B: Backend> Session for EngineSession<B> {
 
     fn hidden(&self, batch: &TokenBatch) -> Result<HiddenStates> {
         let hidden = self.encoder.forward(&self.backend, batch)?;
-        let pooler = match self.encoder.has_pooler() {
-            true => Some(self.read(&self.encoder.pooler(&self.backend, &hidden)?)?),
-            false => None,
+        let pooler = if self.encoder.has_pooler() {
+            Some(self.read(&self.encoder.pooler(&self.backend, &hidden)?)?)
+        } else {
+            None
         };
         Ok(HiddenStates { hidden: self.read(&hidden.tensor)?, pooler })
     }

@@ -28,7 +28,7 @@ const PYTHONS: [&str; 2] = ["python3", "python"];
 /// Folders of unfinished work are named so.
 const PARTIAL: &str = ".partial-";
 /// Unfinished work of this age is of a process that was killed.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+const STALE: Duration = Duration::from_hours(24);
 
 /// Why the package did not give the model.
 #[derive(Debug, thiserror::Error)]

@@ -27,10 +27,10 @@ use hf_hub::{Cache, Repo as HubRepo, RepoType};
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// How long a download may be silent.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// How long another program may hold a file that is needed here too.
-const OTHERS: Duration = Duration::from_secs(600);
+const OTHERS: Duration = Duration::from_mins(10);
 
 /// Takes the model's files at `revision` and gives the snapshot's folder.
 pub(super) fn fetch(hub: &Hub, id: &str, revision: &str, listener: &dyn Fn(Event<'_>)) -> Result<PathBuf, HubError> {
@@ -111,7 +111,7 @@ impl<'a> Download<'a> {
     /// A file that must be there.
     fn take(&self, file: &'static str) -> Result<PathBuf, HubError> {
         if !self.listed.contains(file) {
-            let near = |name: &&String| !name.contains('/') && (name.contains("model") || name.ends_with(".json"));
+            let near = |name: &&String| !name.contains('/') && name.contains("model");
             let present = self.listed.iter().filter(near).cloned().collect();
             return Err(HubError::NoSuchFile { name: self.id.to_owned(), file, present });
         }
@@ -241,10 +241,8 @@ fn question_failed(id: &str, revision: &str, has_token: bool, error: &ApiError) 
 }
 
 fn refused(id: &str, status: u16, has_token: bool) -> HubError {
-    let advice = match has_token {
-        true => "check that the token may read it",
-        false => "set HF_TOKEN to a token that may read it",
-    };
+    let advice =
+        if has_token { "check that the token may read it" } else { "set HF_TOKEN to a token that may read it" };
     HubError::Refused { name: id.to_owned(), status, advice }
 }
 

@@ -57,10 +57,10 @@ impl Hub {
     /// `HF_TOKEN`, `HF_TOKEN_PATH` (and the token file of `hf auth login`), `HF_HUB_OFFLINE`.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var(name).ok(), std::env::home_dir().unwrap_or_default())
+        Self::from_variables(|name| std::env::var(name).ok(), &std::env::home_dir().unwrap_or_default())
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>, user: PathBuf) -> Self {
+    fn from_variables(variable: impl Fn(&str) -> Option<String>, user: &Path) -> Self {
         let set = |name: &str| variable(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let path = |name: &str| {
             set(name).map(|v| match v.strip_prefix("~/") {
@@ -79,7 +79,7 @@ impl Hub {
         Self {
             cache: path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub")),
             data: path("XDG_DATA_HOME")
-                .unwrap_or_else(|| user_data(&user, path("LOCALAPPDATA")))
+                .unwrap_or_else(|| user_data(user, path("LOCALAPPDATA")))
                 .join("mlx-transformers"),
             endpoint: set("HF_ENDPOINT").map(|e| e.trim_end_matches('/').to_owned()),
             token,
@@ -130,10 +130,9 @@ impl Hub {
             cache::Found::Usable(path) => Ok(path),
             cache::Found::Incomplete(missing) => Err(missing),
         };
-        if id == bundled::ID && revision == MAIN {
-            if let Some(path) = bundled::unpacked(&self.data) {
-                return Ok(ModelFolder { path, origin: Origin::Data });
-            }
+        let data = if id == bundled::ID && revision == MAIN { bundled::unpacked(&self.data) } else { None };
+        if let Some(path) = data {
+            return Ok(ModelFolder { path, origin: Origin::Data });
         }
         if self.offline {
             return match missing {
@@ -227,7 +226,7 @@ pub enum HubError {
         advice: &'static str,
     },
     /// The hub has the model but not a file that is needed.
-    #[error("{name} on the hub has no {file}; it has {}", present.join(", "))]
+    #[error("{name} on the hub has no {file}; it has [{}]", present.join(", "))]
     NoSuchFile {
         /// The model's id.
         name: String,
@@ -327,7 +326,7 @@ mod tests {
 
     fn from(pairs: &[(&str, &str)]) -> Hub {
         let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        Hub::from_variables(get, "/home/me".into())
+        Hub::from_variables(get, Path::new("/home/me"))
     }
 
     #[test]

@@ -50,6 +50,7 @@ struct Module {
 
 #[derive(Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // the file's own
 struct PoolingConfig {
     pooling_mode: Option<Modes>,
     pooling_mode_cls_token: bool,
@@ -161,13 +162,10 @@ fn prompt(folder: &Path) -> Result<String> {
         return Err(Error::UnsupportedSetting { path, setting, found: dim.to_string(), supported });
     }
     let Some(name) = config.default_prompt_name else { return Ok(String::new()) };
-    match config.prompts.unwrap_or_default().remove(&name) {
-        Some(prompt) => Ok(prompt),
-        None => {
-            let (setting, supported) = ("default_prompt_name", "a name among the prompts");
-            Err(Error::UnsupportedSetting { path, setting, found: name, supported })
-        }
-    }
+    config.prompts.unwrap_or_default().remove(&name).ok_or_else(|| {
+        let (setting, supported) = ("default_prompt_name", "a name among the prompts");
+        Error::UnsupportedSetting { path, setting, found: name, supported }
+    })
 }
 
 fn read_pooling(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {

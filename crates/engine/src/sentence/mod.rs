@@ -50,7 +50,6 @@ impl SentenceTransformer {
     }
 
     /// As [`SentenceTransformer::from_pretrained`], with options.
-    #[must_use]
     pub fn builder(name: impl Into<String>) -> Builder<Self> {
         Builder::new(name)
     }

@@ -39,6 +39,7 @@ pub(super) struct TokenizerConfig {
 /// The special tokens that have a name.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_field_names)] // the files' own
 pub(super) struct NamedTokens {
     bos_token: Option<TokenEntry>,
     eos_token: Option<TokenEntry>,
@@ -188,9 +189,20 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    fn family(&self) -> Family {
+    /// Whether the tokenizer gives token types at all; where it does not, they are 0 even in pairs.
+    pub(super) fn has_types(&self) -> bool {
+        let without =
+            ["DistilBertTokenizer", "RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "MPNetTokenizer"];
+        !without.contains(&self.class())
+    }
+
+    fn class(&self) -> &str {
         let class = self.tokenizer_class.as_deref().unwrap_or_default();
-        match class.strip_suffix("Fast").unwrap_or(class) {
+        class.strip_suffix("Fast").unwrap_or(class)
+    }
+
+    fn family(&self) -> Family {
+        match self.class() {
             "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer" => Family::WordPiece,
             "RobertaTokenizer" => Family::ByteLevel,
             _ => Family::Other,
@@ -223,6 +235,8 @@ fn class_of(model_type: &str) -> Option<&'static str> {
         "bert" | "distilbert" | "electra" => Some("BertTokenizer"),
         "mpnet" => Some("MPNetTokenizer"),
         "roberta" => Some("RobertaTokenizer"),
+        "xlm-roberta" => Some("XLMRobertaTokenizer"),
+        "camembert" => Some("CamembertTokenizer"),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ mod config;
 use std::path::Path;
 
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+use tokenizers::{EncodeInput, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
 use self::config::TokenizerConfig;
 use crate::options::{Builder, Load, Options};
@@ -54,6 +54,7 @@ pub(crate) struct TokenIds {
 pub struct AutoTokenizer {
     inner: Tokenizer,
     special_tokens: usize,
+    has_types: bool,
     truncates_left: bool,
     model_max_length: Option<usize>,
     mask_token: Option<String>,
@@ -70,7 +71,6 @@ impl AutoTokenizer {
     }
 
     /// As [`AutoTokenizer::from_pretrained`], with options.
-    #[must_use]
     pub fn builder(name: impl Into<String>) -> Builder<Self> {
         Builder::new(name)
     }
@@ -103,6 +103,7 @@ impl AutoTokenizer {
         let special_tokens = inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
         Ok(Self {
             special_tokens,
+            has_types: config.has_types(),
             truncates_left: config.truncates_left(),
             model_max_length: config.model_max_length(),
             mask_token: config.mask_token().map(str::to_owned),
@@ -117,6 +118,14 @@ impl AutoTokenizer {
     /// [`Error::Tokenise`] if the vocabulary cannot express the text (no unknown token).
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         self.encode_at(0, text)
+    }
+
+    /// The tokens of two texts as one sequence, with the special tokens and token types the model has for pairs.
+    ///
+    /// # Errors
+    /// As [`AutoTokenizer::encode`].
+    pub fn encode_pair(&self, text: &str, pair: &str) -> Result<Encoding> {
+        self.encode_at(0, (text, pair))
     }
 
     /// The tokens of each text, in input order, on the threads the tokenizer was built with.
@@ -188,16 +197,20 @@ impl AutoTokenizer {
     pub(crate) fn ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<TokenIds>> {
         try_map(texts, self.threads, |index, text| {
             let encoded = self.inner.encode_fast(text.as_ref(), true).map_err(|e| tokenise(index, &e))?;
-            Ok(TokenIds { ids: encoded.get_ids().to_vec(), type_ids: encoded.get_type_ids().to_vec() })
+            Ok(TokenIds { ids: encoded.get_ids().to_vec(), type_ids: self.types(&encoded) })
         })
     }
 
-    fn encode_at(&self, index: usize, text: &str) -> Result<Encoding> {
-        let encoded = self.inner.encode_char_offsets(text, true).map_err(|e| tokenise(index, &e))?;
+    fn types(&self, encoded: &tokenizers::Encoding) -> Vec<u32> {
+        if self.has_types { encoded.get_type_ids().to_vec() } else { vec![0; encoded.len()] }
+    }
+
+    fn encode_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<Encoding> {
+        let encoded = self.inner.encode_char_offsets(input, true).map_err(|e| tokenise(index, &e))?;
         Ok(Encoding {
             ids: encoded.get_ids().to_vec(),
-            type_ids: encoded.get_type_ids().to_vec(),
-            tokens: encoded.get_tokens().to_vec(),
+            type_ids: self.types(&encoded),
+            tokens: self.tokens(encoded.get_ids()),
             offsets: encoded.get_offsets().to_vec(),
         })
     }
@@ -213,6 +226,7 @@ impl Load for AutoTokenizer {
 }
 
 /// A change that the library refuses.
+#[allow(clippy::needless_pass_by_value)] // as `map_err` gives it
 fn unusable(error: tokenizers::Error) -> Error {
     Error::Tokenizer { path: "tokenizer.json".into(), reason: error.to_string() }
 }

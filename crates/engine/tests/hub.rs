@@ -1,0 +1,221 @@
+//! Models from a hub: a small one on a local port, in good and in bad moods.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::server::{COMMIT, Fault, Server};
+use common::{copy, fixtures};
+use mlx_transformers::{Error, Event, Hub, HubError, Origin, SentenceTransformer};
+
+const ID: &str = "org/model";
+
+fn hub(cache: &Path, endpoint: &str) -> Hub {
+    Hub {
+        cache: cache.join("hub"),
+        data: cache.join("data"),
+        endpoint: Some(endpoint.to_owned()),
+        token: None,
+        offline: false,
+    }
+}
+
+fn failure(hub: &Hub, name: &str) -> HubError {
+    match hub.find(name, None) {
+        Err(Error::Hub(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Names of all files under `folder`, links included.
+fn names(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.insert(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_model_is_downloaded_once_and_then_found_without_the_network() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("sentence-mean"), Fault::None);
+    let hub = hub(cache.path(), &server.endpoint);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&events);
+    let model = SentenceTransformer::builder(ID)
+        .hub(hub.clone())
+        .progress(move |event| heard.lock().unwrap().push(format!("{event:?}")))
+        .build()
+        .unwrap();
+    let local = SentenceTransformer::from_pretrained(fixtures().join("sentence-mean").display().to_string()).unwrap();
+    assert_eq!(model.encode(&["a fox"]).unwrap().data(), local.encode(&["a fox"]).unwrap().data());
+    let events = events.lock().unwrap();
+    for part in ["Download { file: \"model.safetensors\"", "Received", "Downloaded { file: \"1_Pooling/config.json\" }"] {
+        assert!(events.iter().any(|e| e.starts_with(part)), "{part} not in {events:?}");
+    }
+
+    // The layout is the one Python reads, and nothing else.
+    let repo = hub.cache.join("models--org--model");
+    assert_eq!(std::fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
+    assert!(!repo.join("refs").join(COMMIT).exists());
+    assert!(repo.join("snapshots").join(COMMIT).join("model.safetensors").is_file());
+    assert!(repo.join(".no_exist").join(COMMIT).join("config_sentence_transformers.json").is_file());
+
+    let asked = server.count();
+    assert_eq!(hub.find(ID, None).unwrap().origin(), Origin::Cache);
+    assert_eq!(hub.find(ID, Some(COMMIT)).unwrap().origin(), Origin::Cache);
+    assert_eq!(Hub { offline: true, ..hub.clone() }.find(ID, None).unwrap().origin(), Origin::Cache);
+    assert_eq!(server.count(), asked);
+
+    assert_eq!(hub.pull(ID, None, |_| {}).unwrap().origin(), Origin::Hub);
+    assert_eq!(server.count(), asked + 1, "a pull of what is there asks for the list of files only");
+}
+
+#[test]
+fn shards_and_revisions_are_followed() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("xlm-roberta"), Fault::None);
+    let hub = hub(cache.path(), &server.endpoint);
+    let folder = hub.find(ID, Some("refs/pr/1")).unwrap();
+    assert!(folder.path().join("model-00003-of-00003.safetensors").is_file());
+    assert_eq!(hub.find(ID, Some("refs/pr/1")).unwrap().origin(), Origin::Cache);
+    assert!(matches!(
+        Hub { offline: true, ..hub }.find(ID, None),
+        Err(Error::Hub(HubError::Offline { .. }))
+    ));
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_into_no_message() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::None);
+    let hub = Hub { token: Some("hf_secret".into()), ..hub(cache.path(), &server.endpoint) };
+    hub.find(ID, None).unwrap();
+    assert!(server.requests.lock().unwrap().iter().all(|r| r.ends_with("bearer hf_secret")));
+    server.set(Fault::Status(403));
+    let error = failure(&hub, "org/other");
+    assert!(matches!(&error, HubError::Refused { status: 403, .. }), "{error}");
+    assert!(!error.to_string().contains("secret") && error.to_string().contains("check that the token"), "{error}");
+}
+
+#[test]
+fn every_refusal_is_told_apart() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::None);
+    let hub = hub(cache.path(), &server.endpoint);
+    let error = failure(&hub, "org/misspelt");
+    assert!(matches!(&error, HubError::NotFound { name, .. } if name == "org/misspelt"), "{error}");
+    for (fault, expected) in [
+        (Fault::Status(401), "the hub refuses org/model (401)"),
+        (Fault::Status(500), "no usable answer for org/model: status 500"),
+        (Fault::Nonsense, "no usable answer for org/model: json"),
+        (Fault::NoHeaders, "no usable answer for org/model: config.json"),
+        (Fault::Traversal, "no usable answer for org/model: \"../../../../escaped\" is no commit"),
+    ] {
+        server.set(fault);
+        let error = failure(&hub, ID).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(names(cache.path()).len(), 0, "{:?}", names(cache.path()));
+}
+
+#[test]
+fn a_model_without_what_is_needed_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = copy("bert");
+    std::fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
+    let server = Server::start(folder.path(), Fault::None);
+    let error = failure(&hub(cache.path(), &server.endpoint), ID).to_string();
+    assert_eq!(error, "org/model on the hub has no model.safetensors; it has [pytorch_model.bin]");
+}
+
+#[test]
+fn an_unreachable_hub_fails_quickly() {
+    let cache = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago: nobody listens.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let begun = Instant::now();
+    let error = failure(&hub(cache.path(), &format!("http://{address}")), ID);
+    assert!(matches!(&error, HubError::Unreachable { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_hub_that_never_answers_is_given_up() {
+    let cache = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let begun = Instant::now();
+    let error = failure(&hub(cache.path(), &format!("http://{}", listener.local_addr().unwrap())), ID);
+    assert!(error.to_string().contains("no answer for 10 seconds"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn offline_never_connects() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::None);
+    let hub = Hub { offline: true, ..hub(cache.path(), &server.endpoint) };
+    for error in [hub.find(ID, None).unwrap_err(), hub.pull(ID, None, |_| {}).unwrap_err()] {
+        assert!(matches!(&error, Error::Hub(HubError::Offline { name, .. }) if name == ID), "{error}");
+    }
+    assert_eq!(server.count(), 0);
+}
+
+#[test]
+fn a_cut_download_leaves_no_model_and_goes_on_where_it_stopped() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Cut);
+    let hub = hub(cache.path(), &server.endpoint);
+    let error = failure(&hub, ID);
+    assert!(matches!(&error, HubError::BrokeOff { file, .. } if file == "model.safetensors"), "{error}");
+    assert!(!names(&hub.cache).contains("model.safetensors"));
+    assert!(!hub.cache.join("models--org--model/refs/main").exists());
+    assert!(matches!(
+        Hub { offline: true, ..hub.clone() }.find(ID, None),
+        Err(Error::Hub(HubError::Offline { .. }))
+    ));
+
+    server.set(Fault::None);
+    let received = Mutex::new(0);
+    let folder = hub
+        .pull(ID, None, |event| {
+            if let Event::Received { file: "model.safetensors", bytes } = event {
+                *received.lock().unwrap() += bytes;
+            }
+        })
+        .unwrap();
+    let original = std::fs::read(fixtures().join("bert/model.safetensors")).unwrap();
+    assert_eq!(std::fs::read(folder.path().join("model.safetensors")).unwrap(), original);
+}
+
+#[test]
+fn a_damaged_download_is_removed() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Damage);
+    let hub = hub(cache.path(), &server.endpoint);
+    let error = failure(&hub, ID);
+    assert!(matches!(&error, HubError::Damaged { what: "sha256", .. }), "{error}");
+    server.set(Fault::None);
+    hub.find(ID, None).unwrap();
+}
+
+#[test]
+fn a_name_that_is_neither_folder_nor_id_says_both() {
+    let cache = tempfile::tempdir().unwrap();
+    let error = hub(cache.path(), "http://127.0.0.1:9").find("./missing/folder/here", None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("neither an existing folder nor a hub id") && text.contains("./missing"), "{text}");
+}
