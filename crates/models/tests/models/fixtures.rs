@@ -1,5 +1,6 @@
 //! Reading the fixtures' golden files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
@@ -51,13 +52,28 @@ impl Golden {
     }
 }
 
-/// Names of activations, the ids of one sequence, and its hidden states under each activation.
-pub(crate) fn activations() -> (Vec<String>, Vec<u32>, Vec<Vec<f32>>) {
-    let (description, tensors) = read("activations");
-    let tensors = SafeTensors::deserialize(&tensors).unwrap();
-    let names: Vec<String> = serde_json::from_value(description["activations"].clone()).unwrap();
-    let hidden = names.iter().map(|name| floats(&tensors, &format!("hidden.{name}")).unwrap()).collect();
-    (names, integers(&description["ids"]), hidden)
+/// The golden outputs of the fixture `activations`: one sequence through one layer.
+pub(crate) struct OneLayer {
+    pub(crate) ids: Vec<u32>,
+    /// Names, and the hidden states under each.
+    pub(crate) activations: Vec<(String, Vec<f32>)>,
+    /// The hidden states under `gelu` pooled, by sentence-transformers' name of the pooling.
+    pub(crate) pooled: BTreeMap<String, Vec<f32>>,
+}
+
+impl OneLayer {
+    pub(crate) fn open() -> Self {
+        let (description, tensors) = read("activations");
+        let tensors = SafeTensors::deserialize(&tensors).unwrap();
+        let names: Vec<String> = serde_json::from_value(description["activations"].clone()).unwrap();
+        let hidden = |name: String| (name.clone(), floats(&tensors, &format!("hidden.{name}")).unwrap());
+        let modes = tensors.names().into_iter().filter_map(|name| name.strip_prefix("pool."));
+        Self {
+            ids: integers(&description["ids"]),
+            activations: names.into_iter().map(hidden).collect(),
+            pooled: modes.map(|mode| (mode.to_owned(), floats(&tensors, &format!("pool.{mode}")).unwrap())).collect(),
+        }
+    }
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {

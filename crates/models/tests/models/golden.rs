@@ -1,11 +1,12 @@
 //! Every fixture against what Hugging Face `transformers` computes: hidden states, pooler and embeddings, each text
 //! alone and all of them in one batch.
 
-use crate::fixtures::{self, Golden, Sequence, distance, fixture, normalised};
+use crate::fixtures::{Golden, OneLayer, Sequence, distance, fixture, normalised};
 use mlxt_backend::{Backend, Precision, Reference, TokenBatch};
 use mlxt_models::{Config, Encoder, Hidden, Pooling, Weights, pool};
 
 const HIDDEN_TOLERANCE: f32 = 1e-5;
+/// Of unit length; one that is not has the size of hidden states, and their tolerance.
 const EMBEDDING_TOLERANCE: f32 = 1e-6;
 
 /// Folder, pooling of its golden embedding, whether that has unit length, whether there is a pooler.
@@ -31,6 +32,11 @@ fn reference_gives_transformers_numbers() {
 #[test]
 fn reference_gives_transformers_numbers_for_every_activation() {
     activations_agree(&Reference);
+}
+
+#[test]
+fn reference_pools_as_sentence_transformers_does() {
+    poolings_agree(&Reference);
 }
 
 fn agrees<B: Backend>(backend: &B) {
@@ -59,10 +65,11 @@ fn agrees<B: Backend>(backend: &B) {
 
             let kept = encoder.forward(backend, &batch(&[&case.sequence.truncated(case.embedding_tokens)])).unwrap();
             let mut embedding = backend.read(&pool(backend, &kept, pooling).unwrap()).unwrap();
+            let mut tolerance = HIDDEN_TOLERANCE;
             if unit {
-                embedding = normalised(&embedding);
+                (embedding, tolerance) = (normalised(&embedding), EMBEDDING_TOLERANCE);
             }
-            close(&what, "embedding", &embedding, &case.embedding, EMBEDDING_TOLERANCE);
+            close(&what, "embedding", &embedding, &case.embedding, tolerance);
         }
     }
 }
@@ -71,15 +78,33 @@ fn activations_agree<B: Backend>(backend: &B) {
     let folder = fixture("activations");
     let weights = Weights::open(&folder).unwrap();
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let (names, ids, hidden) = fixtures::activations();
-    assert_eq!(names.len(), 22);
-    for (name, want) in names.iter().zip(hidden) {
+    let golden = OneLayer::open();
+    assert_eq!(golden.activations.len(), 22);
+    let batch = TokenBatch::from_sequences(&[&golden.ids]).unwrap();
+    for (name, want) in golden.activations {
         let mut settings: serde_json::Value = serde_json::from_str(&text).unwrap();
-        settings["hidden_act"] = name.as_str().into();
+        settings["hidden_act"] = name.clone().into();
         let config = Config::from_json(&settings.to_string()).unwrap();
         let encoder = Encoder::load(backend, &config, &weights, Precision::F32).unwrap();
-        let out = encoder.forward(backend, &TokenBatch::from_sequences(&[&ids]).unwrap()).unwrap();
-        close(name, "hidden state", &backend.read(&out.tensor).unwrap(), &want, HIDDEN_TOLERANCE);
+        let out = encoder.forward(backend, &batch).unwrap();
+        close(&name, "hidden state", &backend.read(&out.tensor).unwrap(), &want, HIDDEN_TOLERANCE);
+    }
+}
+
+fn poolings_agree<B: Backend>(backend: &B) {
+    let golden = OneLayer::open();
+    let out =
+        load(backend, "activations").forward(backend, &TokenBatch::from_sequences(&[&golden.ids]).unwrap()).unwrap();
+    for (pooling, mode) in [
+        (Pooling::Cls, "cls"),
+        (Pooling::Last, "lasttoken"),
+        (Pooling::Max, "max"),
+        (Pooling::Mean, "mean"),
+        (Pooling::MeanSqrtLength, "mean_sqrt_len_tokens"),
+        (Pooling::WeightedMean, "weightedmean"),
+    ] {
+        let found = backend.read(&pool(backend, &out, pooling).unwrap()).unwrap();
+        close(mode, "pooled state", &found, &golden.pooled[mode], HIDDEN_TOLERANCE);
     }
 }
 
