@@ -1,1 +1,208 @@
-//! To be written.
+//! The CPU backend: f32 kernels written for speed, on AVX-512, AVX2, NEON or plain Rust, chosen when it starts.
+//!
+//! [`Cpu`] implements [`mlxt_backend::Backend`]. It promises more than the contract: a row's result is the same bits
+//! whatever batch it is in, wherever it lies in it, and however many threads there are.
+//!
+//! It is not a tensor library, and it reads no environment variable: what it may do is in [`CpuOptions`].
+//!
+//! Where next: `kernels/` has one operation per file, `simd/` the instruction sets, `threads.rs` the pool, `arena.rs`
+//! the memory; docs/performance/cpu.md says how fast it is and how that was found.
+
+// Intrinsics become instructions only where they are inlined into a function that has the feature: see `simd`.
+#![allow(clippy::inline_always)]
+
+mod arena;
+mod hardware;
+mod kernels;
+mod simd;
+mod threads;
+
+use std::sync::Arc;
+
+use mlxt_backend::{
+    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Precision,
+    Reduction, Result, Segments, Shaped, check,
+};
+
+pub use kernels::attention::Layout;
+pub use kernels::embed::Table;
+pub use kernels::gemm::Matrix;
+pub use kernels::norm::Norm;
+pub use simd::Isa;
+
+use arena::{Arena, Buffer};
+use simd::Token;
+use threads::Pool;
+
+/// How to use the CPU.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// How many threads work on an operation, the caller's included. All that the process may use by default.
+    pub threads: Option<usize>,
+    /// The instruction set. The best one by default.
+    pub isa: Option<Isa>,
+}
+
+/// The CPU, as a backend.
+///
+/// Callers on several threads at once are safe, but one of them has the threads: the others work alone meanwhile.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    token: Token,
+    pool: Pool,
+    arena: Arc<Arena>,
+}
+
+/// Activations, `[rows, cols]`. Their memory goes back to the [`Cpu`] when they are dropped.
+#[derive(Debug)]
+pub struct Tensor {
+    rows: usize,
+    cols: usize,
+    values: Buffer,
+}
+
+impl Shaped for Tensor {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+impl Cpu {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for an instruction set this CPU has not, [`Error::Setting`] for no thread at all,
+    /// [`Error::Device`] if the system gives none.
+    pub fn new(options: CpuOptions) -> Result<Self> {
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let Some(token) = isa.token() else {
+            let has: Vec<_> = Isa::available().map(Isa::name).collect();
+            let what = format!("{isa} on this CPU (it has {})", has.join(", "));
+            return Err(Error::Unsupported { backend: "cpu", what });
+        };
+        let threads = options.threads.unwrap_or_else(hardware::threads);
+        if threads == 0 {
+            return Err(Error::Setting { op: "cpu", what: "at least 1 thread is needed, found 0".into() });
+        }
+        Ok(Self { isa, token, pool: Pool::new(threads)?, arena: Arc::default() })
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// How many threads work on an operation.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// A tensor whose values are still to be written.
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor> {
+        Ok(Tensor { rows, cols, values: self.arena.take(rows.saturating_mul(cols))? })
+    }
+}
+
+impl Backend for Cpu {
+    type Tensor = Tensor;
+    type Matrix = Matrix;
+    type Norm = Norm;
+    type Table = Table;
+    type Layout = Layout;
+
+    fn info(&self) -> DeviceInfo {
+        let threads = self.threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        DeviceInfo {
+            device: "cpu".into(),
+            hardware: hardware::name(),
+            detail: format!("{}, {threads} thread{plural}", self.isa),
+        }
+    }
+
+    fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
+        let shape = check::matrix(&source)?;
+        if source.precision != Precision::F32 {
+            let precision = source.precision;
+            return Err(Error::UnsupportedPrecision { backend: "cpu", precision, supported: "f32" });
+        }
+        Matrix::new((self.token, &self.pool), &source.parts, shape)
+    }
+
+    fn table(&self, tensor: HostTensor) -> Result<Table> {
+        let (entries, cols) = check::table(&tensor)?;
+        Ok(Table::new(tensor, entries, cols))
+    }
+
+    fn norm_weights(&self, source: NormSource) -> Result<Norm> {
+        check::norm_weights(&source)?;
+        Ok(Norm::new(&source))
+    }
+
+    fn layout(&self, segments: &Segments) -> Result<Layout> {
+        Ok(Layout::new(segments))
+    }
+
+    fn write(&self, rows: usize, cols: usize, values: &[f32]) -> Result<Tensor> {
+        check::write(rows, cols, values)?;
+        let mut out = self.tensor(rows, cols)?;
+        out.values.copy_from_slice(values);
+        Ok(out)
+    }
+
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        Ok(x.values.to_vec())
+    }
+
+    fn embed(&self, lookups: &[Lookup<'_, Table>]) -> Result<Tensor> {
+        let (rows, cols) = check::embed(lookups)?;
+        let mut out = self.tensor(rows, cols)?;
+        kernels::embed::embed((self.token, &self.pool), lookups, cols, &mut out.values);
+        Ok(out)
+    }
+
+    fn linear(&self, x: &Tensor, w: &Matrix, activation: Activation) -> Result<Tensor> {
+        check::size("linear", "inputs", w.cols(), x.cols)?;
+        let mut out = self.tensor(x.rows, w.rows())?;
+        kernels::gemm::linear((self.token, &self.pool, &self.arena), &x.values, w, activation, &mut out.values)?;
+        Ok(out)
+    }
+
+    fn norm(&self, mut x: Tensor, residual: Option<&Tensor>, n: &Norm) -> Result<Tensor> {
+        check::norm(&x, residual, n.cols())?;
+        kernels::norm::norm((self.token, &self.pool), &mut x.values, residual.map(|r| &*r.values), n);
+        Ok(x)
+    }
+
+    fn attention(&self, qkv: &Tensor, layout: &Layout, attention: &Attention) -> Result<Tensor> {
+        let hidden = check::attention(qkv, &layout.segments, attention)?;
+        let mut out = self.tensor(qkv.rows, hidden)?;
+        let context = (self.token, &self.pool, &self.arena);
+        kernels::attention::attention(context, &qkv.values, layout, attention, &mut out.values)?;
+        Ok(out)
+    }
+
+    fn take_rows(&self, x: &Tensor, indices: &[u32]) -> Result<Tensor> {
+        check::take_rows(x, indices)?;
+        let mut out = self.tensor(indices.len(), x.cols)?;
+        kernels::rows::take(&self.pool, &x.values, x.cols, indices, &mut out.values);
+        Ok(out)
+    }
+
+    fn reduce_rows(&self, x: &Tensor, layout: &Layout, reduction: Reduction) -> Result<Tensor> {
+        check::size("reduce rows", "rows of the layout", layout.segments.rows(), x.rows)?;
+        let mut out = self.tensor(layout.segments.count(), x.cols)?;
+        let context = (self.token, &self.pool);
+        kernels::rows::reduce(context, &x.values, x.cols, &layout.segments, reduction, &mut out.values);
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Memory for activations: aligned blocks that go back to the backend when a tensor is dropped, and are used again.
+//!
+//! The arena keeps no size classes apart. A request takes the smallest free block that is large enough; if there is
+//! none, it replaces the largest free block by a larger one. So it never holds more blocks than were once in use
+//! together, each block only grows, and after the largest batch nothing is allocated any more.
+//!
+//! Blocks are zeroed once, when they are allocated: their contents are stale later, but never uninitialised.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mlxt_backend::{Error, Result};
+
+/// A cache line, and the widest vector.
+const LINE: usize = 64;
+/// A huge page. Blocks of at least this size are aligned to it and ask the system for such pages: streaming the weights
+/// of a matrix otherwise misses the address cache at every 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A block of f32, aligned to 64 bytes, that is freed when dropped.
+#[derive(Debug)]
+pub(crate) struct Block {
+    start: NonNull<f32>,
+    layout: Layout,
+}
+
+// SAFETY: a block owns its memory alone, like a boxed slice.
+unsafe impl Send for Block {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// A block of zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn new(len: usize) -> Result<Self> {
+        let bytes = len.max(1).saturating_mul(size_of::<f32>());
+        let error = Error::OutOfMemory { backend: "cpu", bytes };
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
+        let Ok(layout) = Layout::from_size_align(bytes, align) else { return Err(error) };
+        // SAFETY: the size is not zero.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { return Err(error) };
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE_PAGE {
+            // SAFETY: the range is our own, from a page boundary on; the advice does not change what it holds. Before
+            // the first touch, so that the zeros already go to huge pages. Refused advice costs only speed.
+            unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        // SAFETY: `layout.size()` bytes were allocated.
+        unsafe { start.as_ptr().cast::<u8>().write_bytes(0, bytes) };
+        Ok(Self { start: start.cast(), layout })
+    }
+}
+
+impl Deref for Block {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: that many values were allocated, aligned, and zeroed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size() / size_of::<f32>()) }
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size() / size_of::<f32>()) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and freed only here.
+        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
+    }
+}
+
+/// Free blocks of one backend.
+#[derive(Debug, Default)]
+pub(crate) struct Arena {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    free: Vec<Block>,
+    usage: Usage,
+}
+
+/// What an arena has asked of the system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Blocks allocated since the start.
+    pub(crate) allocations: usize,
+    /// Bytes held now, in use or free.
+    pub(crate) bytes: usize,
+}
+
+impl Arena {
+    /// `len` values of unknown contents.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn take(self: &Arc<Self>, len: usize) -> Result<Buffer> {
+        let mut state = self.lock();
+        let fitting = state.free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
+        let block = if let Some((i, _)) = fitting {
+            state.free.swap_remove(i)
+        } else {
+            let largest = state.free.iter().enumerate().max_by_key(|(_, b)| b.len()).map(|(i, _)| i);
+            if let Some(i) = largest {
+                let outgrown = state.free.swap_remove(i);
+                state.usage.bytes -= outgrown.layout.size();
+            }
+            let block = Block::new(rounded(len))?;
+            state.usage.allocations += 1;
+            state.usage.bytes += block.layout.size();
+            block
+        };
+        drop(state);
+        Ok(Buffer { block: Some(block), len, arena: Arc::clone(self) })
+    }
+
+    /// What it has asked of the system.
+    #[cfg(test)]
+    pub(crate) fn usage(&self) -> Usage {
+        self.lock().usage
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing here leaves the state half changed, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The size allocated for a request: the next quarter power of two, so that a batch slightly larger than all before
+/// finds room.
+fn rounded(len: usize) -> usize {
+    let len = len.max(LINE);
+    let step = len.checked_next_power_of_two().map_or(LINE, |power| power / 8);
+    len.checked_next_multiple_of(step).unwrap_or(usize::MAX)
+}
+
+/// A slice that gives its memory back to its arena when dropped.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// `None` only while it is being dropped.
+    block: Option<Block>,
+    len: usize,
+    arena: Arc<Arena>,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.block.as_ref().map_or(&[], |block| &block[..self.len])
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.block.as_mut().map_or(&mut [], |block| &mut block[..self.len])
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.arena.lock().free.push(block);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_zero() {
+        for len in [1, 100, HUGE_PAGE / 4 + 3] {
+            let block = Block::new(len).unwrap();
+            assert_eq!(block.as_ptr().addr() % LINE, 0);
+            assert!(block.iter().all(|&v| v == 0.0) && block.len() >= len);
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_errors() {
+        let arena = Arc::new(Arena::default());
+        for len in [usize::MAX, usize::MAX / 4, 1 << 60] {
+            assert!(matches!(arena.take(len), Err(Error::OutOfMemory { backend: "cpu", .. })), "{len}");
+        }
+        assert_eq!(arena.usage(), Usage::default());
+    }
+
+    #[test]
+    fn the_smallest_fitting_block_is_used_again() {
+        let arena = Arc::new(Arena::default());
+        let (large, small) = (arena.take(10_000).unwrap(), arena.take(1_000).unwrap());
+        let (large_at, small_at) = (large.as_ptr(), small.as_ptr());
+        drop(large);
+        drop(small);
+        let again = arena.take(900).unwrap();
+        assert_eq!(again.as_ptr(), small_at);
+        assert_eq!(arena.take(5_000).unwrap().as_ptr(), large_at);
+        assert_eq!(arena.usage().allocations, 2);
+    }
+
+    #[test]
+    fn a_block_that_is_too_small_is_replaced() {
+        let arena = Arc::new(Arena::default());
+        for len in [100, 1_000, 10_000, 100_000] {
+            drop(arena.take(len).unwrap());
+        }
+        assert_eq!(arena.usage().bytes, rounded(100_000) * 4);
+        assert!(rounded(100_000) <= 125_000);
+    }
+}

@@ -1,0 +1,404 @@
+//! Scaled dot-product attention per sequence and head, without padding between sequences.
+//!
+//! A task is one head of up to 64 queries of one sequence. Everything is laid out with one query per lane:
+//! `Sᵀ = K Qᵀ` is `[keys][queries]`, so the softmax of each query runs down its lane and no sum ever crosses lanes;
+//! what it leaves is already the operand that `Oᵀ = Vᵀ P` reads, with the values as they lie in memory as the other.
+//! Both products are the tiles of the linear layers. A result depends on its own sequence only.
+
+use std::ops::Range;
+use std::ptr;
+use std::sync::Arc;
+
+use mlxt_backend::{Attention, Mask, Result, Segments};
+
+use super::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function, transpose};
+use super::math::exp;
+use crate::arena::Arena;
+use crate::simd::{Kernel, MAX_LANES, Simd, Token};
+use crate::threads::{Pool, Shareable};
+
+/// Queries of a task: enough to pack a key only once per 64 uses, few enough that the scores of 512 keys stay in the
+/// second-level cache.
+const QUERIES: usize = 64;
+
+/// What attention and pooling need to know of a batch.
+#[derive(Debug)]
+pub struct Layout {
+    pub(crate) segments: Segments,
+    blocks: Vec<Block>,
+}
+
+/// Some queries of one sequence.
+#[derive(Debug, Clone)]
+struct Block {
+    /// The rows of the sequence.
+    sequence: Range<usize>,
+    /// The queries, counted from its start.
+    queries: Range<usize>,
+}
+
+impl Layout {
+    /// Cuts each sequence into blocks of queries.
+    pub(crate) fn new(segments: &Segments) -> Self {
+        let blocks = segments.ranges().flat_map(|sequence| {
+            let panels = Panels::new(sequence.len(), QUERIES);
+            (0..panels.count()).map(move |i| Block { sequence: sequence.clone(), queries: panels.range(i) })
+        });
+        Self { blocks: blocks.collect(), segments: segments.clone() }
+    }
+}
+
+/// `out = softmax(scale q kᵀ + mask) v`: `[rows, 3 * hidden]` to `[rows, hidden]`.
+///
+/// # Errors
+/// Out of memory for the scores.
+pub(crate) fn attention(
+    (token, pool, arena): (Token, &Pool, &Arc<Arena>),
+    qkv: &[f32],
+    layout: &Layout,
+    a: &Attention,
+    out: &mut [f32],
+) -> Result<()> {
+    let scratch_len = Scratch::len(layout.segments.longest(), a.head_size);
+    let tasks = layout.blocks.len() * a.heads;
+    let mut scratch = arena.take(scratch_len.saturating_mul(pool.threads()))?;
+    let (scratch, out) = (Shareable(scratch.as_mut_ptr()), Shareable(out.as_mut_ptr()));
+    pool.run(tasks, |slot, claims| {
+        // SAFETY: there is room for every thread, and no two have the same slot.
+        let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.get().add(slot * scratch_len), scratch_len) };
+        for task in claims {
+            let (block, index) = (&layout.blocks[task / a.heads], task % a.heads);
+            token.run(Head { qkv, block, index, a, scratch, out });
+        }
+    });
+    Ok(())
+}
+
+/// Working memory of one thread.
+struct Scratch<'a> {
+    /// `[head_size][QUERIES]`: scaled queries, later the result, transposed.
+    heads: &'a mut [f32],
+    /// `[head_size][tile rows]`: a few keys, transposed.
+    keys: &'a mut [f32],
+    /// `[keys][QUERIES]`: scores, later weights.
+    scores: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    const fn sizes(head_size: usize) -> (usize, usize) {
+        // Both transpositions spill up to a vector.
+        (head_size * QUERIES + MAX_LANES, head_size * MAX_TILE_ROWS + MAX_LANES)
+    }
+
+    fn len(longest: usize, head_size: usize) -> usize {
+        let (heads, keys) = Self::sizes(head_size);
+        (heads + keys + longest * QUERIES).next_multiple_of(MAX_LANES)
+    }
+
+    fn new(memory: &'a mut [f32], head_size: usize) -> Self {
+        let (heads, keys) = Self::sizes(head_size);
+        let (heads, rest) = memory.split_at_mut(heads);
+        let (keys, scores) = rest.split_at_mut(keys);
+        Self { heads, keys, scores }
+    }
+}
+
+/// One task.
+struct Head<'a> {
+    qkv: &'a [f32],
+    block: &'a Block,
+    index: usize,
+    a: &'a Attention,
+    scratch: &'a mut [f32],
+    out: Shareable,
+}
+
+impl Kernel for Head<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let size = self.a.head_size;
+        let hidden = self.a.heads * size;
+        let stride = 3 * hidden;
+        let Block { sequence, queries } = self.block;
+        let count = queries.len();
+        let scratch = Scratch::new(self.scratch, size);
+        // Only keys that some query of the block sees.
+        let mask = self.a.mask;
+        let last = mask.visible(queries.end - 1, sequence.len());
+        let keys = mask.visible(queries.start, sequence.len()).start..last.end;
+        // Lanes in use, as whole vectors. What is computed in the others is never stored.
+        let lanes = count.next_multiple_of(S::LANES);
+
+        let place = |row: usize, which: usize| {
+            let at = (sequence.start + row) * stride + which * hidden + self.index * size;
+            &self.qkv[at..]
+        };
+        let (query, key, value) = (place(queries.start, 0), place(keys.start, 1), place(keys.start, 2));
+
+        // SAFETY: the queries are `count` rows, `stride` apart; `heads` has room for `size` rows of QUERIES >= count
+        // and a vector more.
+        unsafe { transpose(s, query.as_ptr(), stride, (count, size), scratch.heads.as_mut_ptr(), QUERIES) };
+        for row in scratch.heads.chunks_exact_mut(QUERIES) {
+            for x in row[..lanes].chunks_exact_mut(S::LANES) {
+                s.put(x, s.mul(s.get(x), s.splat(self.a.scale)));
+            }
+        }
+
+        let key_panels = Panels::new(keys.len(), S::TILE_ROWS);
+        for panel in (0..key_panels.count()).map(|i| key_panels.range(i)) {
+            let height = panel.len();
+            // SAFETY: the keys are rows `stride` apart, and there is room for MAX_TILE_ROWS >= height and a vector.
+            unsafe {
+                let src = key[panel.start * stride..].as_ptr();
+                transpose(s, src, stride, (height, size), scratch.keys.as_mut_ptr(), height);
+            }
+            let product = Product {
+                a: scratch.keys.as_ptr(),
+                a_stride: height,
+                b: scratch.heads.as_ptr(),
+                steps: size,
+                c: scratch.scores[panel.start * QUERIES..].as_mut_ptr(),
+            };
+            // SAFETY: `keys` holds `size` steps of `height` values, `heads` `size` rows of QUERIES, and `scores` a row
+            // of QUERIES for each key.
+            unsafe { product.run(s, height, lanes) };
+        }
+
+        let mut totals = [0.0; QUERIES];
+        for first in (0..lanes).step_by(S::LANES) {
+            let visible = Visible::new(s, mask, queries.start + first, sequence.len());
+            let total = softmax(s, &mut scratch.scores[first..], keys.clone(), visible.as_ref());
+            s.put(&mut totals[first..first + S::LANES], total);
+        }
+
+        let dim_panels = Panels::new(size, S::TILE_ROWS);
+        for panel in (0..dim_panels.count()).map(|i| dim_panels.range(i)) {
+            let product = Product {
+                a: value[panel.start..].as_ptr(),
+                a_stride: stride,
+                b: scratch.scores.as_ptr(),
+                steps: keys.len(),
+                c: scratch.heads[panel.start * QUERIES..].as_mut_ptr(),
+            };
+            // SAFETY: `value` holds a row for each key, `stride` apart, `scores` likewise, and `heads` a row of
+            // QUERIES for each of the head's columns. The queries in it are no longer needed.
+            unsafe { product.run(s, panel.len(), lanes) };
+        }
+        for row in scratch.heads.chunks_exact_mut(QUERIES) {
+            let totals = totals[..lanes].chunks_exact(S::LANES);
+            for (x, total) in row[..lanes].chunks_exact_mut(S::LANES).zip(totals) {
+                s.put(x, s.div(s.get(x), s.get(total)));
+            }
+        }
+        let first_row = sequence.start + queries.start;
+        // SAFETY: `heads` is `[size][QUERIES]`; the columns of this head in these rows of `out` belong to this task.
+        unsafe {
+            let dst = self.out.get().add(first_row * hidden + self.index * size);
+            store_transposed(s, scratch.heads, (size, count), dst, hidden);
+        }
+    }
+}
+
+/// `c[i, q] = Σ a[k, i] b[k, q]` for all queries, `b` and `c` being rows of QUERIES.
+struct Product {
+    a: *const f32,
+    a_stride: usize,
+    b: *const f32,
+    steps: usize,
+    c: *mut f32,
+}
+
+impl Product {
+    /// # Safety
+    /// `rows` values at each of `steps` steps of `a`, `lanes` values in each row of `b` and of `c`.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S, rows: usize, lanes: usize) {
+        let mut first = 0;
+        while first < lanes {
+            let cols = (2 * S::LANES).min(lanes - first);
+            let tile = Tile {
+                a: self.a,
+                a_stride: self.a_stride,
+                b: self.b.wrapping_add(first),
+                b_stride: QUERIES,
+                steps: self.steps,
+                c: self.c.wrapping_add(first),
+                c_stride: QUERIES,
+                cols,
+                accumulate: false,
+                bias: ptr::null(),
+            };
+            // SAFETY: the caller's promise; `lanes` is a whole number of vectors.
+            unsafe { function::<S>(rows, cols / S::LANES)(s, &tile) };
+            first += cols;
+        }
+    }
+}
+
+/// The range of keys that the query in each lane sees, as numbers: sequences are far shorter than the 2²⁴ up to which
+/// f32 counts exactly.
+struct Visible<S: Simd> {
+    first: S::V,
+    end: S::V,
+}
+
+impl<S: Simd> Visible<S> {
+    /// For the queries from `query` on; nothing if they see all keys.
+    #[inline(always)]
+    fn new(s: S, mask: Mask, query: usize, length: usize) -> Option<Self> {
+        if mask == Mask::Full {
+            return None;
+        }
+        let (mut first, mut end) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+        for (lane, (first, end)) in first.iter_mut().zip(&mut end).enumerate() {
+            // Lanes behind the sequence see what its last query sees.
+            let range = mask.visible((query + lane).min(length - 1), length);
+            (*first, *end) = (range.start as f32, range.end as f32);
+        }
+        Some(Self { first: s.get(&first[..S::LANES]), end: s.get(&end[..S::LANES]) })
+    }
+}
+
+/// Turns the scores of one vector of queries into weights (not yet divided by their sum), and gives the sums.
+#[inline(always)]
+fn softmax<S: Simd>(s: S, scores: &mut [f32], keys: Range<usize>, visible: Option<&Visible<S>>) -> S::V {
+    let lowest = s.splat(f32::NEG_INFINITY);
+    let mut largest = lowest;
+    for (i, key) in keys.clone().enumerate() {
+        let score = &mut scores[i * QUERIES..][..S::LANES];
+        let mut x = s.get(score);
+        if let Some(visible) = visible {
+            let key = s.splat(key as f32);
+            x = s.select(s.less(key, visible.end), s.select(s.less(key, visible.first), lowest, x), lowest);
+            s.put(score, x);
+        }
+        largest = s.max(largest, x);
+    }
+    let mut total = s.splat(0.0);
+    for i in 0..keys.len() {
+        let score = &mut scores[i * QUERIES..][..S::LANES];
+        let weight = exp(s, s.sub(s.get(score), largest));
+        s.put(score, weight);
+        total = s.add(total, weight);
+    }
+    total
+}
+
+/// `dst[q * stride + i] = src[i * QUERIES + q]` for `i < size`, `q < count`, and nothing beside it.
+///
+/// # Safety
+/// `src` is `[size][QUERIES]`, those values of `dst` can be written, and `count <= QUERIES`.
+#[inline(always)]
+unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, usize), dst: *mut f32, stride: usize) {
+    let whole = size / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        for q in (0..count).step_by(S::LANES) {
+            // SAFETY: whole vectors of the head's columns, and no row behind the last query.
+            unsafe {
+                let (src, dst) = (src.as_ptr().add(i * QUERIES + q), dst.add(q * stride + i));
+                s.transpose(src, QUERIES, S::LANES, S::LANES.min(count - q), dst, stride);
+            }
+        }
+    }
+    for (i, row) in src.chunks_exact(QUERIES).enumerate().take(size).skip(whole) {
+        for (q, &value) in row[..count].iter().enumerate() {
+            // SAFETY: inside the head's columns.
+            unsafe { *dst.add(q * stride + i) = value };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::{assert_near, every_cpu, noise};
+    use crate::{Cpu, CpuOptions, Isa};
+    use mlxt_backend::{Attention, Backend, Mask, Reference, Segments};
+
+    const MASKS: [Mask; 5] = [
+        Mask::Full,
+        Mask::Causal,
+        Mask::Window { radius: 0 },
+        Mask::Window { radius: 5 },
+        Mask::Window { radius: usize::MAX },
+    ];
+
+    fn attend<B: Backend>(b: &B, lengths: &[usize], qkv: &[f32], a: &Attention) -> Vec<f32> {
+        let segments = Segments::from_lengths(lengths).unwrap();
+        let cols = 3 * a.heads * a.head_size;
+        let x = b.write(segments.rows(), cols, qkv).unwrap();
+        b.read(&b.attention(&x, &b.layout(&segments).unwrap(), a).unwrap()).unwrap()
+    }
+
+    fn check(lengths: &[usize], heads: usize, head_size: usize) {
+        let rows: usize = lengths.iter().sum();
+        let qkv = noise(rows * 3 * heads * head_size, 2.0);
+        for mask in MASKS {
+            let a = Attention { heads, head_size, scale: 1.0 / (head_size as f32).sqrt(), mask };
+            let want = attend(&Reference, lengths, &qkv, &a);
+            every_cpu(|cpu| {
+                assert_near(&attend(cpu, lengths, &qkv, &a), &want, 5e-6);
+                Ok(())
+            });
+        }
+    }
+
+    #[test]
+    fn every_length_is_the_references() {
+        for length in 1..40 {
+            check(&[length], 2, 8);
+        }
+        check(&[63, 64, 65, 1, 129, 200], 3, 16);
+    }
+
+    #[test]
+    fn every_head_size_is_the_references() {
+        for head_size in (1..36).chain([64, 65, 128]) {
+            check(&[5, 18], 2, head_size);
+        }
+    }
+
+    #[test]
+    fn long_sequences_are_the_references() {
+        check(&[700], 1, 20);
+    }
+
+    #[test]
+    fn sequences_do_not_depend_on_their_batch_or_the_threads() {
+        let lengths = [1, 50, 14, 130, 7];
+        let a = Attention { heads: 3, head_size: 20, scale: 0.2, mask: Mask::Full };
+        let cols = 3 * 60;
+        let qkv = noise(202 * cols, 2.0);
+        for isa in Isa::available() {
+            for mask in MASKS {
+                let a = Attention { mask, ..a };
+                let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+                let whole = attend(&cpu(1), &lengths, &qkv, &a);
+                for threads in 1..4 {
+                    let cpu = cpu(threads);
+                    assert_eq!(attend(&cpu, &lengths, &qkv, &a), whole);
+                    let mut first = 0;
+                    for length in lengths {
+                        let alone = attend(&cpu, &[length], &qkv[first * cols..][..length * cols], &a);
+                        assert_eq!(alone, whole[first * 60..][..length * 60], "{length} on {isa}");
+                        first += length;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn saturated_scores_choose_one_key() {
+        let a = Attention { heads: 1, head_size: 1, scale: 1.0, mask: Mask::Full };
+        for large in [200.0, 1e15] {
+            // Keys large, 0 and -large; values 1, 2, 3.
+            let qkv = [large, large, 1.0, 1.0, 0.0, 2.0, -large, -large, 3.0];
+            every_cpu(|cpu| {
+                assert_eq!(attend(cpu, &[3], &qkv, &a), [1.0, 1.0, 3.0]);
+                Ok(())
+            });
+        }
+    }
+}

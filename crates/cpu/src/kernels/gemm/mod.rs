@@ -1,0 +1,316 @@
+//! Linear layers: `activation(x wᵀ + bias)` over packed weights.
+//!
+//! A task is a block of rows times a range of weight panels. Its rows are packed first, `[panel of rows][input][row]`,
+//! so that the innermost product ([`tile`]) reads both operands as streams. Then, for each block of inputs, every
+//! weight panel meets every panel of rows: the weights come from memory once per task, the rows from the second-level
+//! cache. Bias and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
+//!
+//! How the work is cut never changes a result: the blocks of inputs depend on the matrix alone, and within them all
+//! tiles add in the same order.
+
+mod pack;
+pub(crate) mod tile;
+
+pub use pack::Matrix;
+
+use std::ops::Range;
+use std::ptr;
+use std::sync::Arc;
+
+use mlxt_backend::{Activation, Result, Shaped};
+
+use self::tile::{Panels, Tile, function, transpose};
+use super::activate::activate;
+use crate::arena::Arena;
+use crate::simd::{Kernel, MAX_LANES, Simd, Token};
+use crate::threads::{Pool, Shareable};
+
+/// Inputs summed in registers before the sums go to memory.
+const INPUT_BLOCK: usize = 1024;
+/// Values of a block of rows that stay in the second-level cache, which is 1 MiB or more, beside the weights that
+/// pass through.
+const ROW_BLOCK: usize = 96 << 10;
+/// Tasks for each thread, so that one that loses its core for a while leaves its share to the others.
+const TASKS_EACH: usize = 8;
+/// Products below this (about 5 microseconds) are not worth the hand-off.
+const SMALL: usize = 1 << 19;
+
+/// `out = activation(x wᵀ + bias)`: `x` is `[rows, inputs]`, `out` `[rows, outputs]`.
+///
+/// # Errors
+/// Out of memory for the packed rows.
+pub(crate) fn linear(
+    (token, pool, arena): (Token, &Pool, &Arc<Arena>),
+    x: &[f32],
+    w: &Matrix,
+    activation: Activation,
+    out: &mut [f32],
+) -> Result<()> {
+    let inputs = w.cols();
+    let rows = x.len() / inputs;
+    let plan = Plan::new(rows, w, token.run(TileRows), pool.threads());
+    let packed_len = plan.largest_block() * inputs + MAX_LANES;
+    let slots = if plan.tasks() == 1 { 1 } else { pool.threads() };
+    let mut packed = arena.take(packed_len * slots)?;
+    let (packed, out) = (Shareable(packed.as_mut_ptr()), Shareable(out.as_mut_ptr()));
+    pool.run(plan.tasks(), |slot, claims| {
+        // SAFETY: there is room for `slots` blocks, and no two threads have the same slot.
+        let packed = unsafe { std::slice::from_raw_parts_mut(packed.get().add(slot * packed_len), packed_len) };
+        let mut packed_block = None;
+        for task in claims {
+            let (block, panels) = plan.task(task);
+            let fresh = packed_block != Some(block);
+            packed_block = Some(block);
+            let rows = plan.rows(block);
+            token.run(Task { x, w, activation, rows, panels, fresh, packed, out });
+        }
+    });
+    Ok(())
+}
+
+/// How a product is cut into tasks.
+struct Plan {
+    /// Panels of rows, each one tile high.
+    row_panels: Panels,
+    /// Blocks of row panels.
+    blocks: Panels,
+    /// Ranges of weight panels.
+    ranges: Panels,
+    tile_rows: usize,
+}
+
+impl Plan {
+    fn new(rows: usize, w: &Matrix, tile_rows: usize, threads: usize) -> Self {
+        let row_panels = Panels::new(rows, tile_rows);
+        let panels_in_block = (ROW_BLOCK / (tile_rows * w.cols().min(INPUT_BLOCK))).max(1);
+        let blocks = Panels::new(row_panels.count(), panels_in_block);
+        let wanted = if rows * w.rows() * w.cols() < SMALL || threads == 1 { 1 } else { threads * TASKS_EACH };
+        let ranges = wanted.div_ceil(blocks.count()).min(w.count());
+        let ranges = Panels::new(w.count(), w.count().div_ceil(ranges));
+        Self { row_panels, blocks, ranges, tile_rows }
+    }
+
+    fn tasks(&self) -> usize {
+        self.blocks.count() * self.ranges.count()
+    }
+
+    /// The block of rows and the weight panels of a task.
+    fn task(&self, task: usize) -> (usize, Range<usize>) {
+        (task / self.ranges.count(), self.ranges.range(task % self.ranges.count()))
+    }
+
+    /// The panels of rows of a block, as their first rows and the end.
+    fn rows(&self, block: usize) -> RowBlock {
+        RowBlock { row_panels: self.row_panels, panels: self.blocks.range(block) }
+    }
+
+    /// An upper bound for the rows of a block.
+    fn largest_block(&self) -> usize {
+        self.blocks.range(0).len() * self.tile_rows
+    }
+}
+
+/// Some panels of rows.
+#[derive(Clone)]
+struct RowBlock {
+    row_panels: Panels,
+    panels: Range<usize>,
+}
+
+impl RowBlock {
+    /// The rows of each panel.
+    fn iter(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.panels.clone().map(|i| self.row_panels.range(i))
+    }
+
+    fn first(&self) -> usize {
+        self.row_panels.range(self.panels.start).start
+    }
+}
+
+/// Rows of the instruction set's tile.
+struct TileRows;
+
+impl Kernel for TileRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::TILE_ROWS
+    }
+}
+
+/// One task: `rows` times the weights of `panels`.
+struct Task<'a> {
+    x: &'a [f32],
+    w: &'a Matrix,
+    activation: Activation,
+    rows: RowBlock,
+    panels: Range<usize>,
+    /// Whether `packed` has yet to be filled with these rows.
+    fresh: bool,
+    /// `[panel of rows][inputs][rows of the panel]`, and a vector to spill into.
+    packed: &'a mut [f32],
+    out: Shareable,
+}
+
+impl Kernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
+        let first = self.rows.first();
+        if self.fresh {
+            for rows in self.rows.iter() {
+                // SAFETY: the panel before ends where this begins, and what it spilled there is written over now; the
+                // last has a vector to spill into.
+                unsafe {
+                    let src = self.x.as_ptr().add(rows.start * inputs);
+                    let dst = self.packed.as_mut_ptr().add((rows.start - first) * inputs);
+                    transpose(s, src, inputs, (rows.len(), inputs), dst, rows.len());
+                }
+            }
+        }
+        let blocks = Panels::new(inputs, INPUT_BLOCK);
+        for block in 0..blocks.count() {
+            let steps = blocks.range(block);
+            let last = block + 1 == blocks.count();
+            for panel in self.panels.clone() {
+                let column = panel * width;
+                let cols = width.min(outputs - column);
+                for rows in self.rows.iter() {
+                    // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
+                    // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
+                    // belongs to this task alone.
+                    unsafe {
+                        let c = self.out.get().add(rows.start * outputs + column);
+                        let height = rows.len();
+                        let tile = Tile {
+                            a: self.packed.as_ptr().add((rows.start - first) * inputs + steps.start * height),
+                            a_stride: height,
+                            b: self.w.panels.as_ptr().add(column * inputs + steps.start * width),
+                            b_stride: width,
+                            steps: steps.len(),
+                            c,
+                            c_stride: outputs,
+                            cols,
+                            accumulate: block > 0,
+                            bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
+                        };
+                        function::<S>(height, 2)(s, &tile);
+                        if last {
+                            let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
+                            activate(s, self.activation, (0..height).map(row));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::{assert_near, every_cpu, matrix, noise};
+    use crate::{Cpu, CpuOptions, Isa};
+    use mlxt_backend::{
+        Activation, Backend, DType, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped,
+    };
+
+    fn check(rows: usize, outputs: usize, inputs: usize) {
+        let values = noise(rows * inputs, 1.0);
+        let source = || matrix(outputs, inputs);
+        let want = product(&Reference, rows, inputs, &values, source(), Activation::Identity);
+        every_cpu(|cpu| {
+            let got = product(cpu, rows, inputs, &values, source(), Activation::Identity);
+            assert_near(&got, &want, 3e-6);
+            Ok(())
+        });
+    }
+
+    fn product<B: Backend>(
+        b: &B,
+        rows: usize,
+        inputs: usize,
+        values: &[f32],
+        source: MatrixSource,
+        activation: Activation,
+    ) -> Vec<f32> {
+        let w = b.matrix(source).unwrap();
+        let x = b.write(rows, inputs, values).unwrap();
+        let y = b.linear(&x, &w, activation).unwrap();
+        assert_eq!((y.rows(), y.cols()), (rows, w.rows()));
+        b.read(&y).unwrap()
+    }
+
+    #[test]
+    fn every_tail_is_the_references() {
+        for rows in 1..32 {
+            check(rows, 37, 21);
+        }
+        for outputs in 1..67 {
+            check(3, outputs, 5);
+        }
+        for inputs in 1..35 {
+            check(15, 33, inputs);
+        }
+    }
+
+    #[test]
+    fn larger_sizes_are_the_references() {
+        check(50, 384, 384);
+        check(14, 100, 3072);
+        check(300, 70, 1025);
+        check(1, 768, 768);
+    }
+
+    #[test]
+    fn activations_follow_the_bias() {
+        let values = noise(29 * 48, 1.0);
+        for activation in Activation::ALL {
+            let want = product(&Reference, 29, 48, &values, matrix(70, 48), activation);
+            every_cpu(|cpu| {
+                assert_near(&product(cpu, 29, 48, &values, matrix(70, 48), activation), &want, 3e-6);
+                Ok(())
+            });
+        }
+    }
+
+    #[test]
+    fn parts_of_any_type_are_stacked() {
+        let part = |outputs: usize, dtype, bias: bool| LinearPart {
+            weight: HostTensor::from_f32(&[outputs, 300], &noise(outputs * 300, 0.1)).unwrap().cast(dtype),
+            bias: bias.then(|| HostTensor::from_f32(&[outputs], &noise(outputs, 1.0)).unwrap().cast(dtype)),
+        };
+        let source = || MatrixSource {
+            parts: vec![part(20, DType::F32, true), part(33, DType::F16, false), part(1, DType::Bf16, true)],
+            precision: Precision::F32,
+        };
+        let values = noise(9 * 300, 1.0);
+        let want = product(&Reference, 9, 300, &values, source(), Activation::Identity);
+        every_cpu(|cpu| {
+            assert_near(&product(cpu, 9, 300, &values, source(), Activation::Identity), &want, 3e-6);
+            Ok(())
+        });
+    }
+
+    /// The promise of the contract: a row's result is the same bits in any batch, on any number of threads.
+    #[test]
+    fn rows_do_not_depend_on_their_batch_or_the_threads() {
+        let (inputs, outputs, total) = (1100, 70, 61);
+        let values = noise(total * inputs, 1.0);
+        for isa in Isa::available() {
+            let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+            let whole = product(&cpu(1), total, inputs, &values, matrix(outputs, inputs), Activation::Gelu);
+            for threads in 1..4 {
+                let cpu = cpu(threads);
+                for (first, rows) in [(0, 1), (60, 1), (0, 61), (3, 13), (5, 14), (7, 15), (20, 29), (1, 50)] {
+                    let part = &values[first * inputs..][..rows * inputs];
+                    let got = product(&cpu, rows, inputs, part, matrix(outputs, inputs), Activation::Gelu);
+                    assert_eq!(got, whole[first * outputs..][..rows * outputs], "{first}, {rows} on {isa}, {threads}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The innermost product: a tile of a few rows by one or two vectors, summed over `k` in registers.
+//!
+//! Attention uses it as the linear layers do. Every tile shape adds the products of one result in the same order, each
+//! with one rounding where the instruction set can fuse: a result does not depend on the shape of its tile.
+
+use std::ptr;
+
+use crate::simd::{Kernel, Simd};
+
+/// The most rows of a tile on any instruction set.
+pub(crate) const MAX_TILE_ROWS: usize = 14;
+
+/// `c[i, j] = Σ a[k, i] b[k, j] (+ c[i, j]) (+ bias[j])`
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// `[steps][rows]`: the rows of one step side by side, steps `a_stride` apart.
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// `[steps][columns]`, whole vectors.
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) steps: usize,
+    /// `[rows][columns]`
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
+    /// Columns that are written, at most the tile's.
+    pub(crate) cols: usize,
+    /// Whether to add to what `c` holds.
+    pub(crate) accumulate: bool,
+    /// One value for each column of the tile, or null.
+    pub(crate) bias: *const f32,
+}
+
+/// Computes tiles of one shape.
+pub(crate) type TileFn<S> = unsafe fn(S, &Tile);
+
+/// The function for tiles of `rows` by `vectors` (1 or 2).
+///
+/// Each is a function of its own, so that its sums surely get the registers to themselves.
+pub(crate) fn function<S: Simd>(rows: usize, vectors: usize) -> TileFn<S> {
+    let [one, two] = Table::<S>::FUNCTIONS[rows - 1];
+    if vectors == 1 { one } else { two }
+}
+
+struct Table<S>(std::marker::PhantomData<S>);
+
+impl<S: Simd> Table<S> {
+    const FUNCTIONS: [[TileFn<S>; 2]; MAX_TILE_ROWS] = [
+        [tile::<S, 1, 1>, tile::<S, 1, 2>],
+        [tile::<S, 2, 1>, tile::<S, 2, 2>],
+        [tile::<S, 3, 1>, tile::<S, 3, 2>],
+        [tile::<S, 4, 1>, tile::<S, 4, 2>],
+        [tile::<S, 5, 1>, tile::<S, 5, 2>],
+        [tile::<S, 6, 1>, tile::<S, 6, 2>],
+        [tile::<S, 7, 1>, tile::<S, 7, 2>],
+        [tile::<S, 8, 1>, tile::<S, 8, 2>],
+        [tile::<S, 9, 1>, tile::<S, 9, 2>],
+        [tile::<S, 10, 1>, tile::<S, 10, 2>],
+        [tile::<S, 11, 1>, tile::<S, 11, 2>],
+        [tile::<S, 12, 1>, tile::<S, 12, 2>],
+        [tile::<S, 13, 1>, tile::<S, 13, 2>],
+        [tile::<S, 14, 1>, tile::<S, 14, 2>],
+    ];
+}
+
+/// # Safety
+/// For every step, `ROWS` values of `a` and `VECTORS` vectors of `b` can be read; `cols` values of `ROWS` rows of `c`
+/// can be written, and by nobody else; `bias` is null or has `VECTORS` vectors.
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile) {
+    s.vectorize(Sized::<ROWS, VECTORS>(t));
+}
+
+/// A tile whose size the compiler knows.
+struct Sized<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+
+/// How far ahead of the products `b` is fetched, in values: 4 KiB. The hardware's own prefetch stops at the end of a
+/// page, and weights that come from memory are used faster than it starts again.
+const AHEAD: usize = 1024;
+
+impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let t = self.0;
+        let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.steps {
+            let mut columns = [s.splat(0.0); VECTORS];
+            for (v, column) in columns.iter_mut().enumerate() {
+                // SAFETY: the caller of `tile` promised this step of `b`.
+                *column = unsafe { s.load(b.add(v * S::LANES)) };
+                s.prefetch(b.wrapping_add(AHEAD + v * S::LANES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller of `tile` promised this step of `a`.
+                let row = s.splat(unsafe { *a.add(i) });
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = s.mul_add(row, column, *sum);
+                }
+            }
+            a = a.wrapping_add(t.a_stride);
+            b = b.wrapping_add(t.b_stride);
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (v, mut value) in sums.into_iter().enumerate() {
+                let Some(cols) = t.cols.checked_sub(v * S::LANES).filter(|&n| n > 0) else { continue };
+                // SAFETY: the caller of `tile` promised `t.cols` columns of `c` and whole vectors of `bias`.
+                unsafe {
+                    let c = t.c.add(i * t.c_stride + v * S::LANES);
+                    let whole = cols >= S::LANES;
+                    if t.accumulate {
+                        value = s.add(value, if whole { s.load(c) } else { s.load_first(c, cols) });
+                    }
+                    if !ptr::eq(t.bias, ptr::null()) {
+                        value = s.add(value, s.load(t.bias.add(v * S::LANES)));
+                    }
+                    if whole { s.store(c, value) } else { s.store_first(c, value, cols) }
+                }
+            }
+        }
+    }
+}
+
+/// Cuts `total` rows into the fewest panels of at most `largest`, as equal as they can be: 50 by 14 is 13, 13, 12, 12,
+/// and not 14, 14, 14, 8, because a tile of few rows reads its columns for little work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panels {
+    total: usize,
+    count: usize,
+}
+
+impl Panels {
+    pub(crate) fn new(total: usize, largest: usize) -> Self {
+        Self { total, count: total.div_ceil(largest) }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The first row of panel `i`, and of the next.
+    pub(crate) fn range(self, i: usize) -> std::ops::Range<usize> {
+        let first = |i: usize| i * (self.total / self.count) + i.min(self.total % self.count);
+        first(i)..first(i + 1)
+    }
+}
+
+/// `dst[c * dst_stride + r] = src[r * src_stride + c]`, for `r < rows`, `c < cols`.
+///
+/// # Safety
+/// `rows, cols >= 1`, `dst_stride >= rows`; the values named can be read, and `dst` is at least
+/// `cols * dst_stride + LANES` long: what lies between the rows, and behind the last, is lost.
+#[inline(always)]
+pub(crate) unsafe fn transpose<S: Simd>(
+    s: S,
+    src: *const f32,
+    src_stride: usize,
+    (rows, cols): (usize, usize),
+    dst: *mut f32,
+    dst_stride: usize,
+) {
+    // The last group of rows first: where it is not whole it spills into the next row of `dst`, whose beginning the
+    // groups before it write later.
+    for r in (0..rows).step_by(S::LANES).rev() {
+        for c in (0..cols).step_by(S::LANES) {
+            let size = (S::LANES.min(rows - r), S::LANES.min(cols - c));
+            // SAFETY: the block lies inside the matrix. A row of it is written at `c * dst_stride + r`, with
+            // `r < rows <= dst_stride`, and ends before `cols * dst_stride + LANES`.
+            unsafe {
+                s.transpose(
+                    src.add(r * src_stride + c),
+                    src_stride,
+                    size.0,
+                    size.1,
+                    dst.add(c * dst_stride + r),
+                    dst_stride,
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::tests::noise;
+
+    #[test]
+    fn panels_are_equal_and_cover_all_rows() {
+        let sizes = |total, largest| {
+            let panels = Panels::new(total, largest);
+            (0..panels.count()).map(|i| panels.range(i).len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(50, 14), [13, 13, 12, 12]);
+        assert_eq!(sizes(14, 14), [14]);
+        for total in 1..100 {
+            for largest in 1..20 {
+                let sizes = sizes(total, largest);
+                assert_eq!(sizes.iter().sum::<usize>(), total);
+                assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+                assert!(sizes.iter().all(|&s| s <= largest));
+            }
+        }
+    }
+
+    struct Transposed<'a> {
+        src: &'a [f32],
+        src_stride: usize,
+        size: (usize, usize),
+        dst_stride: usize,
+    }
+
+    impl Kernel for Transposed<'_> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Vec<f32> {
+            let mut dst = vec![f32::NAN; self.size.1 * self.dst_stride + S::LANES];
+            // SAFETY: the sizes below fit.
+            unsafe { transpose(s, self.src.as_ptr(), self.src_stride, self.size, dst.as_mut_ptr(), self.dst_stride) };
+            dst
+        }
+    }
+
+    #[test]
+    fn transposition_is_exact_at_every_size() {
+        for isa in Isa::available() {
+            for rows in 1..40 {
+                for cols in 1..36 {
+                    let src = noise((rows - 1) * (cols + 3) + cols, 1.0);
+                    for dst_stride in [rows, rows + 5] {
+                        let (src, src_stride) = (&src, cols + 3);
+                        let dst =
+                            isa.token().unwrap().run(Transposed { src, src_stride, size: (rows, cols), dst_stride });
+                        for (r, c) in (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))) {
+                            assert_eq!(dst[c * dst_stride + r], src[r * src_stride + c], "{rows}x{cols} on {isa}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One operation per file, each written once for all instruction sets and tested against plain loops.
+
+pub(crate) mod activate;
+pub(crate) mod attention;
+pub(crate) mod embed;
+pub(crate) mod gemm;
+pub(crate) mod math;
+pub(crate) mod norm;
+pub(crate) mod rows;
