@@ -2,7 +2,7 @@
 //!
 //! A folder as Hugging Face `transformers` writes it becomes a [`Config`] (`config.json`, every setting honoured or
 //! refused by name) and [`Weights`] (mapped safetensors); an [`Encoder`] puts them on any backend and turns token ids
-//! into hidden states; [`tasks`] makes answers of those. [`inspect()`] describes a folder without loading it.
+//! into hidden states; [`pool`] makes sentence embeddings of those. [`inspect()`] describes a folder without loading it.
 //!
 //! It holds no text processing and knows no device: tokens come in as ids, and everything runs through
 //! [`mlxt_backend::Backend`].
@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Where next: `arch/` for what tells one architecture from another, `layers/` for what they share, `encoder.rs` for
-//! the forward pass.
+//! the forward pass, `tasks/` for what is made of its result.
 #![deny(unsafe_code)] // one exception, with its reason, in weights/file.rs
 
 mod arch;
@@ -31,7 +31,7 @@ mod encoder;
 mod error;
 mod inspect;
 mod layers;
-pub mod tasks;
+mod tasks;
 mod weights;
 
 pub use config::Config;

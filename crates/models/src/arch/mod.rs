@@ -19,7 +19,6 @@ pub(crate) const ALL: [&Architecture; 6] = [
 ];
 
 /// A row: how a checkpoint of one `model_type` is read.
-#[derive(Debug, PartialEq)]
 pub(crate) struct Architecture {
     /// `model_type` of `config.json`.
     pub model_type: &'static str,
@@ -36,7 +35,6 @@ pub(crate) struct Architecture {
 }
 
 /// Where a setting is in `config.json` and what `transformers` takes when it is not there.
-#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Setting<T> {
     /// Its names, aliases last. Without a name the setting is fixed at its default.
     pub names: &'static [&'static str],
@@ -45,7 +43,6 @@ pub(crate) struct Setting<T> {
 }
 
 /// The settings that shape an encoder.
-#[derive(Debug, PartialEq)]
 pub(crate) struct Settings {
     pub vocab_size: Setting<usize>,
     pub positions: Setting<usize>,
@@ -63,7 +60,6 @@ pub(crate) struct Settings {
 }
 
 /// Names of the tensors that differ between architectures. Those of the embeddings and the pooler do not.
-#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Names {
     /// The stack of layers; `.{i}.` and one of the following come after it.
     pub layers: &'static str,
@@ -78,7 +74,7 @@ pub(crate) struct Names {
 }
 
 /// How the tokens of a sequence are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Positions {
     /// 0, 1, 2 ..
     FromZero,

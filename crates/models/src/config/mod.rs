@@ -26,12 +26,14 @@ const MOST_COLS: usize = 1 << 20;
 const MOST_ENTRIES: usize = 1 << 28;
 
 /// An encoder's settings, all within range and consistent.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Config {
     pub(crate) architecture: &'static Architecture,
     pub(crate) embedding_size: usize,
     pub(crate) intermediate_size: usize,
     pub(crate) positions: usize,
+    /// The position of a sequence's first token.
+    pub(crate) first_position: u32,
     pub(crate) activation: Activation,
     pub(crate) eps: f32,
     vocab_size: usize,
@@ -81,17 +83,28 @@ impl Config {
             let expected = format!("a divisor of the hidden size, {hidden_size}");
             return Err(reader.error(reader.name(&s.heads), &heads, expected));
         }
+        let embedding_size = s.embedding_size.as_ref().map(|setting| reader.size(setting, MOST_COLS)).transpose()?;
         let vocab_size = reader.size(&s.vocab_size, MOST_ENTRIES)?;
-        let positions = reader.size(&s.positions, MOST_ENTRIES)?;
         let pad_token_id = reader.pad_token_id(&s.pad_token_id, vocab_size)?;
-        let config = Self {
+        let first_position = match architecture.positions {
+            Positions::FromZero => 0,
+            Positions::AfterPadding => {
+                1 + pad_token_id.ok_or_else(|| {
+                    reader.error("pad_token_id", &Value::Null, "a token id: positions are counted from it".into())
+                })?
+            }
+        };
+        let positions = reader.size(&s.positions, MOST_ENTRIES)?;
+        if positions <= first_position as usize {
+            let expected = format!("more than the first token's position, {first_position} (pad_token_id + 1)");
+            return Err(reader.error(reader.name(&s.positions), &positions, expected));
+        }
+        Ok(Self {
             architecture,
-            embedding_size: s
-                .embedding_size
-                .as_ref()
-                .map_or(Ok(hidden_size), |setting| reader.size(setting, MOST_COLS))?,
+            embedding_size: embedding_size.unwrap_or(hidden_size),
             intermediate_size: reader.size(&s.intermediate_size, MOST_COLS)?,
             positions,
+            first_position,
             activation: reader.activation(&s.activation)?,
             eps: reader.eps(&s.eps)?,
             vocab_size,
@@ -100,22 +113,8 @@ impl Config {
             layers: reader.size(&s.layers, MOST_LAYERS)?,
             heads,
             pad_token_id,
-            raw: Map::new(),
-        };
-        if architecture.positions == Positions::AfterPadding {
-            let Some(pad) = pad_token_id else {
-                return Err(reader.error(
-                    "pad_token_id",
-                    &Value::Null,
-                    "a token id: positions are counted from it".into(),
-                ));
-            };
-            if pad as usize + 1 >= positions {
-                let expected = format!("more than pad_token_id + 1, {}: positions begin after it", pad as usize + 1);
-                return Err(reader.error(reader.name(&s.positions), &positions, expected));
-            }
-        }
-        Ok(Self { raw, ..config })
+            raw,
+        })
     }
 
     /// `model_type`: `bert`, `roberta`, `xlm-roberta`, `camembert`, `distilbert`, `electra`.
@@ -150,7 +149,7 @@ impl Config {
 
     /// The most tokens of one sequence, special tokens included.
     pub fn max_tokens(&self) -> usize {
-        self.positions - self.first_position() as usize
+        self.positions - self.first_position as usize
     }
 
     /// The padding token's id, where there is one.
@@ -161,14 +160,6 @@ impl Config {
     /// A setting as it stands in the file, such as `id2label` or `architectures`.
     pub fn raw(&self, name: &str) -> Option<&Value> {
         self.raw.get(name)
-    }
-
-    /// The position of a sequence's first token.
-    pub(crate) fn first_position(&self) -> u32 {
-        match self.architecture.positions {
-            Positions::FromZero => 0,
-            Positions::AfterPadding => self.pad_token_id.map_or(0, |pad| pad + 1),
-        }
     }
 }
 
@@ -211,7 +202,7 @@ mod tests {
     fn roberta_positions_begin_after_the_padding_id() {
         let text = r#"{"model_type": "camembert", "max_position_embeddings": 514, "pad_token_id": 1}"#;
         let config = Config::from_json(text).unwrap();
-        assert_eq!((config.first_position(), config.max_tokens()), (2, 512));
+        assert_eq!((config.first_position, config.max_tokens()), (2, 512));
         let (name, found, _) = setting(r#"{"model_type": "roberta", "max_position_embeddings": 2}"#);
         assert_eq!((name.as_str(), found.as_str()), ("max_position_embeddings", "2"));
         assert_eq!(setting(r#"{"model_type": "roberta", "pad_token_id": null}"#).0, "pad_token_id");

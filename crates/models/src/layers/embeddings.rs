@@ -64,21 +64,20 @@ impl<T, M, N> Embeddings<T, M, N> {
 
 /// The position of each token in its sequence, `[rows]`.
 fn positions(batch: &TokenBatch, config: &Config) -> Vec<u32> {
-    let first = config.first_position();
+    let uncounted = match config.architecture.positions {
+        Positions::FromZero => None,
+        Positions::AfterPadding => config.pad_token_id(),
+    };
     let mut positions = Vec::with_capacity(batch.ids().len());
     for range in batch.segments().ranges() {
-        match (config.architecture.positions, config.pad_token_id()) {
-            (Positions::AfterPadding, Some(pad)) => {
-                let mut next = first;
-                positions.extend(batch.ids()[range].iter().map(|&id| {
-                    if id == pad {
-                        return pad;
-                    }
-                    next += 1;
-                    next - 1
-                }));
+        let mut next = config.first_position;
+        for &id in &batch.ids()[range] {
+            if uncounted == Some(id) {
+                positions.push(id);
+            } else {
+                positions.push(next);
+                next += 1;
             }
-            _ => positions.extend(first..first + range.len() as u32),
         }
     }
     positions

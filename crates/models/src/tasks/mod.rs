@@ -1,3 +1,3 @@
 //! What hidden states are made into. One file per task; each gives tensors or typed values, never text.
 
-pub mod embed;
+pub(crate) mod embed;

@@ -13,7 +13,6 @@ use crate::{Error, Result};
 const LENGTH_BYTES: usize = 8;
 
 /// A tensor of a file: what the header says of it, and its bytes, shared with the mapping.
-#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
@@ -69,7 +68,7 @@ mod tests {
     fn refusal(header: &str, data: usize) -> SafeTensorError {
         match parse(Path::new("x.safetensors"), &file_with(header, data)) {
             Err(Error::Safetensors { source, .. }) => source,
-            other => panic!("{header} gives {other:?}"),
+            other => panic!("{header} gives {:?}", other.map(|entries| entries.len())),
         }
     }
 
@@ -99,7 +98,7 @@ mod tests {
         for (length, want) in [(u64::MAX, "header too large"), (1 << 20, "invalid header length")] {
             let mut bytes = length.to_le_bytes().to_vec();
             bytes.extend_from_slice(b"{}");
-            let error = parse(Path::new("x"), &bytes.into()).unwrap_err().to_string();
+            let error = parse(Path::new("x"), &bytes.into()).err().unwrap().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

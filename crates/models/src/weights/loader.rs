@@ -3,7 +3,7 @@
 //! A request never fails: where a tensor is missing or misshapen it gives an empty one and the fault is noted.
 //! [`Misfit::check`] must pass before anything is loaded onto a backend.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -135,8 +135,8 @@ pub(crate) struct Loader<'a> {
     weights: &'a Weights,
     /// `bert.` or nothing.
     prefix: String,
-    /// Stored names of the tensors asked for and found.
-    requested: BTreeSet<String>,
+    /// Stored names of the tensors asked for and found, and whether they fit: `Base` or `Misfit`.
+    requested: BTreeMap<String, Role>,
     /// What a request gives whose tensor is not there.
     empty: HostTensor,
     misfit: Misfit,
@@ -162,7 +162,7 @@ impl<'a> Loader<'a> {
         };
         let prefix = if prefixed { prefix } else { String::new() };
         let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
-        Ok(Self { weights, prefix, requested: BTreeSet::new(), empty, misfit })
+        Ok(Self { weights, prefix, requested: BTreeMap::new(), empty, misfit })
     }
 
     /// Whether the checkpoint has any tensor of a linear layer.
@@ -177,15 +177,14 @@ impl<'a> Loader<'a> {
             self.misfit.missing.push(NamedShape { name, shape: shape.to_vec() });
             return self.empty.clone();
         };
-        self.requested.insert(name.clone());
+        let fitting = (entry.shape == shape).then(|| host_tensor(entry)).flatten();
+        self.requested.insert(name.clone(), if fitting.is_some() { Role::Base } else { Role::Misfit });
         if entry.shape != shape {
             self.misfit.misshapen.push(Misshapen { name, expected: shape.to_vec(), found: entry.shape.clone() });
-            return self.empty.clone();
-        }
-        host_tensor(entry).unwrap_or_else(|| {
+        } else if fitting.is_none() {
             self.misfit.untyped.push(Untyped { name, found: entry.dtype.to_string() });
-            self.empty.clone()
-        })
+        }
+        fitting.unwrap_or_else(|| self.empty.clone())
     }
 
     /// A linear layer: `name.weight`, `[outputs, inputs]`, and `name.bias`, `[outputs]`.
@@ -210,10 +209,13 @@ impl<'a> Loader<'a> {
     pub(crate) fn finish(mut self) -> (BTreeMap<String, Role>, Misfit) {
         let mut roles = BTreeMap::new();
         for (name, stored) in &self.weights.tensors {
-            let role = self.role(name);
-            if role == Role::Misfit && !self.requested.contains(name) {
-                self.misfit.unexpected.push(NamedShape { name: name.clone(), shape: stored.entry.shape.clone() });
-            }
+            let role = self.requested.get(name).copied().unwrap_or_else(|| {
+                let role = self.role_unrequested(name);
+                if role == Role::Misfit {
+                    self.misfit.unexpected.push(NamedShape { name: name.clone(), shape: stored.entry.shape.clone() });
+                }
+                role
+            });
             roles.insert(name.clone(), role);
         }
         self.misfit.missing.sort_by(|a, b| a.name.cmp(&b.name));
@@ -222,12 +224,7 @@ impl<'a> Loader<'a> {
         (roles, self.misfit)
     }
 
-    fn role(&self, stored: &str) -> Role {
-        if self.requested.contains(stored) {
-            let misshapen = self.misfit.misshapen.iter().any(|t| t.name == stored);
-            let untyped = self.misfit.untyped.iter().any(|t| t.name == stored);
-            return if misshapen || untyped { Role::Misfit } else { Role::Base };
-        }
+    fn role_unrequested(&self, stored: &str) -> Role {
         let Some(name) = stored.strip_prefix(&self.prefix) else { return Role::Head };
         let root = name.split('.').next().unwrap_or(name);
         if BUFFERS.contains(&name) {

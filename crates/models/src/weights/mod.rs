@@ -6,6 +6,7 @@ mod file;
 mod loader;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use mlxt_backend::{DType, HostTensor};
@@ -42,7 +43,6 @@ pub struct TensorInfo {
 ///
 /// Nothing is read until it is used, and tensors handed out share the mapping. The files must not be changed or cut
 /// short while any of it is alive; replacing one by renaming another over it is safe.
-#[derive(Debug)]
 pub struct Weights {
     folder: PathBuf,
     /// In the order of `Stored::file`.
@@ -50,7 +50,6 @@ pub struct Weights {
     tensors: BTreeMap<String, Stored>,
 }
 
-#[derive(Debug)]
 struct Stored {
     file: usize,
     entry: Entry,
@@ -135,6 +134,12 @@ impl Weights {
 
     fn holds(&self, file: &Path, name: &str) -> bool {
         self.tensors.get(name).is_some_and(|stored| self.files[stored.file] == file)
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
