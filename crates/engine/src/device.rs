@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use mlxt_backend::{Backend, DeviceInfo};
+use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_models::{Config, Weights};
 
 use crate::session::{EngineSession, Session};
@@ -119,7 +120,7 @@ pub(crate) fn open(
                 _ => "asked for",
             };
             let backend = cpu(threads)?;
-            let info = Info { device: backend.info(), precision, threads: 1, why: why.to_owned() };
+            let info = Info { device: backend.info(), precision, threads: backend.threads(), why: why.to_owned() };
             Ok(Box::new(EngineSession::load(backend, config, weights, info)?))
         }
         Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
@@ -131,8 +132,8 @@ fn absent(what: &str) -> Unavailable {
     Unavailable { reason: format!("{what} is not part of this version"), advice: "use --device cpu".into() }
 }
 
-fn cpu(_threads: Option<usize>) -> Result<mlxt_backend::Reference> {
-    Ok(mlxt_backend::Reference)
+fn cpu(threads: Option<usize>) -> Result<Cpu> {
+    Ok(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?)
 }
 
 fn cpu_failed(error: &Error) -> Unavailable {

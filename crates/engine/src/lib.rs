@@ -23,6 +23,7 @@
 mod batcher;
 mod bundled;
 mod checksum;
+mod describe;
 mod device;
 mod error;
 mod event;
@@ -38,6 +39,7 @@ mod session;
 mod text;
 
 pub use bundled::{Attempt, Attempts, PackageError, pretrained_demo};
+pub use describe::Description;
 pub use device::{Device, DeviceReport, Unavailable, devices};
 pub use error::{Error, Result};
 pub use event::Event;
@@ -46,6 +48,6 @@ pub use mlxt_backend::{DeviceInfo, Precision, Segments, TokenBatch};
 pub use mlxt_models::{Config, Inspection, Pooling, Role, TensorInfo, inspect};
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};
-pub use sentence::{Embeddings, SentenceTransformer, cosine_similarity};
+pub use sentence::{Embeddings, SentenceConfig, SentenceTransformer, cosine_similarity};
 pub use session::{HiddenStates, Info, Rows, Session};
 pub use text::{AutoTokenizer, Encoding};

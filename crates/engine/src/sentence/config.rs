@@ -31,14 +31,15 @@ const SENTENCE_CONFIGS: [&str; 8] = [
 
 /// How a folder's sentence embeddings are made.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct SentenceConfig {
-    /// At least one; several stand side by side.
-    pub(super) poolings: Vec<Pooling>,
-    pub(super) normalize: bool,
+pub struct SentenceConfig {
+    /// How rows become one; at least one way, several stand side by side.
+    pub poolings: Vec<Pooling>,
+    /// Whether embeddings get unit length.
+    pub normalize: bool,
     /// Is put before every text.
-    pub(super) prompt: String,
+    pub prompt: String,
     /// Whether the folder says so itself, or the defaults for plain checkpoints were taken.
-    pub(super) from_folder: bool,
+    pub from_folder: bool,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +106,7 @@ impl SentenceConfig {
     /// # Errors
     /// [`Error::UnsupportedSetting`] for modules and settings that would change the result and are not supported;
     /// damaged or unreadable files.
-    pub(super) fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let prompt = prompt(folder)?;
         let path = folder.join("modules.json");
         let Some(modules) = read_optional::<Vec<Module>>(&path)? else {
@@ -143,7 +144,7 @@ impl SentenceConfig {
 ///
 /// # Errors
 /// Damaged or unreadable files.
-pub(super) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
+pub(crate) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
     for name in SENTENCE_CONFIGS {
         if let Some(config) = read_optional::<TransformerConfig>(&folder.join(name))? {
             let lowercase = config.do_lower_case.unwrap_or(false);

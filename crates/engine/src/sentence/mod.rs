@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use mlxt_models::Pooling;
 
+pub use self::config::SentenceConfig;
+pub(crate) use self::config::transformer_settings;
 pub use self::embeddings::{Embeddings, cosine_similarity};
 
-use self::config::{SentenceConfig, transformer_settings};
 use self::embeddings::normalize;
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::{Pipeline, finite};

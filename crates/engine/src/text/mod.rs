@@ -9,9 +9,10 @@ mod config;
 use std::path::Path;
 
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::{EncodeInput, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+use tokenizers::{EncodeInput, ModelWrapper, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
 use self::config::TokenizerConfig;
+use crate::limits::Limits;
 use crate::options::{Builder, Load, Options};
 use crate::parallel::try_map;
 use crate::{Error, Result, hub};
@@ -58,6 +59,7 @@ pub struct AutoTokenizer {
     truncates_left: bool,
     model_max_length: Option<usize>,
     mask_token: Option<String>,
+    limit: Option<usize>,
     threads: usize,
 }
 
@@ -107,6 +109,7 @@ impl AutoTokenizer {
             truncates_left: config.truncates_left(),
             model_max_length: config.model_max_length(),
             mask_token: config.mask_token().map(str::to_owned),
+            limit: None,
             threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             inner,
         })
@@ -115,7 +118,8 @@ impl AutoTokenizer {
     /// The tokens of `text`.
     ///
     /// # Errors
-    /// [`Error::Tokenise`] if the vocabulary cannot express the text (no unknown token).
+    /// [`Error::Tokenise`] if the vocabulary cannot express the text (no unknown token), [`Error::TooLong`] if it is
+    /// above the [`Builder::max_length`] that was asked for.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         self.encode_at(0, text)
     }
@@ -131,9 +135,21 @@ impl AutoTokenizer {
     /// The tokens of each text, in input order, on the threads the tokenizer was built with.
     ///
     /// # Errors
-    /// [`Error::Tokenise`] naming the first text that the vocabulary cannot express.
+    /// [`Error::Tokenise`] naming the first text that the vocabulary cannot express, [`Error::TooLong`] naming the
+    /// first above the [`Builder::max_length`] that was asked for.
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoding>> {
         try_map(texts, self.threads, |index, text| self.encode_at(index, text.as_ref()))
+    }
+
+    /// How it finds tokens, by the name `tokenizer.json` has for it: `WordPiece`, `BPE`, `Unigram` or `WordLevel`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.inner.get_model() {
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+            ModelWrapper::Unigram(_) => "Unigram",
+        }
     }
 
     /// Special tokens that every text gets.
@@ -207,6 +223,9 @@ impl AutoTokenizer {
 
     fn encode_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<Encoding> {
         let encoded = self.inner.encode_char_offsets(input, true).map_err(|e| tokenise(index, &e))?;
+        if let Some(limit) = self.limit.filter(|&limit| encoded.len() > limit) {
+            return Err(Error::TooLong { index, tokens: encoded.len(), limit });
+        }
         Ok(Encoding {
             ids: encoded.get_ids().to_vec(),
             type_ids: self.types(&encoded),
@@ -221,7 +240,16 @@ impl Load for AutoTokenizer {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        Self::from_folder(folder.path(), options.threads)
+        let mut tokenizer = Self::from_folder(folder.path(), options.threads)?;
+        // Without a model there are no positions to run out of: a text may have any length unless a limit is asked for.
+        let (special, recommended) = (tokenizer.special_tokens, tokenizer.model_max_length);
+        let limits = Limits { positions: usize::MAX, tokenizer: recommended, sentence: None, special };
+        let limit = limits.choose(options.max_length)?;
+        if options.truncate {
+            tokenizer.truncate_at(limit)?;
+        }
+        tokenizer.limit = options.max_length;
+        Ok(tokenizer)
     }
 }
 

@@ -1,0 +1,244 @@
+//! Folders that say something unusual, or are damaged: honoured, or an error that names the file. Never a panic.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{copy, fixtures};
+use mlx_transformers::{AutoModel, AutoTokenizer, Device, Error, Pooling, Precision, SentenceTransformer};
+
+fn name(folder: &Path) -> String {
+    folder.display().to_string()
+}
+
+fn write(folder: &Path, file: &str, text: &str) {
+    let path = folder.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn sentence_error(folder: &Path) -> Error {
+    match SentenceTransformer::from_pretrained(name(folder)) {
+        Err(error) => error,
+        Ok(_) => panic!("{} loads", folder.display()),
+    }
+}
+
+#[test]
+fn a_missing_tokenizer_says_what_to_do() {
+    let folder = copy("bert");
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let error = AutoTokenizer::from_pretrained(name(folder.path())).unwrap_err();
+    assert!(matches!(&error, Error::MissingFile { file: "tokenizer.json", .. }), "{error}");
+    assert!(error.to_string().contains("save_pretrained"), "{error}");
+}
+
+#[test]
+fn a_damaged_tokenizer_is_an_error_that_names_the_file() {
+    let folder = copy("bert");
+    let path = folder.path().join("tokenizer.json");
+    let whole = fs::read(&path).unwrap();
+    let mut damaged: Vec<Vec<u8>> = (0..whole.len()).step_by(97).map(|end| whole[..end].to_vec()).collect();
+    damaged.push(b"{}".to_vec());
+    damaged.push(b"[1, 2]".to_vec());
+    damaged.push(vec![0xff; 100]);
+    damaged.push("[".repeat(100_000).into_bytes());
+    for bytes in damaged {
+        fs::write(&path, &bytes).unwrap();
+        let error = AutoTokenizer::from_pretrained(name(folder.path())).unwrap_err();
+        assert!(matches!(&error, Error::Tokenizer { .. }), "{error}");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+}
+
+#[test]
+fn damaged_settings_are_errors_that_name_the_file() {
+    for file in ["tokenizer_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"] {
+        for text in ["", "{", "7", "\u{0}", r#"{"max_seq_length": -1, "model_max_length": "x", "pooling_mode": 3}"#] {
+            let folder = copy("sentence-mean");
+            write(folder.path(), file, text);
+            let error = sentence_error(folder.path());
+            assert!(matches!(&error, Error::Json { .. }), "{file} {text:?}: {error}");
+            assert!(error.to_string().contains(file.rsplit('/').next().unwrap()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn modules_that_are_not_supported_are_named() {
+    let folder = copy("sentence-mean");
+    let module =
+        |path: &str, kind: &str| format!(r#"{{"idx": 0, "name": "0", "path": "{path}", "type": "a.b.{kind}"}}"#);
+    let transformer = module("", "Transformer");
+    let pooling = module("1_Pooling", "Pooling");
+    for (modules, expected) in [
+        (vec![transformer.clone(), pooling.clone(), module("2_Dense", "Dense")], "type is a.b.Dense"),
+        (vec![module("", "CLIPModel")], "type is a.b.CLIPModel"),
+        (vec![transformer.clone()], "without Pooling"),
+        (vec![transformer.clone(), module("../x", "Pooling")], "path is ../x"),
+        (vec![transformer.clone(), module("/etc", "Pooling")], "path is /etc"),
+        (vec![module("0_Transformer", "Transformer"), pooling.clone()], "0_Transformer"),
+        (vec![transformer.clone(), module("missing", "Pooling")], "missing has no config.json"),
+        (vec![], "without Pooling"),
+    ] {
+        write(folder.path(), "modules.json", &format!("[{}]", modules.join(",")));
+        let error = sentence_error(folder.path()).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn pooling_is_read_in_its_old_and_its_new_form() {
+    let folder = copy("sentence-mean");
+    let modes = |text: &str| {
+        write(folder.path(), "1_Pooling/config.json", text);
+        SentenceTransformer::from_pretrained(name(folder.path())).map(|model| model.poolings().to_vec())
+    };
+    assert_eq!(modes("{}").unwrap(), [Pooling::Mean]);
+    assert_eq!(modes(r#"{"pooling_mode_lasttoken": true}"#).unwrap(), [Pooling::Last]);
+    let several = r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}"#;
+    assert_eq!(modes(several).unwrap(), [Pooling::Cls, Pooling::Mean]);
+    assert_eq!(modes(r#"{"pooling_mode": "weightedmean"}"#).unwrap(), [Pooling::WeightedMean]);
+    let both = r#"{"pooling_mode": ["max", "mean_sqrt_len_tokens"], "pooling_mode_cls_token": true}"#;
+    assert_eq!(modes(both).unwrap(), [Pooling::Max, Pooling::MeanSqrtLength]);
+    let error = modes(r#"{"pooling_mode": "attention"}"#).unwrap_err().to_string();
+    assert!(error.contains("pooling_mode is attention") && error.contains("weightedmean"), "{error}");
+    assert!(modes(r#"{"pooling_mode": []}"#).is_err());
+}
+
+#[test]
+fn several_poolings_stand_side_by_side() {
+    let folder = copy("sentence-mean");
+    let encode = |text: &str| {
+        write(folder.path(), "1_Pooling/config.json", text);
+        let model = SentenceTransformer::builder(name(folder.path())).normalize(false).build().unwrap();
+        let embeddings = model.encode(&["a fox", "the"]).unwrap();
+        assert_eq!(embeddings.dim(), model.dim());
+        embeddings
+    };
+    let both = encode(r#"{"pooling_mode": ["max", "cls"]}"#);
+    let (max, cls) = (encode(r#"{"pooling_mode": "max"}"#), encode(r#"{"pooling_mode": "cls"}"#));
+    for i in 0..2 {
+        assert_eq!(both.row(i), [max.row(i), cls.row(i)].concat());
+    }
+}
+
+#[test]
+fn options_go_before_the_folder() {
+    let name = name(&fixtures().join("sentence-cls"));
+    let model = SentenceTransformer::builder(&name).pooling(Pooling::Max).normalize(true).build().unwrap();
+    assert_eq!((model.poolings(), model.normalizes()), ([Pooling::Max].as_slice(), true));
+    let row = model.encode(&["a fox"]).unwrap().into_data();
+    let length: f32 = row.iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-6, "{length}");
+    assert!(!SentenceTransformer::from_pretrained(&name).unwrap().normalizes());
+}
+
+#[test]
+fn a_default_prompt_is_put_before_every_text() {
+    let folder = copy("sentence-mean");
+    let plain = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();
+    let config = r#"{"prompts": {"query": "a fox "}, "default_prompt_name": "query"}"#;
+    write(folder.path(), "config_sentence_transformers.json", config);
+    let prompted = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();
+    assert_eq!(prompted.prompt(), "a fox ");
+    assert_eq!(prompted.encode(&["the"]).unwrap().data(), plain.encode(&["a fox the"]).unwrap().data());
+
+    write(folder.path(), "1_Pooling/config.json", r#"{"pooling_mode_mean_tokens": true, "include_prompt": false}"#);
+    let error = sentence_error(folder.path()).to_string();
+    assert!(error.contains("include_prompt is false"), "{error}");
+    write(folder.path(), "config_sentence_transformers.json", r#"{"default_prompt_name": "missing"}"#);
+    assert!(sentence_error(folder.path()).to_string().contains("default_prompt_name is missing"));
+    write(folder.path(), "config_sentence_transformers.json", r#"{"truncate_dim": 8}"#);
+    assert!(sentence_error(folder.path()).to_string().contains("truncate_dim is 8"));
+}
+
+#[test]
+fn lowercasing_spares_special_tokens() {
+    let folder = copy("bert-pretraining");
+    write(
+        folder.path(),
+        "modules.json",
+        r#"[{"path": "", "type": "x.Transformer"}, {"path": "1", "type": "x.Pooling"}]"#,
+    );
+    write(folder.path(), "1/config.json", "{}");
+    let cased = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();
+    write(folder.path(), "sentence_bert_config.json", r#"{"do_lower_case": true}"#);
+    let lower = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();
+    let text = ["The FOX [MASK]"];
+    assert_ne!(cased.encode(&text).unwrap().data(), cased.encode(&["the fox [MASK]"]).unwrap().data());
+    assert_eq!(lower.encode(&text).unwrap().data(), cased.encode(&["the fox [MASK]"]).unwrap().data());
+}
+
+#[test]
+fn settings_go_before_the_stored_normaliser_as_in_transformers() {
+    // Printed by transformers 5.23 for this folder with each setting.
+    let folder = copy("bert");
+    let tokens = |settings: &str| {
+        write(folder.path(), "tokenizer_config.json", settings);
+        let tokenizer = AutoTokenizer::from_pretrained(name(folder.path())).unwrap();
+        tokenizer.encode("The été").unwrap().tokens
+    };
+    let uncased = tokens(r#"{"tokenizer_class": "BertTokenizer"}"#);
+    assert_eq!(uncased, tokens("{}"), "the class follows from model_type");
+    assert_eq!(uncased[1], "the");
+    let cased = tokens(r#"{"tokenizer_class": "BertTokenizerFast", "do_lower_case": false}"#);
+    assert_ne!(cased[1], "the");
+    let as_stored = tokens(r#"{"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": false}"#);
+    assert_eq!(as_stored, uncased);
+}
+
+#[test]
+fn broken_weights_are_an_error_that_names_the_text() {
+    let folder = copy("bert");
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let tokenizer = AutoTokenizer::from_pretrained(name(folder.path())).unwrap();
+    let id = tokenizer.encode("the").unwrap().ids[1] as usize;
+    let header = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let entries: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let table = &entries["embeddings.word_embeddings.weight"];
+    let cols = usize::try_from(table["shape"][1].as_u64().unwrap()).unwrap();
+    let first = usize::try_from(table["data_offsets"][0].as_u64().unwrap()).unwrap();
+    let at = 8 + header + first + id * cols * 4;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    // Replaced by renaming: the old file may still be mapped.
+    fs::write(folder.path().join("new"), bytes).unwrap();
+    fs::rename(folder.path().join("new"), &path).unwrap();
+
+    let texts = ["a", "a fox", "the fox"];
+    let error = SentenceTransformer::from_pretrained(name(folder.path())).unwrap().encode(&texts).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { index: 2 }), "{error}");
+    let error = AutoModel::from_pretrained(name(folder.path())).unwrap().features(&texts).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { index: 2 }), "{error}");
+}
+
+#[test]
+fn nothing_is_used_in_place_of_what_was_asked_for() {
+    let builder = || AutoModel::builder(name(&fixtures().join("bert")));
+    for device in [Device::Mlx, Device::MlxCpu, Device::MlxGpu, Device::Cuda(1)] {
+        let error = builder().device(device).build().err().unwrap();
+        assert!(matches!(&error, Error::DeviceUnavailable { .. }), "{error}");
+        assert!(error.to_string().contains("not part of this version"), "{error}");
+        assert!(error.to_string().contains(&device.to_string()), "{error}");
+    }
+    let error = builder().dtype(Precision::Q4).build().err().unwrap();
+    assert!(error.to_string().contains("cannot run in q4"), "{error}");
+    assert!(matches!(builder().threads(0).build().err().unwrap(), Error::ZeroOption { option: "threads" }));
+    assert!(matches!(builder().batch_tokens(0).build().err().unwrap(), Error::ZeroOption { .. }));
+    for asked in [0, 1, 100_000] {
+        assert!(matches!(builder().max_length(asked).build().err().unwrap(), Error::MaxLength { .. }), "{asked}");
+    }
+}
+
+#[test]
+fn cutting_keeps_the_special_tokens() {
+    let model = AutoModel::builder(name(&fixtures().join("bert"))).max_length(5).truncate(true).build().unwrap();
+    let features = model.features(&["the quick brown fox", "a", ""]).unwrap();
+    let whole = AutoModel::from_pretrained(name(&fixtures().join("bert"))).unwrap();
+    let whole = whole.features(&["the quick brown fox"]).unwrap();
+    assert_eq!(features[0].ids[..4], whole[0].ids[..4]);
+    assert_eq!(features[0].tokens.last().unwrap(), "[SEP]");
+    assert_eq!(features.iter().map(|f| f.ids.len()).collect::<Vec<_>>(), [5, 3, 2]);
+}
