@@ -53,6 +53,30 @@ fn a_damaged_tokenizer_is_an_error_that_names_the_file() {
 }
 
 #[test]
+fn a_hostile_tokenizer_is_an_error_and_never_a_panic() {
+    let folder = copy("roberta");
+    let path = folder.path().join("tokenizer.json");
+    let whole: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let piece = serde_json::json!([{"SpecialToken": {"id": "[NONE]", "type_id": 0}}]);
+    let template = serde_json::json!({"type": "TemplateProcessing", "single": piece, "pair": [], "special_tokens": {}});
+    for (at, value, expected) in [
+        ("/post_processor", template.clone(), "names the special token \"[NONE]\""),
+        ("/post_processor", serde_json::json!({"type": "Sequence", "processors": [template]}), "\"[NONE]\""),
+        ("/normalizer", serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "tokenizer.json"),
+        ("/model/continuing_subword_prefix", serde_json::json!("AAAA"), "tokenizer.json"),
+        ("/model/vocab", serde_json::json!({}), "tokenizer.json"),
+        ("/pre_tokenizer", serde_json::json!({"type": "Split", "pattern": {"Regex": "("}}), "tokenizer.json"),
+    ] {
+        let mut damaged = whole.clone();
+        *damaged.pointer_mut(at).unwrap() = value;
+        fs::write(&path, damaged.to_string()).unwrap();
+        let error = AutoTokenizer::from_pretrained(name(folder.path())).unwrap_err();
+        assert!(matches!(&error, Error::Tokenizer { .. }), "{at}: {error}");
+        assert!(error.to_string().contains(expected), "{at}: {error}");
+    }
+}
+
+#[test]
 fn damaged_settings_are_errors_that_name_the_file() {
     for file in ["tokenizer_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"] {
         for text in ["", "{", "7", "\u{0}", r#"{"max_seq_length": -1, "model_max_length": "x", "pooling_mode": 3}"#] {

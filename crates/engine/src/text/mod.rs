@@ -5,6 +5,7 @@
 //! `limits.rs`. Vocabularies without a `tokenizer.json` are not read.
 
 mod config;
+mod parse;
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::{EncodeInput, ModelWrapper, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
 use self::config::TokenizerConfig;
+use self::parse::parse;
 use crate::limits::Limits;
 use crate::options::{Builder, Load, Options};
 use crate::parallel::try_map;
@@ -98,7 +100,7 @@ impl AutoTokenizer {
         };
         let failed = |e: tokenizers::Error| Error::Tokenizer { path: path.clone(), reason: e.to_string() };
         let config = TokenizerConfig::read(folder)?;
-        let mut inner = Tokenizer::from_bytes(&bytes).map_err(failed)?;
+        let mut inner = parse(&bytes).map_err(failed)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         config.apply(&mut inner).map_err(failed)?;
