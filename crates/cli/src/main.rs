@@ -1,2 +1,133 @@
-//! To be written.
-fn main() {}
+//! `mlxt`: transformer inference on the command line.
+//!
+//! This file is the frame: it reads the command line, runs one command and turns its result into an exit status and at
+//! most one line on standard error. Status 0 is success, 1 failed work, 2 wrong usage; a closed standard output
+//! (`| head`) is a success that ends early. Commands are in `cmd/`, one per file, where texts come from in `input/`,
+//! where results go in `output/`.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cmd;
+mod input;
+mod output;
+mod progress;
+
+use std::io::Write;
+use std::panic::{self, PanicHookInfo};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::args::{Usage, Verbosity};
+use crate::cmd::Command;
+use crate::output::StdoutClosed;
+
+/// Transformer inference from Hugging Face checkpoints, as they are, on the fastest backend this machine has.
+///
+/// Start with `mlxt demo`. `mlxt doctor` says which devices work here.
+#[derive(Debug, Parser)]
+#[command(name = "mlxt", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit status: 0 done, 1 the work failed, 2 wrong usage. An error is one line on standard error."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+fn main() -> ExitCode {
+    panic::set_hook(Box::new(internal_error));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return help_or_usage(&error),
+    };
+    // The hook has said what there is to say. Unwinding up to here removes temporary files.
+    let run = panic::AssertUnwindSafe(|| cli.command.run(cli.verbosity));
+    match panic::catch_unwind(run) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is::<StdoutClosed>() => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            complain(&chain(&error));
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
+fn help_or_usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // It fails only if standard output is closed.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            complain("no command: try `mlxt demo`, or `mlxt --help` for all of them");
+            ExitCode::from(2)
+        }
+        _ => {
+            let text = error.to_string();
+            let what = text.split("\n\nUsage:").next().unwrap_or(&text);
+            let what = what.split("\n\nFor more information").next().unwrap_or(what);
+            let what = what.strip_prefix("error: ").unwrap_or(what);
+            complain(&format!("{} (see --help)", one_line(what)));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// An error and its causes in one line; a cause that its error has quoted already is not repeated.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    one_line(&text)
+}
+
+/// `text` with every break and run of white space made one space, and other control characters shown as escapes.
+pub(crate) fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut line = String::new();
+    for c in words.join(" ").chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+fn complain(what: &str) {
+    // Standard error may be closed, and there is no one else to tell.
+    let _ = writeln!(std::io::stderr(), "mlxt: {what}");
+}
+
+/// The last line of defence: an error of ours, not of the user's, still ends as one line.
+fn internal_error(info: &PanicHookInfo<'_>) {
+    let what = info.payload_as_str().unwrap_or("unknown");
+    let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
+    complain(&one_line(&format!("internal error{place}: {what} (this is a bug, please report it)")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn errors_are_one_line_without_repetition() {
+        let cause = std::io::Error::other("disk on\nfire");
+        let error = anyhow::Error::new(cause).context("cannot read x: disk on\nfire").context("loading");
+        assert_eq!(chain(&error), "loading: cannot read x: disk on fire");
+        assert_eq!(one_line("a\u{1b}[31m  b\n"), "a\\u{1b}[31m b");
+    }
+}

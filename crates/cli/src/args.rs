@@ -1,0 +1,224 @@
+//! Options that several commands share, and what is wrong with them before any work is done.
+//!
+//! Each group turns itself into checked values; defaults that the engine has are left to the engine.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Result;
+use clap::Args;
+use mlx_transformers::{Builder, Device, Hub, Load, Precision};
+use serde::Serialize;
+
+use crate::input::{self, Source};
+use crate::output::{self, Sink, Text};
+use crate::progress::Progress;
+
+/// Wrong usage: the program ends with status 2 instead of 1.
+#[derive(Debug)]
+pub(crate) struct Usage(String);
+
+impl Usage {
+    /// An error that says what is wrong and what to do.
+    pub(crate) fn error(what: impl Into<String>) -> anyhow::Error {
+        Self(what.into()).into()
+    }
+}
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// How much is said on standard error besides errors.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Verbosity {
+    /// Say nothing but errors, and show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more: the device and why it was chosen, where files come from
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+/// Where a model is found.
+#[derive(Debug, Args)]
+pub(crate) struct HubArgs {
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) revision: Option<String>,
+    /// Never touch the network: folders and the hub cache only (also `HF_HUB_OFFLINE=1`)
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A model folder, or a hub id such as sentence-transformers/all-MiniLM-L6-v2
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+/// Where and how a model runs.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// auto, cpu, mlx, mlx:cpu, mlx:gpu, cuda or cuda:N; `mlxt doctor` says what works here
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Device::from_str)]
+    device: Device,
+    /// How weights are kept: f32, bf16, f16, int8 or q4
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = Precision::from_str)]
+    dtype: Precision,
+    /// Threads on the host [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    threads: Option<usize>,
+}
+
+/// How texts become batches.
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    /// Tokens computed together [default: 2048]; results do not depend on it
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch_tokens: Option<usize>,
+    /// The most tokens of a text, special tokens included [default: what the model says]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_length: Option<usize>,
+    /// Cut texts that are too long; without it they are errors
+    #[arg(long)]
+    truncate: bool,
+}
+
+/// What to read.
+#[derive(Debug, Args)]
+pub(crate) struct InputArgs {
+    /// Texts (after `--` if one begins with a dash)
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
+    /// A file of texts, `-` for standard input: a text per line, or .jsonl, .csv, .parquet
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// The field that holds the text in .jsonl, .csv and .parquet [default: text]
+    #[arg(long, value_name = "NAME", requires = "input")]
+    column: Option<String>,
+    /// The format of the input [default: by its extension, else text]
+    #[arg(long, value_name = "FORMAT", requires = "input")]
+    input_format: Option<input::Format>,
+}
+
+/// What to write.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Write to a file, which appears when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// text, json, jsonl, csv or npy [default: by the extension of -o; else text on a terminal, jsonl otherwise]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<output::Format>,
+}
+
+impl DeviceArgs {
+    /// Passes the options on.
+    pub(crate) fn apply<T: Load>(&self, builder: Builder<T>) -> Builder<T> {
+        let builder = builder.device(self.device).dtype(self.dtype);
+        match self.threads {
+            Some(threads) => builder.threads(threads),
+            None => builder,
+        }
+    }
+}
+
+impl HubArgs {
+    /// The hub itself.
+    pub(crate) fn hub(&self) -> Hub {
+        let hub = Hub::from_env();
+        Hub { offline: hub.offline || self.offline, ..hub }
+    }
+
+    /// Passes the options on, and lets `progress` hear of downloads.
+    pub(crate) fn apply<T: Load>(&self, mut builder: Builder<T>, progress: &Progress) -> Builder<T> {
+        if let Some(revision) = &self.revision {
+            builder = builder.revision(revision);
+        }
+        if self.offline {
+            builder = builder.offline(true);
+        }
+        let progress = progress.clone();
+        builder.progress(move |event| progress.hear(event))
+    }
+}
+
+impl BatchArgs {
+    /// Passes the options on.
+    pub(crate) fn apply<T: Load>(&self, mut builder: Builder<T>) -> Builder<T> {
+        if let Some(tokens) = self.batch_tokens {
+            builder = builder.batch_tokens(tokens);
+        }
+        if let Some(tokens) = self.max_length {
+            builder = builder.max_length(tokens);
+        }
+        builder.truncate(self.truncate)
+    }
+}
+
+impl InputArgs {
+    /// The one source of texts.
+    pub(crate) fn source(self) -> Result<Source> {
+        let Some(input) = self.input else {
+            return match self.texts.len() {
+                0 => Err(Usage::error("no text: give TEXT, or -i FILE (-i - for standard input)")),
+                _ => Ok(Source::Arguments(self.texts)),
+            };
+        };
+        if !self.texts.is_empty() {
+            return Err(Usage::error("both TEXT and -i FILE: give one of them"));
+        }
+        let path = (input.as_os_str() != "-").then_some(input);
+        let format = match (self.input_format, &path) {
+            (Some(format), _) => format,
+            (None, Some(path)) => input::Format::of(path)?,
+            (None, None) => input::Format::Text,
+        };
+        if format == input::Format::Text && self.column.is_some() {
+            return Err(Usage::error(
+                "--column needs an input of jsonl, csv or parquet: lines of text have no columns",
+            ));
+        }
+        Ok(Source::File { path, format, column: self.column.unwrap_or_else(|| "text".into()) })
+    }
+}
+
+impl OutputArgs {
+    /// The format results are written in.
+    pub(crate) fn format(&self) -> output::Format {
+        output::Format::choose(self.format, self.output.as_deref())
+    }
+
+    /// Whether results go to standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.output.is_none()
+    }
+
+    /// Opens the destination.
+    pub(crate) fn open(self) -> Result<Sink> {
+        Sink::open(self.format(), self.output)
+    }
+
+    /// Writes a whole answer: as text for people, as an object for programs.
+    pub(crate) fn report(self, value: &impl Serialize, text: impl FnOnce() -> Text) -> Result<()> {
+        output::report(self.format(), self.output, value, text)
+    }
+}
+
+/// A number of something there must be one of.
+pub(crate) fn at_least_one(value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("must be a whole number".into()),
+    }
+}

@@ -1,0 +1,136 @@
+//! The place results are written to: standard output, a new file, or something else that has a path (a pipe, a device).
+//!
+//! A new file is written beside its final name and renamed at the end, so that a failed or killed run leaves nothing
+//! under that name. A reader that closes standard output early (`| head`) has what it wanted: see [`StdoutClosed`].
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::NamedTempFile;
+
+/// Bytes gathered before a write.
+const BUFFER: usize = 1 << 17;
+
+/// Standard output was closed by its reader. Not a failure: the program ends at once, quietly, with status 0.
+#[derive(Debug)]
+pub(crate) struct StdoutClosed;
+
+/// A destination.
+pub(crate) struct Target {
+    kind: Kind,
+    name: String,
+}
+
+enum Kind {
+    Stdout(BufWriter<io::Stdout>),
+    /// A file that gets the name `path` at the end.
+    New {
+        file: BufWriter<NamedTempFile>,
+        path: PathBuf,
+    },
+    Existing(BufWriter<File>),
+}
+
+impl std::fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output was closed")
+    }
+}
+
+impl std::error::Error for StdoutClosed {}
+
+impl Target {
+    /// Opens `path`, or standard output.
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<Self> {
+        let Some(path) = path else {
+            let kind = Kind::Stdout(BufWriter::with_capacity(BUFFER, io::stdout()));
+            return Ok(Self { kind, name: "standard output".into() });
+        };
+        let name = path.display().to_string();
+        let kind = Kind::open(path).with_context(|| format!("cannot write {name}"))?;
+        Ok(Self { kind, name })
+    }
+
+    /// Whether it is a new file, whose start can be written again.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.kind, Kind::New { .. })
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let result = self.writer().write_all(bytes);
+        self.check(result)
+    }
+
+    /// Passes on what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let result = self.writer().flush();
+        self.check(result)
+    }
+
+    /// Writes `bytes` over the first ones of a new file.
+    pub(crate) fn rewrite_start(&mut self, bytes: &[u8]) -> Result<()> {
+        let Kind::New { file, .. } = &mut self.kind else { return Ok(()) };
+        // Seeking flushes the buffer first.
+        let result = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(bytes));
+        self.check(result)
+    }
+
+    /// Completes it; a new file gets its name.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let Kind::New { file, path } = self.kind else { return Ok(()) };
+        let renamed = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
+            // Without this, a crash of the machine soon after could leave the name on an empty file.
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|e| e.error)
+        });
+        renamed.map(drop).with_context(|| format!("cannot write {}", self.name))
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match &mut self.kind {
+            Kind::Stdout(stdout) => stdout,
+            Kind::New { file, .. } => file,
+            Kind::Existing(file) => file,
+        }
+    }
+
+    fn check(&self, result: io::Result<()>) -> Result<()> {
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe && matches!(self.kind, Kind::Stdout(_)) => {
+                Err(StdoutClosed.into())
+            }
+            other => other.with_context(|| format!("cannot write {}", self.name)),
+        }
+    }
+}
+
+impl Kind {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        // A link keeps being one: what it points to is replaced. What does not exist yet has no canonical name.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
+            // Renaming a file over a device or a pipe would destroy it.
+            let file = File::options().write(true).open(&path)?;
+            return Ok(Self::Existing(BufWriter::with_capacity(BUFFER, file)));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".partial");
+        #[cfg(unix)]
+        builder.permissions(permissions(&path));
+        let file = BufWriter::with_capacity(BUFFER, builder.tempfile_in(folder)?);
+        Ok(Self::New { file, path })
+    }
+}
+
+/// Those of the file that will be replaced, or what a new file gets; a temporary file alone would be its owner's only.
+#[cfg(unix)]
+fn permissions(path: &Path) -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).map_or_else(|_| fs::Permissions::from_mode(0o666), |m| m.permissions())
+}
