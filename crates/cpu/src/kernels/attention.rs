@@ -80,6 +80,8 @@ struct Scratch<'a> {
     heads: &'a mut [f32],
     /// `[head_size][tile rows]`: a few keys, transposed.
     keys: &'a mut [f32],
+    /// `[keys][head_size]`: the values, which lie far apart in the batch.
+    values: &'a mut [f32],
     /// `[keys][QUERIES]`: scores, later weights.
     scores: &'a mut [f32],
 }
@@ -92,14 +94,15 @@ impl<'a> Scratch<'a> {
 
     fn len(longest: usize, head_size: usize) -> usize {
         let (heads, keys) = Self::sizes(head_size);
-        (heads + keys + longest * QUERIES).next_multiple_of(MAX_LANES)
+        (heads + keys + longest * (head_size + QUERIES)).next_multiple_of(MAX_LANES)
     }
 
-    fn new(memory: &'a mut [f32], head_size: usize) -> Self {
+    fn new(memory: &'a mut [f32], count: usize, head_size: usize) -> Self {
         let (heads, keys) = Self::sizes(head_size);
         let (heads, rest) = memory.split_at_mut(heads);
-        let (keys, scores) = rest.split_at_mut(keys);
-        Self { heads, keys, scores }
+        let (keys, rest) = rest.split_at_mut(keys);
+        let (values, scores) = rest.split_at_mut(count * head_size);
+        Self { heads, keys, values, scores }
     }
 }
 
@@ -123,11 +126,11 @@ impl Kernel for Head<'_> {
         let stride = 3 * hidden;
         let Block { sequence, queries } = self.block;
         let count = queries.len();
-        let scratch = Scratch::new(self.scratch, size);
         // Only keys that some query of the block sees.
         let mask = self.a.mask;
         let last = mask.visible(queries.end - 1, sequence.len());
         let keys = mask.visible(queries.start, sequence.len()).start..last.end;
+        let scratch = Scratch::new(self.scratch, keys.len(), size);
         // Lanes in use, as whole vectors. What is computed in the others is never stored.
         let lanes = count.next_multiple_of(S::LANES);
 
@@ -149,6 +152,18 @@ impl Kernel for Head<'_> {
         let key_panels = Panels::new(keys.len(), S::TILE_ROWS);
         for panel in (0..key_panels.count()).map(|i| key_panels.range(i)) {
             let height = panel.len();
+            // The next rows come from far away while this panel is multiplied.
+            for row in (panel.end..keys.len()).take(S::TILE_ROWS) {
+                fetch(s, key, row * stride, size);
+                fetch(s, value, row * stride, size);
+            }
+            let rows = scratch.values[panel.start * size..].chunks_exact_mut(size);
+            for (row, to) in panel.clone().zip(rows) {
+                let from = &value[row * stride..][..size];
+                for (to, from) in to.chunks_mut(S::LANES).zip(from.chunks(S::LANES)) {
+                    s.put(to, s.get(from));
+                }
+            }
             // SAFETY: the keys are rows `stride` apart, and there is room for MAX_TILE_ROWS >= height and a vector.
             unsafe {
                 let src = key[panel.start * stride..].as_ptr();
@@ -166,30 +181,31 @@ impl Kernel for Head<'_> {
             unsafe { product.run(s, height, lanes) };
         }
 
-        let mut totals = [0.0; QUERIES];
+        // What each query's weights are to be multiplied by, so that their sum is 1.
+        let mut shares = [0.0; QUERIES];
         for first in (0..lanes).step_by(S::LANES) {
             let visible = Visible::new(s, mask, queries.start + first, sequence.len());
             let total = softmax(s, &mut scratch.scores[first..], keys.clone(), visible.as_ref());
-            s.put(&mut totals[first..first + S::LANES], total);
+            s.put(&mut shares[first..first + S::LANES], s.div(s.splat(1.0), total));
         }
 
         let dim_panels = Panels::new(size, S::TILE_ROWS);
         for panel in (0..dim_panels.count()).map(|i| dim_panels.range(i)) {
             let product = Product {
-                a: value[panel.start..].as_ptr(),
-                a_stride: stride,
+                a: scratch.values[panel.start..].as_ptr(),
+                a_stride: size,
                 b: scratch.scores.as_ptr(),
                 steps: keys.len(),
                 c: scratch.heads[panel.start * QUERIES..].as_mut_ptr(),
             };
-            // SAFETY: `value` holds a row for each key, `stride` apart, `scores` likewise, and `heads` a row of
-            // QUERIES for each of the head's columns. The queries in it are no longer needed.
+            // SAFETY: `values` and `scores` hold a row for each key, and `heads` a row of QUERIES for each of the
+            // head's columns. The queries in it are no longer needed.
             unsafe { product.run(s, panel.len(), lanes) };
         }
         for row in scratch.heads.chunks_exact_mut(QUERIES) {
-            let totals = totals[..lanes].chunks_exact(S::LANES);
-            for (x, total) in row[..lanes].chunks_exact_mut(S::LANES).zip(totals) {
-                s.put(x, s.div(s.get(x), s.get(total)));
+            let shares = shares[..lanes].chunks_exact(S::LANES);
+            for (x, share) in row[..lanes].chunks_exact_mut(S::LANES).zip(shares) {
+                s.put(x, s.mul(s.get(x), s.get(share)));
             }
         }
         let first_row = sequence.start + queries.start;
@@ -198,6 +214,14 @@ impl Kernel for Head<'_> {
             let dst = self.out.get().add(first_row * hidden + self.index * size);
             store_transposed(s, scratch.heads, (size, count), dst, hidden);
         }
+    }
+}
+
+/// Brings `len` values from `start` on nearer.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, values: &[f32], start: usize, len: usize) {
+    for i in (start..start + len).step_by(16) {
+        s.prefetch(values.as_ptr().wrapping_add(i));
     }
 }
 

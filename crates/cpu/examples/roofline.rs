@@ -1,0 +1,272 @@
+//! How near the kernels come to what the machine can do: `cargo run --release -p mlxt-cpu --example roofline`.
+//!
+//! Prints the measured peak of fused multiply-adds and of reading memory, then the linear layers of BERT-base and whole
+//! encoder stacks with random weights, each next to the limit that follows from those two. It checks no values: the
+//! tests and the conformance table do. Optional arguments: the instruction set, the number of threads.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use mlxt_backend::{
+    Activation, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
+    Precision, Result, Segments,
+};
+use mlxt_cpu::{Cpu, CpuOptions, Isa, Matrix, Norm, Table};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let isa = Isa::ALL.into_iter().find(|isa| arguments.iter().any(|a| a.eq_ignore_ascii_case(isa.name())));
+    let threads = arguments.iter().find_map(|a| a.parse().ok());
+    let cpu = Cpu::new(CpuOptions { threads, isa })?;
+    let info = cpu.info();
+    println!("{}: {}", info.hardware, info.detail);
+
+    let limits = Limits { gflops: fma_peak(cpu.threads()), gigabytes: read_peak(cpu.threads()) };
+    println!("limits: {:.0} GFLOP/s of multiply-adds, {:.1} GB/s read from memory\n", limits.gflops, limits.gigabytes);
+    linear_layers(&cpu, &limits)?;
+    for model in [BERT_BASE, MINILM] {
+        forwards(&cpu, &model, &limits)?;
+    }
+    Ok(())
+}
+
+/// What the machine can do, measured.
+struct Limits {
+    gflops: f64,
+    gigabytes: f64,
+}
+
+impl Limits {
+    /// The least time for that many operations and that many bytes from memory, in milliseconds.
+    fn milliseconds(&self, flops: f64, bytes: f64) -> f64 {
+        (flops / self.gflops).max(bytes / self.gigabytes) / 1e6
+    }
+}
+
+/// The fastest and the median of the times of a few runs, in milliseconds.
+fn time(mut run: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
+    run()?;
+    let mut times = Vec::new();
+    let start = Instant::now();
+    while times.len() < 5 || (start.elapsed().as_secs_f64() < 0.4 && times.len() < 1000) {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[0], times[times.len() / 2]))
+}
+
+fn on_all_threads(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        let start = Instant::now();
+        std::thread::scope(|s| {
+            for i in 1..threads {
+                let work = &work;
+                s.spawn(move || work(i));
+            }
+            work(0);
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// GFLOP/s of independent multiply-adds in registers.
+fn fma_peak(threads: usize) -> f64 {
+    const STEPS: usize = 2_000_000;
+    let flops = fma_steps(1) as f64;
+    let seconds = on_all_threads(threads, |_| {
+        black_box(fma_steps(STEPS));
+    });
+    flops * (STEPS * threads) as f64 / seconds / 1e9
+}
+
+/// Runs steps of independent multiply-adds and gives the operations of one.
+fn fma_steps(steps: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        #[target_feature(enable = "avx512f")]
+        fn run(steps: usize) -> usize {
+            use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
+            let (a, b) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+            let mut sums = [a; 16];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = _mm512_fmadd_ps(*sum, a, b);
+                }
+            }
+            black_box(sums);
+            16 * 16 * 2
+        }
+        // SAFETY: the CPU has the instruction set.
+        return unsafe { run(steps) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("fma") {
+        #[target_feature(enable = "avx,fma")]
+        fn run(steps: usize) -> usize {
+            use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
+            let (a, b) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+            let mut sums = [a; 12];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = _mm256_fmadd_ps(*sum, a, b);
+                }
+            }
+            black_box(sums);
+            12 * 8 * 2
+        }
+        // SAFETY: the CPU has the instruction set.
+        return unsafe { run(steps) };
+    }
+    let (a, b) = (black_box(0.999_f32), black_box(0.001_f32));
+    let mut sums = [a; 96];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = sum.mul_add(a, b);
+        }
+    }
+    black_box(sums);
+    96 * 2
+}
+
+/// GB/s of reading 512 MB once.
+fn read_peak(threads: usize) -> f64 {
+    let values = vec![1_u64; 64 << 20];
+    let share = values.len() / threads;
+    let seconds = on_all_threads(threads, |i| {
+        let sum = values[i * share..][..share].chunks_exact(64).fold([0_u64; 64], |mut sums, chunk| {
+            sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum ^= value);
+            sums
+        });
+        black_box(sum);
+    });
+    (share * threads * 8) as f64 / seconds / 1e9
+}
+
+fn noise(len: usize, scale: f32) -> Vec<f32> {
+    let mut state = len as u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * scale
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn matrix(cpu: &Cpu, outputs: usize, inputs: usize) -> Result<Matrix> {
+    let weight = HostTensor::from_f32(&[outputs, inputs], &noise(outputs * inputs, 0.05))?;
+    let bias = Some(HostTensor::from_f32(&[outputs], &noise(outputs, 0.1))?);
+    cpu.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision: Precision::F32 })
+}
+
+/// The products of BERT-base, with enough matrices of each that they come from memory as they do in a model.
+fn linear_layers(cpu: &Cpu, limits: &Limits) -> Result<()> {
+    println!("outputs x inputs  rows   best ms  median ms  GFLOP/s  of the limit");
+    for (outputs, inputs) in [(768, 768), (2304, 768), (3072, 768), (768, 3072)] {
+        let bytes = outputs * inputs * 4;
+        let matrices = (0..(128 << 20) / bytes).map(|_| matrix(cpu, outputs, inputs)).collect::<Result<Vec<_>>>()?;
+        for rows in [1, 14, 50, 122, 448, 1952] {
+            let x = cpu.write(rows, inputs, &noise(rows * inputs, 1.0))?;
+            let mut next = matrices.iter().cycle();
+            let (best, median) = time(|| {
+                let Some(w) = next.next() else { return Ok(()) };
+                cpu.linear(&x, w, Activation::Identity).map(drop)
+            })?;
+            let flops = (2 * rows * outputs * inputs) as f64;
+            println!(
+                "{outputs:>7} x {inputs:<6}  {rows:>4}  {best:>8.3}  {median:>9.3}  {:>7.1}  {:>5.1} %",
+                flops / median / 1e6,
+                100.0 * limits.milliseconds(flops, bytes as f64) / median
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The sizes of an encoder.
+struct Sizes {
+    name: &'static str,
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+}
+
+const BERT_BASE: Sizes = Sizes { name: "BERT-base", layers: 12, hidden: 768, heads: 12 };
+const MINILM: Sizes = Sizes { name: "MiniLM-L6", layers: 6, hidden: 384, heads: 12 };
+
+/// One layer's weights.
+struct Layer {
+    qkv: Matrix,
+    out: Matrix,
+    norm1: Norm,
+    up: Matrix,
+    down: Matrix,
+    norm2: Norm,
+}
+
+struct Encoder<'a> {
+    cpu: &'a Cpu,
+    sizes: &'a Sizes,
+    words: Table,
+    layers: Vec<Layer>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(cpu: &'a Cpu, sizes: &'a Sizes) -> Result<Self> {
+        let h = sizes.hidden;
+        let norm = || -> Result<Norm> {
+            let gain = HostTensor::from_f32(&[h], &vec![1.0; h])?;
+            cpu.norm_weights(NormSource { kind: NormKind::LayerNorm, gain, shift: None, eps: 1e-12 })
+        };
+        let layer = || -> Result<Layer> {
+            Ok(Layer {
+                qkv: matrix(cpu, 3 * h, h)?,
+                out: matrix(cpu, h, h)?,
+                norm1: norm()?,
+                up: matrix(cpu, 4 * h, h)?,
+                down: matrix(cpu, h, 4 * h)?,
+                norm2: norm()?,
+            })
+        };
+        let layers = (0..sizes.layers).map(|_| layer()).collect::<Result<_>>()?;
+        let words = cpu.table(HostTensor::from_f32(&[1000, h], &noise(1000 * h, 1.0))?)?;
+        Ok(Self { cpu, sizes, words, layers })
+    }
+
+    /// Host to host: ids in, hidden states out.
+    fn forward(&self, lengths: &[usize]) -> Result<Vec<f32>> {
+        let (cpu, heads) = (self.cpu, self.sizes.heads);
+        let segments = Segments::from_lengths(lengths)?;
+        let layout = cpu.layout(&segments)?;
+        let head_size = self.sizes.hidden / heads;
+        let attention = Attention { heads, head_size, scale: 1.0 / (head_size as f32).sqrt(), mask: Mask::Full };
+        let ids: Vec<u32> = (0..segments.rows() as u32).map(|i| i * 37 % 1000).collect();
+        let mut x = cpu.embed(&[Lookup { table: &self.words, ids: &ids }])?;
+        for layer in &self.layers {
+            let qkv = cpu.linear(&x, &layer.qkv, Activation::Identity)?;
+            let y = cpu.linear(&cpu.attention(&qkv, &layout, &attention)?, &layer.out, Activation::Identity)?;
+            x = cpu.norm(y, Some(&x), &layer.norm1)?;
+            let up = cpu.linear(&x, &layer.up, Activation::Gelu)?;
+            x = cpu.norm(cpu.linear(&up, &layer.down, Activation::Identity)?, Some(&x), &layer.norm2)?;
+        }
+        cpu.read(&x)
+    }
+}
+
+fn forwards(cpu: &Cpu, sizes: &Sizes, limits: &Limits) -> Result<()> {
+    let start = Instant::now();
+    let encoder = Encoder::new(cpu, sizes)?;
+    println!("\n{} (made in {:.0} ms)", sizes.name, start.elapsed().as_secs_f64() * 1e3);
+    println!("batch x tokens   best ms  median ms  of the limit");
+    for (batch, tokens) in [(1, 14), (1, 26), (1, 50), (1, 122), (16, 26), (16, 50), (16, 122)] {
+        let lengths = vec![tokens; batch];
+        let (best, median) = time(|| encoder.forward(&lengths).map(drop))?;
+        let weights = (sizes.layers * 12 * sizes.hidden * sizes.hidden) as f64;
+        let products = weights + (sizes.layers * 2 * tokens * sizes.hidden) as f64;
+        let limit = limits.milliseconds(2.0 * (batch * tokens) as f64 * products, 4.0 * weights);
+        println!("{batch:>5} x {tokens:<6}  {best:>8.2}  {median:>9.2}  {:>5.1} %", 100.0 * limit / median);
+    }
+    Ok(())
+}
