@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use mlxt_backend::{Backend, HostTensor, MatrixSource, NormSource, Precision, Segments, TokenBatch};
 
 use crate::layers::{Block, Embeddings, Pooler};
+use crate::tasks::head::{Head, HeadParts};
+use crate::tasks::{Task, require};
 use crate::weights::Loader;
 use crate::{Config, Error, Misfit, Result, Role, Weights};
 
@@ -50,17 +52,50 @@ impl<B: Backend> Encoder<B> {
     /// # Errors
     /// [`Error::Misfit`] with everything that does not fit; [`Error::Backend`] for what the backend refuses.
     pub fn load(backend: &B, config: &Config, weights: &Weights, precision: Precision) -> Result<Self> {
+        Ok(Self::load_parts(backend, config, weights, precision, None)?.0)
+    }
+
+    /// As [`Encoder::load`], with the head of a task. The pooler is left to the heads that use it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTask`] if the checkpoint is of another task; as [`Encoder::load`], what does not fit of the head
+    /// in the same report.
+    pub fn load_for(
+        backend: &B,
+        config: &Config,
+        weights: &Weights,
+        precision: Precision,
+        task: Task,
+    ) -> Result<(Self, Head<B>)> {
+        require(task, config, weights)?;
+        let (encoder, head) = Self::load_parts(backend, config, weights, precision, Some(task))?;
+        Ok((encoder, head.ok_or(Error::NoHead)?))
+    }
+
+    fn load_parts(
+        backend: &B,
+        config: &Config,
+        weights: &Weights,
+        precision: Precision,
+        task: Option<Task>,
+    ) -> Result<(Self, Option<Head<B>>)> {
         let mut loader = Loader::new(weights, config)?;
-        let parts = Parts::request(&mut loader, config, precision);
+        let mut parts = Parts::request(&mut loader, config, precision);
+        let words = parts.embeddings.words();
+        let head = task.map(|task| HeadParts::request(&mut loader, config, precision, task, words)).transpose()?;
         let (_, misfit) = loader.finish();
         misfit.check()?;
+        if head.is_some() {
+            parts.pooler = None;
+        }
         let blocks = parts.blocks.into_iter().map(|block| block.load(backend));
         let parts = Parts {
             embeddings: parts.embeddings.load(backend)?,
             blocks: blocks.collect::<Result<_>>()?,
             pooler: parts.pooler.map(|pooler| pooler.load(backend)).transpose()?,
         };
-        Ok(Self { config: config.clone(), parts })
+        let head = head.map(|head| head.load(backend)).transpose()?;
+        Ok((Self { config: config.clone(), parts }, head))
     }
 
     /// The settings it was loaded with.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensorError;
 
+use crate::tasks::{Task, listed};
 use crate::weights::Misfit;
 
 /// The result of every fallible call in this crate.
@@ -139,6 +140,17 @@ pub enum Error {
     /// The checkpoint has no pooler.
     #[error("this checkpoint has no pooler (pooler.dense): use another pooling")]
     NoPooler,
+    /// A task that the checkpoint has no head for.
+    #[error("this checkpoint cannot do {asked}: it is made for {}", listed(can))]
+    NoSuchTask {
+        /// What was asked for.
+        asked: Task,
+        /// What it can do, besides embeddings and features, which every encoder can.
+        can: Vec<Task>,
+    },
+    /// The model was loaded without a task's head.
+    #[error("the model was loaded without a task's head")]
+    NoHead,
     /// The backend's own.
     #[error(transparent)]
     Backend(#[from] mlxt_backend::Error),

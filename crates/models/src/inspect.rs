@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::encoder::fit;
-use crate::{Config, Misfit, Result, Role, TensorInfo, Weights};
+use crate::{Config, Misfit, Result, Role, Task, TensorInfo, Weights, tasks_of};
 
 /// A model's folder, described.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Inspection {
     pub config: Config,
     /// All tensors, sorted by name, with their role.
     pub tensors: Vec<(TensorInfo, Role)>,
+    /// What the checkpoint can do, besides embeddings and features, which every encoder can.
+    pub tasks: Vec<Task>,
     /// What keeps the model from being loaded, all of it; all lists are empty if nothing does.
     pub misfit: Misfit,
 }
@@ -42,5 +44,6 @@ pub fn inspect(folder: impl AsRef<Path>) -> Result<Inspection> {
         let role = roles.get(&tensor.name).copied().unwrap_or(Role::Head);
         (tensor, role)
     });
-    Ok(Inspection { config, tensors: tensors.collect(), misfit })
+    let tasks = tasks_of(&config, &weights);
+    Ok(Inspection { tensors: tensors.collect(), tasks, config, misfit })
 }

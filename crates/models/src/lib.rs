@@ -2,7 +2,8 @@
 //!
 //! A folder as Hugging Face `transformers` writes it becomes a [`Config`] (`config.json`, every setting honoured or
 //! refused by name) and [`Weights`] (mapped safetensors); an [`Encoder`] puts them on any backend and turns token ids
-//! into hidden states; [`pool`] makes sentence embeddings of those. [`inspect()`] describes a folder without loading it.
+//! into hidden states; [`pool`] makes sentence embeddings of those, a [`Head`] the logits of a [`Task`]. [`inspect()`]
+//! describes a folder without loading it.
 //!
 //! It holds no text processing and knows no device: tokens come in as ids, and everything runs through
 //! [`mlxt_backend::Backend`].
@@ -39,4 +40,7 @@ pub use encoder::{Encoder, Hidden};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, inspect};
 pub use tasks::embed::{Pooling, pool};
+pub use tasks::head::Head;
+pub use tasks::labels::Problem;
+pub use tasks::{Task, tasks_of};
 pub use weights::{Misfit, Misshapen, NamedShape, Role, TensorInfo, Untyped, Weights};

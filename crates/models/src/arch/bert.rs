@@ -1,6 +1,6 @@
 //! BERT, and everything trained or distilled with its classes (MiniLM, BGE, E5, GTE ..).
 
-use super::{Architecture, Names, Positions, Setting, Settings};
+use super::{Architecture, HeadDense, HeadNames, Heads, Names, Positions, Setting, Settings};
 
 pub(super) const BERT: Architecture = Architecture {
     model_type: "bert",
@@ -31,4 +31,19 @@ pub(super) const BERT: Architecture = Architecture {
     },
     positions: Positions::FromZero,
     pooler: true,
+    heads: Heads {
+        fill_mask: HeadNames {
+            dense: Some(HeadDense::Own("cls.predictions.transform.dense", None)),
+            norm: Some("cls.predictions.transform.LayerNorm"),
+            out: "cls.predictions.decoder",
+            // `transformers` has saved the second, both, or (some versions) the first alone.
+            biases: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
+        },
+        classify: HeadNames {
+            dense: Some(HeadDense::Pooler),
+            norm: None,
+            out: "classifier",
+            biases: &["classifier.bias"],
+        },
+    },
 };

@@ -2,8 +2,10 @@
 //!
 //! `sinusoidal_pos_embds` only says how positions were initialised before training; the checkpoint holds them.
 
+use mlxt_backend::Activation;
+
 use super::bert::BERT;
-use super::{Architecture, Names, Setting, Settings};
+use super::{Architecture, HeadDense, HeadNames, Heads, Names, Setting, Settings};
 
 pub(super) const DISTILBERT: Architecture = Architecture {
     model_type: "distilbert",
@@ -30,5 +32,17 @@ pub(super) const DISTILBERT: Architecture = Architecture {
         out_norm: "output_layer_norm",
     },
     pooler: false,
+    heads: Heads {
+        fill_mask: HeadNames {
+            dense: Some(HeadDense::Own("vocab_transform", None)),
+            norm: Some("vocab_layer_norm"),
+            out: "vocab_projector",
+            biases: &["vocab_projector.bias"],
+        },
+        classify: HeadNames {
+            dense: Some(HeadDense::Own("pre_classifier", Some(Activation::Relu))),
+            ..BERT.heads.classify
+        },
+    },
     ..BERT
 };

@@ -1,7 +1,9 @@
 //! ELECTRA, generators and discriminators: BERT without pooler, with embeddings that may be narrower than the layers.
 
+use mlxt_backend::Activation;
+
 use super::bert::BERT;
-use super::{Architecture, Setting, Settings};
+use super::{Architecture, HeadDense, HeadNames, Heads, Setting, Settings};
 
 pub(super) const ELECTRA: Architecture = Architecture {
     model_type: "electra",
@@ -14,5 +16,19 @@ pub(super) const ELECTRA: Architecture = Architecture {
         ..BERT.settings
     },
     pooler: false,
+    heads: Heads {
+        fill_mask: HeadNames {
+            dense: Some(HeadDense::Own("generator_predictions.dense", Some(Activation::Gelu))),
+            norm: Some("generator_predictions.LayerNorm"),
+            out: "generator_lm_head",
+            biases: &["generator_lm_head.bias"],
+        },
+        classify: HeadNames {
+            dense: Some(HeadDense::Own("classifier.dense", Some(Activation::Gelu))),
+            norm: None,
+            out: "classifier.out_proj",
+            biases: &["classifier.out_proj.bias"],
+        },
+    },
     ..BERT
 };

@@ -8,6 +8,8 @@ mod distilbert;
 mod electra;
 mod roberta;
 
+use mlxt_backend::Activation;
+
 /// Every architecture, in the order in which error messages list them.
 pub(crate) const ALL: [&Architecture; 6] = [
     &bert::BERT,
@@ -32,6 +34,8 @@ pub(crate) struct Architecture {
     pub positions: Positions,
     /// Whether there may be a pooler.
     pub pooler: bool,
+    /// How the tensors of task heads are called.
+    pub heads: Heads,
 }
 
 /// Where a setting is in `config.json` and what `transformers` takes when it is not there.
@@ -72,6 +76,40 @@ pub(crate) struct Names {
     pub down: &'static str,
     pub out_norm: &'static str,
 }
+
+/// Names of the task heads that differ between architectures.
+pub(crate) struct Heads {
+    /// Guesses masked tokens: `..ForMaskedLM`.
+    pub fill_mask: HeadNames,
+    /// Classifies sequences: `..ForSequenceClassification`.
+    pub classify: HeadNames,
+}
+
+/// Names of a head's tensors. Every head is one path: a dense layer and a norm where it has them, then a last product.
+pub(crate) struct HeadNames {
+    pub dense: Option<HeadDense>,
+    pub norm: Option<&'static str>,
+    /// The last product; `.weight` comes after it.
+    pub out: &'static str,
+    /// Where the last product's bias may be, the first that a checkpoint has.
+    pub biases: &'static [&'static str],
+}
+
+/// The dense layer of a head.
+pub(crate) enum HeadDense {
+    /// One of its own, outside the base model's names; without an activation, the one between the layers (`hidden_act`).
+    Own(&'static str, Option<Activation>),
+    /// The base model's pooler.
+    Pooler,
+}
+
+/// Classifies tokens, under one name everywhere: `..ForTokenClassification`.
+pub(crate) const TAG: HeadNames =
+    HeadNames { dense: None, norm: None, out: "classifier", biases: &["classifier.bias"] };
+
+/// Finds where an answer starts and ends, under one name everywhere: `..ForQuestionAnswering`.
+pub(crate) const SPAN: HeadNames =
+    HeadNames { dense: None, norm: None, out: "qa_outputs", biases: &["qa_outputs.bias"] };
 
 /// How the tokens of a sequence are numbered.
 #[derive(Clone, Copy)]

@@ -1,7 +1,9 @@
 //! RoBERTa and the models that are RoBERTa by another name: BERT with positions that begin after the padding id.
 
+use mlxt_backend::Activation;
+
 use super::bert::BERT;
-use super::{Architecture, Positions, Setting, Settings};
+use super::{Architecture, HeadDense, HeadNames, Heads, Positions, Setting, Settings};
 
 pub(super) const ROBERTA: Architecture = Architecture {
     model_type: "roberta",
@@ -12,6 +14,20 @@ pub(super) const ROBERTA: Architecture = Architecture {
         ..BERT.settings
     },
     positions: Positions::AfterPadding,
+    heads: Heads {
+        fill_mask: HeadNames {
+            dense: Some(HeadDense::Own("lm_head.dense", Some(Activation::Gelu))),
+            norm: Some("lm_head.layer_norm"),
+            out: "lm_head.decoder",
+            biases: &["lm_head.decoder.bias", "lm_head.bias"],
+        },
+        classify: HeadNames {
+            dense: Some(HeadDense::Own("classifier.dense", Some(Activation::Tanh))),
+            norm: None,
+            out: "classifier.out_proj",
+            biases: &["classifier.out_proj.bias"],
+        },
+    },
     ..BERT
 };
 

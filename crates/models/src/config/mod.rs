@@ -8,7 +8,7 @@ mod reader;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mlxt_backend::Activation;
 use serde_json::{Map, Value};
@@ -42,6 +42,8 @@ pub struct Config {
     layers: usize,
     heads: usize,
     pad_token_id: Option<u32>,
+    /// Where it was read from, for errors.
+    pub(crate) file: PathBuf,
     raw: Map<String, Value>,
 }
 
@@ -113,6 +115,7 @@ impl Config {
             layers: reader.size(&s.layers, MOST_LAYERS)?,
             heads,
             pad_token_id,
+            file: file.to_owned(),
             raw,
         })
     }

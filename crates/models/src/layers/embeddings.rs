@@ -32,6 +32,11 @@ impl Embeddings<HostTensor, MatrixSource, NormSource> {
         Self { words, positions, types, norm, widen }
     }
 
+    /// The word table, which decoders may share.
+    pub(crate) fn words(&self) -> &HostTensor {
+        &self.words
+    }
+
     pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Embeddings<B::Table, B::Matrix, B::Norm>> {
         Ok(Embeddings {
             words: backend.table(self.words)?,

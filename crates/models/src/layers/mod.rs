@@ -10,11 +10,11 @@ mod pooler;
 
 pub(crate) use block::Block;
 pub(crate) use embeddings::Embeddings;
-pub(crate) use pooler::Pooler;
+pub(crate) use pooler::{NAME as POOLER, Pooler};
 
 use mlxt_backend::{LinearPart, MatrixSource, Precision};
 
 /// A matrix of one layer.
-fn matrix(part: LinearPart, precision: Precision) -> MatrixSource {
+pub(crate) fn matrix(part: LinearPart, precision: Precision) -> MatrixSource {
     MatrixSource { parts: vec![part], precision }
 }

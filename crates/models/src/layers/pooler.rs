@@ -6,7 +6,8 @@ use super::matrix;
 use crate::weights::Loader;
 use crate::{Config, Result};
 
-const NAME: &str = "pooler.dense";
+/// The pooler's layer, by its name in checkpoints.
+pub(crate) const NAME: &str = "pooler.dense";
 
 /// The last part of an encoder, where a checkpoint has it.
 #[derive(Debug)]

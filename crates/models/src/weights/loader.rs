@@ -71,16 +71,16 @@ pub struct Untyped {
     pub found: String,
 }
 
-/// What a tensor of a checkpoint is to the base model.
+/// What a tensor of a checkpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// One of its weights.
+    /// One of the base model's weights.
     Base,
-    /// Outside its namespace: a task's head.
+    /// Outside the base model's namespace: a task's head.
     Head,
     /// A constant that old checkpoints saved, which nothing reads.
     Buffer,
-    /// In its namespace, but not what `config.json` describes.
+    /// In the base model's namespace, but not what `config.json` describes.
     Misfit,
 }
 
@@ -135,7 +135,9 @@ pub(crate) struct Loader<'a> {
     weights: &'a Weights,
     /// `bert.` or nothing.
     prefix: String,
-    /// Stored names of the tensors asked for and found, and whether they fit: `Base` or `Misfit`.
+    /// What the tensors asked for are: `Base`, or `Head` within [`Loader::outside`].
+    role: Role,
+    /// Stored names of the tensors asked for and found, and what they are: `Misfit` if they do not fit.
     requested: BTreeMap<String, Role>,
     /// What a request gives whose tensor is not there.
     empty: HostTensor,
@@ -162,12 +164,27 @@ impl<'a> Loader<'a> {
         };
         let prefix = if prefixed { prefix } else { String::new() };
         let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
-        Ok(Self { weights, prefix, requested: BTreeMap::new(), empty, misfit })
+        Ok(Self { weights, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
+    }
+
+    /// Makes requests outside the base model's names: for a task's head.
+    pub(crate) fn outside<R>(&mut self, request: impl FnOnce(&mut Self) -> R) -> R {
+        let prefix = std::mem::take(&mut self.prefix);
+        self.role = Role::Head;
+        let result = request(self);
+        self.role = Role::Base;
+        self.prefix = prefix;
+        result
+    }
+
+    /// Whether the checkpoint has a tensor.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.weights.get(&self.stored_name(name)).is_some()
     }
 
     /// Whether the checkpoint has any tensor of a linear layer.
     pub(crate) fn has_part_of(&self, name: &str) -> bool {
-        ["weight", "bias"].iter().any(|part| self.weights.get(&format!("{}{name}.{part}", self.prefix)).is_some())
+        ["weight", "bias"].iter().any(|part| self.has(&format!("{name}.{part}")))
     }
 
     /// A tensor of exactly that shape.
@@ -178,7 +195,7 @@ impl<'a> Loader<'a> {
             return self.empty.clone();
         };
         let fitting = (entry.shape == shape).then(|| host_tensor(entry)).flatten();
-        self.requested.insert(name.clone(), if fitting.is_some() { Role::Base } else { Role::Misfit });
+        self.requested.insert(name.clone(), if fitting.is_some() { self.role } else { Role::Misfit });
         if entry.shape != shape {
             self.misfit.misshapen.push(Misshapen { name, expected: shape.to_vec(), found: entry.shape.clone() });
         } else if fitting.is_none() {
