@@ -59,12 +59,7 @@ impl Load for Description {
         let settings = transformer_settings(folder.path());
         let max_length = match (&tokenizer, &settings) {
             (Ok(tokenizer), Ok(settings)) => {
-                let limits = Limits {
-                    positions: model.config.max_tokens(),
-                    tokenizer: tokenizer.model_max_length(),
-                    sentence: settings.max_tokens,
-                    special: tokenizer.special_tokens(),
-                };
+                let limits = Limits::new(model.config.max_tokens(), tokenizer, settings.max_tokens);
                 Some(limits.choose(options.max_length)?)
             }
             _ => None,

@@ -1,6 +1,6 @@
 //! How many tokens a text may have, and what happens to one that has more.
 
-use crate::text::TokenIds;
+use crate::text::{AutoTokenizer, TokenIds};
 use crate::{Error, Result};
 
 /// The numbers a model's files give.
@@ -17,6 +17,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Those of a model of `positions` with its tokenizer and folder.
+    pub(crate) fn new(positions: usize, tokenizer: &AutoTokenizer, sentence: Option<usize>) -> Self {
+        let (recommended, special) = (tokenizer.model_max_length(), tokenizer.special_tokens());
+        Self { positions, tokenizer: recommended, sentence, special }
+    }
+
     /// The most tokens of one text; `asked` goes before what the files recommend.
     ///
     /// # Errors

@@ -44,12 +44,7 @@ impl Pipeline {
         });
         let (config, session) = loaded?;
         let mut tokenizer = tokenizer?;
-        let limits = Limits {
-            positions: config.max_tokens(),
-            tokenizer: tokenizer.model_max_length(),
-            sentence: settings.max_tokens,
-            special: tokenizer.special_tokens(),
-        };
+        let limits = Limits::new(config.max_tokens(), &tokenizer, settings.max_tokens);
         let limit = limits.choose(options.max_length)?;
         if settings.lowercase {
             tokenizer.lowercase()?;

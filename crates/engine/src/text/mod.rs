@@ -244,9 +244,7 @@ impl Load for AutoTokenizer {
         let folder = hub::find(name, options)?;
         let mut tokenizer = Self::from_folder(folder.path(), options.threads)?;
         // Without a model there are no positions to run out of: a text may have any length unless a limit is asked for.
-        let (special, recommended) = (tokenizer.special_tokens, tokenizer.model_max_length);
-        let limits = Limits { positions: usize::MAX, tokenizer: recommended, sentence: None, special };
-        let limit = limits.choose(options.max_length)?;
+        let limit = Limits::new(usize::MAX, &tokenizer, None).choose(options.max_length)?;
         if options.truncate {
             tokenizer.truncate_at(limit)?;
         }
