@@ -6,7 +6,7 @@
 //!
 //! Blocks are zeroed once, when they are allocated: their contents are stale later, but never uninitialised.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,15 +15,15 @@ use mlxt_backend::{Error, Result};
 
 /// A cache line, and the widest vector.
 const LINE: usize = 64;
-/// A huge page. Blocks of at least this size are aligned to it and ask the system for such pages: streaming the weights
-/// of a matrix otherwise misses the address cache at every 4 KiB.
-const HUGE_PAGE: usize = 2 << 20;
+/// Blocks of at least this size are mapped from the system, which gives them zeroed where they are first touched: on
+/// the threads that fill them, not on the one that asks.
+const MAPPED: usize = 1 << 20;
 
 /// A block of f32, aligned to 64 bytes, that is freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Block {
     start: NonNull<f32>,
-    layout: Layout,
+    len: usize,
 }
 
 // SAFETY: a block owns its memory alone, like a boxed slice.
@@ -37,21 +37,86 @@ impl Block {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(crate) fn new(len: usize) -> Result<Self> {
-        let bytes = len.max(1).saturating_mul(size_of::<f32>());
-        let error = Error::OutOfMemory { backend: "cpu", bytes };
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let Ok(layout) = Layout::from_size_align(bytes, align) else { return Err(error) };
-        // SAFETY: the size is not zero.
-        let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { return Err(error) };
-        #[cfg(target_os = "linux")]
-        if bytes >= HUGE_PAGE {
-            // SAFETY: the range is our own, from a page boundary on; the advice does not change what it holds. Before
-            // the first touch, so that the zeros already go to huge pages. Refused advice costs only speed.
-            unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        let len = len.max(1);
+        let bytes = len.saturating_mul(size_of::<f32>());
+        match memory::zeroed(bytes) {
+            Some(start) => Ok(Self { start: start.cast(), len }),
+            None => Err(Error::OutOfMemory { backend: "cpu", bytes }),
         }
-        // SAFETY: `layout.size()` bytes were allocated.
-        unsafe { start.as_ptr().cast::<u8>().write_bytes(0, bytes) };
-        Ok(Self { start: start.cast(), layout })
+    }
+
+    fn bytes(&self) -> usize {
+        self.len * size_of::<f32>()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: it came from `memory::zeroed` with this size, and is given back only here.
+        unsafe { memory::free(self.start.cast(), self.bytes()) }
+    }
+}
+
+/// Memory from the system: pages of its own for large blocks, the common heap for others.
+mod memory {
+    use super::{LINE, Layout, MAPPED, NonNull, alloc_zeroed, dealloc};
+
+    /// `bytes` zeros, aligned to a line.
+    pub(super) fn zeroed(bytes: usize) -> Option<NonNull<u8>> {
+        #[cfg(target_os = "linux")]
+        if bytes >= MAPPED {
+            return mapped::zeroed(bytes);
+        }
+        let layout = Layout::from_size_align(bytes, LINE).ok()?;
+        // SAFETY: no block is empty.
+        NonNull::new(unsafe { alloc_zeroed(layout) })
+    }
+
+    /// # Safety
+    /// `start` came from [`zeroed`] with the same size, and is not used again.
+    pub(super) unsafe fn free(start: NonNull<u8>, bytes: usize) {
+        #[cfg(target_os = "linux")]
+        if bytes >= MAPPED {
+            // SAFETY: a whole mapping, by the caller's promise.
+            unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
+            return;
+        }
+        // SAFETY: the size was valid when it was allocated, and so is this layout; the rest is the caller's promise.
+        unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(bytes, LINE)) }
+    }
+
+    #[cfg(target_os = "linux")]
+    mod mapped {
+        use super::NonNull;
+
+        /// Streaming a matrix through pages of 4 KiB misses the address cache at each; the system gives larger ones
+        /// to whoever asks and begins at a multiple of them.
+        const HUGE_PAGE: usize = 2 << 20;
+
+        pub(super) fn zeroed(bytes: usize) -> Option<NonNull<u8>> {
+            let room = bytes.checked_add(HUGE_PAGE)?;
+            let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: new pages, wherever the system likes.
+            let mapping = unsafe { libc::mmap(std::ptr::null_mut(), room, protection, flags, -1, 0) };
+            if mapping == libc::MAP_FAILED {
+                return None;
+            }
+            let before = mapping.align_offset(HUGE_PAGE);
+            let after = (before + bytes).next_multiple_of(4096);
+            // SAFETY: `before` is at most HUGE_PAGE, so `bytes` lie behind it. What lies around them is unmapped, in
+            // whole pages; the advice does not change what the rest holds, and refused it costs only speed.
+            unsafe {
+                let start = mapping.add(before);
+                if before > 0 {
+                    libc::munmap(mapping, before);
+                }
+                if after < room {
+                    libc::munmap(mapping.add(after), room - after);
+                }
+                libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+                NonNull::new(start.cast())
+            }
+        }
     }
 }
 
@@ -60,21 +125,14 @@ impl Deref for Block {
 
     fn deref(&self) -> &[f32] {
         // SAFETY: that many values were allocated, aligned, and zeroed.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size() / size_of::<f32>()) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size() / size_of::<f32>()) }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and freed only here.
-        unsafe { dealloc(self.start.as_ptr().cast(), self.layout) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -113,11 +171,11 @@ impl Arena {
             let largest = state.free.iter().enumerate().max_by_key(|(_, b)| b.len()).map(|(i, _)| i);
             if let Some(i) = largest {
                 let outgrown = state.free.swap_remove(i);
-                state.usage.bytes -= outgrown.layout.size();
+                state.usage.bytes -= outgrown.bytes();
             }
             let block = Block::new(rounded(len))?;
             state.usage.allocations += 1;
-            state.usage.bytes += block.layout.size();
+            state.usage.bytes += block.bytes();
             block
         };
         drop(state);
@@ -181,7 +239,7 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_zero() {
-        for len in [1, 100, HUGE_PAGE / 4 + 3] {
+        for len in [1, 100, MAPPED / 4, MAPPED + 3] {
             let block = Block::new(len).unwrap();
             assert_eq!(block.as_ptr().addr() % LINE, 0);
             assert!(block.iter().all(|&v| v == 0.0) && block.len() >= len);

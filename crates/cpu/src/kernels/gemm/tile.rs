@@ -73,9 +73,9 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile)
 /// A tile whose size the compiler knows.
 struct Sized<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
 
-/// How far ahead of the products `b` is fetched, in values: 4 KiB. The hardware's own prefetch stops at the end of a
+/// How far ahead of the products `b` is fetched, in values: 2 KiB. The hardware's own prefetch stops at the end of a
 /// page, and weights that come from memory are used faster than it starts again.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 512;
 
 impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS> {
     type Output = ();
