@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use safetensors::SafeTensorError;
 
 use crate::tasks::{Task, listed};
-use crate::weights::Misfit;
+use crate::weights::{Misfit, TorchError};
 
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -50,19 +50,27 @@ pub enum Error {
         found: String,
     },
     /// The folder has no weights.
-    #[error("{} has no weights: expected model.safetensors, or model.safetensors.index.json and its shards", folder.display())]
+    #[error("{} has no weights: expected model.safetensors, or model.safetensors.index.json and its shards (or pytorch_model.bin likewise)", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
     },
     /// The folder has weights only in a format that is not read.
     #[error(
-        "{} is not safetensors, the only format read so far: load it with transformers and call \
+        "{} is neither safetensors nor pytorch_model.bin, the formats that are read: load it with transformers and call \
          save_pretrained(folder), which writes model.safetensors", file.display()
     )]
-    NotSafetensors {
+    OtherFormat {
         /// The file that was found instead.
         file: PathBuf,
+    },
+    /// A file of `torch.save` is damaged, of a kind that is not read, or asks for more than tensors.
+    #[error("{} cannot be read: {source}", file.display())]
+    Torch {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: TorchError,
     },
     /// A safetensors file is cut short or damaged.
     #[error("{} is not a valid safetensors file ({source}; {found} bytes): it is cut short or damaged, download it again", file.display())]

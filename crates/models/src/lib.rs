@@ -1,7 +1,7 @@
 //! Transformer encoders, written once over the contract of [`mlxt_backend`].
 //!
 //! A folder as Hugging Face `transformers` writes it becomes a [`Config`] (`config.json`, every setting honoured or
-//! refused by name) and [`Weights`] (mapped safetensors); an [`Encoder`] puts them on any backend and turns token ids
+//! refused by name) and [`Weights`] (mapped files); an [`Encoder`] puts them on any backend and turns token ids
 //! into hidden states; [`pool`] makes sentence embeddings of those, a [`Head`] the logits of a [`Task`]. [`inspect()`]
 //! describes a folder without loading it.
 //!
@@ -43,4 +43,4 @@ pub use tasks::embed::{Pooling, pool};
 pub use tasks::head::Head;
 pub use tasks::labels::Problem;
 pub use tasks::{Task, tasks_of};
-pub use weights::{Misfit, Misshapen, NamedShape, Role, TensorInfo, Untyped, Weights};
+pub use weights::{Misfit, Misshapen, NamedShape, Role, TensorInfo, TorchError, Untyped, Weights};

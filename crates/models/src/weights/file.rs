@@ -1,4 +1,5 @@
-//! One safetensors file, mapped into memory, its header checked. The only unsafe code of the crate is the mapping.
+//! One file of weights, mapped into memory; a safetensors header, checked. The only unsafe code of the crate is the
+//! mapping.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::torch;
 use crate::{Error, Result};
 
 /// Bytes of the number that says how long the header is.
@@ -19,15 +21,19 @@ pub(super) struct Entry {
     pub bytes: Bytes,
 }
 
-/// Maps a file and gives its tensors by name.
-///
-/// The header is checked as a whole (it lies inside the file, tensors tile the rest without gap or overlap, sizes fit
-/// shapes), so that no later access can leave the file.
+/// Maps a file and gives its tensors by name: one of `torch.save` if its name ends in `.bin`, else safetensors.
 pub(super) fn open(file: &Path) -> Result<Vec<(String, Entry)>> {
     let bytes = map(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    if file.extension().is_some_and(|extension| extension == "bin") {
+        return torch::parse(&bytes).map_err(|source| Error::Torch { file: file.to_owned(), source });
+    }
     parse(file, &bytes)
 }
 
+/// The tensors of a safetensors file.
+///
+/// The header is checked as a whole (it lies inside the file, tensors tile the rest without gap or overlap, sizes fit
+/// shapes), so that no later access can leave the file.
 fn parse(file: &Path, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
     let damaged = |source| Error::Safetensors { file: PathBuf::from(file), found: bytes.len() as u64, source };
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;

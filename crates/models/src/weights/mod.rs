@@ -1,9 +1,12 @@
-//! A checkpoint's tensors by name: one safetensors file, or shards listed by an index, mapped and never copied.
+//! A checkpoint's tensors by name: one file or shards listed by an index, of safetensors or of `torch.save`, mapped
+//! and not copied.
 //!
-//! What a model asks of them, and the one report of everything that does not fit, is in `loader.rs`.
+//! What a model asks of them, and the one report of everything that does not fit, is in `loader.rs`; the files are read
+//! in `file.rs` and `torch/`.
 
 mod file;
 mod loader;
+mod torch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,12 +20,13 @@ use crate::{Error, Result};
 use file::Entry;
 pub(crate) use loader::Loader;
 pub use loader::{Misfit, Misshapen, NamedShape, Role, Untyped};
+pub use torch::TorchError;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Weights in one file and the index of several, in the order in which `transformers` looks for them.
+const FORMATS: [(&str, &str); 2] =
+    [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 /// Formats that hold the same weights and are not read.
-const OTHERS: [&str; 5] =
-    ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.ckpt.index"];
+const OTHERS: [&str; 3] = ["tf_model.h5", "flax_model.msgpack", "model.ckpt.index"];
 
 /// What a checkpoint says of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,25 +60,30 @@ struct Stored {
 }
 
 impl Weights {
-    /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` lists.
+    /// Opens `model.safetensors` of a folder, or the shards that `model.safetensors.index.json` lists; where there is
+    /// neither, `pytorch_model.bin` or its shards.
     ///
     /// # Errors
-    /// [`Error::NoWeights`], [`Error::NotSafetensors`] where there is only another format; [`Error::Safetensors`] for
-    /// a damaged file; [`Error::ShardOutside`], [`Error::ShardMissing`], [`Error::NotInShard`] and
-    /// [`Error::Duplicate`] where index and shards do not fit.
+    /// [`Error::NoWeights`], [`Error::OtherFormat`] where there is only another format; [`Error::Safetensors`] and
+    /// [`Error::Torch`] for a damaged or hostile file; [`Error::ShardOutside`], [`Error::ShardMissing`],
+    /// [`Error::NotInShard`] and [`Error::Duplicate`] where index and shards do not fit.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let mut weights = Self { folder: folder.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
-        if folder.join(SINGLE).exists() {
-            weights.add(folder.join(SINGLE))?;
-        } else if folder.join(INDEX).exists() {
-            weights.add_shards(&folder.join(INDEX))?;
-        } else {
-            let other = OTHERS.iter().map(|name| folder.join(name)).find(|file| file.exists());
-            let none = || Error::NoWeights { folder: folder.to_owned() };
-            return Err(other.map_or_else(none, |file| Error::NotSafetensors { file }));
+        for (single, index) in FORMATS {
+            let (single, index) = (folder.join(single), folder.join(index));
+            if single.exists() {
+                weights.add(single)?;
+                return Ok(weights);
+            }
+            if index.exists() {
+                weights.add_shards(&index)?;
+                return Ok(weights);
+            }
         }
-        Ok(weights)
+        let other = OTHERS.iter().map(|name| folder.join(name)).find(|file| file.exists());
+        let none = || Error::NoWeights { folder: folder.to_owned() };
+        Err(other.map_or_else(none, |file| Error::OtherFormat { file }))
     }
 
     /// All tensors, sorted by name.

@@ -109,13 +109,13 @@ fn header_lengths_beyond_the_file_are_refused() {
 }
 
 #[test]
-fn folders_without_safetensors_say_what_to_do() {
+fn folders_without_weights_say_what_to_do() {
     let folder = TempDir::new().unwrap();
     assert!(matches!(Config::open(folder.path()), Err(Error::NoConfig { .. })));
     assert!(matches!(refused(&folder, "model.safetensors.index.json"), Error::NoWeights { .. }));
-    fs::write(folder.path().join("pytorch_model.bin"), b"PK").unwrap();
-    let error = refused(&folder, "pytorch_model.bin");
-    assert!(matches!(error, Error::NotSafetensors { .. }));
+    fs::write(folder.path().join("tf_model.h5"), b"\x89HDF").unwrap();
+    let error = refused(&folder, "tf_model.h5");
+    assert!(matches!(error, Error::OtherFormat { .. }));
     assert!(error.to_string().contains("save_pretrained"), "{error}");
     fs::create_dir(folder.path().join("model.safetensors")).unwrap();
     assert!(matches!(refused(&folder, "model.safetensors"), Error::Read { .. }));

@@ -4,3 +4,4 @@
 mod bad_checkpoints;
 mod fixtures;
 mod golden;
+mod torch_files;
