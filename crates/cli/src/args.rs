@@ -8,10 +8,9 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::Args;
 use mlx_transformers::{Builder, Device, Hub, Load, Precision};
-use serde::Serialize;
 
 use crate::input::{self, Source};
-use crate::output::{self, Sink, Text};
+use crate::output::{self, Document, Sink};
 use crate::progress::Progress;
 
 /// Wrong usage: the program ends with status 2 instead of 1.
@@ -208,9 +207,9 @@ impl OutputArgs {
         Sink::open(self.format(), self.output)
     }
 
-    /// Writes a whole answer: as text for people, as an object for programs.
-    pub(crate) fn report(self, value: &impl Serialize, text: impl FnOnce() -> Text) -> Result<()> {
-        output::report(self.format(), self.output, value, text)
+    /// The destination of one whole answer.
+    pub(crate) fn document(self) -> Result<Document> {
+        Document::new(self.format(), self.output)
     }
 }
 

@@ -12,6 +12,7 @@ mod input;
 mod output;
 mod progress;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
@@ -107,8 +108,29 @@ fn complain(what: &str) {
     let _ = writeln!(std::io::stderr(), "mlxt: {what}");
 }
 
+thread_local! {
+    /// Whether a panic of this thread is caught and told by [`catching`].
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, a library that panics on damaged input; a panic becomes an error. What `f` works on must not be used again
+/// then.
+pub(crate) fn catching<T>(f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    CATCHING.set(true);
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
+    CATCHING.set(false);
+    result.unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Err(anyhow::anyhow!("damaged ({})", text.unwrap_or("unknown")))
+    })
+}
+
 /// The last line of defence: an error of ours, not of the user's, still ends as one line.
 fn internal_error(info: &PanicHookInfo<'_>) {
+    if CATCHING.get() {
+        return;
+    }
     let what = info.payload_as_str().unwrap_or("unknown");
     let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
     complain(&one_line(&format!("internal error{place}: {what} (this is a bug, please report it)")));

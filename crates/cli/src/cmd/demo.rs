@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::origin;
 use crate::args::{DeviceArgs, Verbosity};
-use crate::output::{self, Format, Text};
+use crate::output::{Document, Format, Text};
 use crate::progress::{Progress, device_line};
 
 /// Two pairs in English, then translations of the third and the first into other languages and scripts.
@@ -88,6 +88,7 @@ struct Speed {
 
 /// Finds the model, runs it and tells.
 pub(crate) fn run(args: &DemoArgs, verbosity: Verbosity) -> Result<()> {
+    let document = Document::new(args.format, None)?;
     // A first run downloads 90 MB: whoever does not ask for silence hears of it.
     let progress = Progress::new(Verbosity { verbose: !verbosity.quiet, ..verbosity }, false);
     let hub = Hub::from_env();
@@ -95,7 +96,7 @@ pub(crate) fn run(args: &DemoArgs, verbosity: Verbosity) -> Result<()> {
     let folder = pretrained_demo(&hub, |event| progress.hear(event))?;
     progress.clear();
     let report = measure(&folder, &args.device)?;
-    output::report(args.format, None, &report, || describe(&report))
+    document.write(&report, || describe(&report))
 }
 
 fn measure(folder: &ModelFolder, device: &DeviceArgs) -> Result<Report> {

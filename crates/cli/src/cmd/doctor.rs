@@ -63,8 +63,9 @@ struct HubReport {
 
 /// Looks at the machine and tells.
 pub(crate) fn run(args: DoctorArgs) -> Result<()> {
+    let document = args.output.document()?;
     let report = examine();
-    args.output.report(&report, || describe(&report))
+    document.write(&report, || describe(&report))
 }
 
 fn examine() -> Report {

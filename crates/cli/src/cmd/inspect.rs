@@ -102,11 +102,12 @@ enum Sentence {
 
 /// Describes the model.
 pub(crate) fn run(args: InspectArgs, verbosity: Verbosity) -> Result<()> {
+    let document = args.output.document()?;
     let progress = Progress::new(verbosity, false);
     let description = args.hub.apply(Description::builder(&args.model), &progress).build()?;
     progress.clear();
     let report = report(args.model, &description, args.tensors)?;
-    args.output.report(&report, || describe(&report))
+    document.write(&report, || describe(&report))
 }
 
 fn report(model: String, description: &Description, list: bool) -> Result<Report> {

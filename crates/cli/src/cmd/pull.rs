@@ -31,12 +31,13 @@ struct Pulled {
 
 /// Downloads what is missing.
 pub(crate) fn run(args: PullArgs, verbosity: Verbosity) -> Result<()> {
+    let document = args.output.document()?;
     let progress = Progress::new(verbosity, false);
     let folder = args.hub.hub().pull(&args.model, args.hub.revision.as_deref(), |event| progress.hear(event))?;
     progress.clear();
     let pulled =
         Pulled { model: args.model, folder: folder.path().display().to_string(), origin: origin(folder.origin()) };
-    args.output.report(&pulled, || {
+    document.write(&pulled, || {
         let mut text = Text::default();
         text.line(format_args!("{}", pulled.folder));
         text

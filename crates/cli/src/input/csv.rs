@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use anyhow::{Context, Result, anyhow};
-use csv::{Reader, StringRecord};
+use csv::{ErrorKind, Reader, StringRecord};
 
 /// The texts of one column.
 pub(super) struct Rows {
@@ -35,8 +35,20 @@ impl Iterator for Rows {
             // All records have the header's number of fields: the reader refuses others.
             Ok(true) => Some(Ok(self.record.get(self.column).unwrap_or_default().to_owned())),
             Ok(false) => None,
-            Err(error) => Some(Err(anyhow!(error).context(format!("cannot read {}", self.name)))),
+            Err(error) => Some(Err(placed(error, &self.name))),
         }
+    }
+}
+
+/// The error with its place in the words that the other readers use.
+fn placed(error: csv::Error, name: &str) -> anyhow::Error {
+    let line = error.position().map_or(0, csv::Position::line);
+    match error.kind() {
+        ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            anyhow!("line {line} of {name} has {len} fields, expected {expected_len} as in the header row")
+        }
+        ErrorKind::Utf8 { err, .. } => anyhow!("line {line} of {name} is not UTF-8 (field {})", err.field() + 1),
+        _ => anyhow!(error).context(format!("cannot read {name}")),
     }
 }
 
@@ -63,8 +75,10 @@ mod tests {
             error,
             "x.csv has no column \"text\" in its header row, only \"title\", \"n\": choose with --column"
         );
-        assert!(rows(b"text,n\na,1\nb\n", "text").unwrap_err().contains("line: 3"));
-        assert!(rows(b"text\nok\n\xff\n", "text").unwrap_err().contains("line: 3"));
+        let error = rows(b"text,n\na,1\nb\n", "text").unwrap_err();
+        assert_eq!(error, "line 3 of x.csv has 1 fields, expected 2 as in the header row");
+        let error = rows(b"text,n\nok,1\n\xff,2\n", "text").unwrap_err();
+        assert_eq!(error, "line 3 of x.csv is not UTF-8 (field 1)");
         assert!(rows(b"", "text").unwrap_err().contains("no column \"text\""));
     }
 }

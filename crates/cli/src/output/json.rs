@@ -11,6 +11,13 @@ pub(super) fn line(record: &impl Serialize, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// One object, on its line.
+pub(super) fn single(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    line(value, &mut out)?;
+    Ok(out)
+}
+
 /// An object over several lines.
 pub(super) fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut out = serde_json::to_vec_pretty(value).context("cannot write the answer as JSON")?;

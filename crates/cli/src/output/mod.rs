@@ -68,6 +68,12 @@ pub(crate) struct Sink {
     records: u64,
 }
 
+/// Where one answer goes that is whole by itself.
+pub(crate) struct Document {
+    format: Format,
+    file: Option<PathBuf>,
+}
+
 impl Format {
     /// The format asked for; else what the file's extension stands for; else text for people and lines for programs.
     pub(crate) fn choose(asked: Option<Self>, file: Option<&Path>) -> Self {
@@ -162,28 +168,28 @@ pub(crate) fn numbered(letter: char, columns: usize) -> impl Iterator<Item = Str
     (0..columns).map(move |i| format!("{letter}{i}"))
 }
 
-/// Writes one value that is a whole answer: as text for people, as an object for programs.
-pub(crate) fn report(
-    format: Format,
-    file: Option<PathBuf>,
-    value: &impl Serialize,
-    text: impl FnOnce() -> Text,
-) -> Result<()> {
-    let bytes = match format {
-        Format::Text => text().as_bytes().to_vec(),
-        Format::Json => json::pretty(value)?,
-        Format::Jsonl => {
-            let mut line = Vec::new();
-            json::line(value, &mut line)?;
-            line
+impl Document {
+    /// Where and how to write it.
+    ///
+    /// An answer that is no table has no CSV and no array: that is wrong usage, said before any work.
+    pub(crate) fn new(format: Format, file: Option<PathBuf>) -> Result<Self> {
+        match format {
+            Format::Text | Format::Json | Format::Jsonl => Ok(Self { format, file }),
+            Format::Csv | Format::Npy => Err(Usage::error("this answer is no table: --format text, json or jsonl")),
         }
-        Format::Csv | Format::Npy => {
-            return Err(Usage::error("this answer is no table: --format text, json or jsonl"));
-        }
-    };
-    let mut target = Target::open(file)?;
-    target.write(&bytes)?;
-    target.finish()
+    }
+
+    /// Writes `value`: as text for people, as an object for programs.
+    pub(crate) fn write(self, value: &impl Serialize, text: impl FnOnce() -> Text) -> Result<()> {
+        let bytes = match self.format {
+            Format::Text => text().as_bytes().to_vec(),
+            Format::Json => json::pretty(value)?,
+            _ => json::single(value)?,
+        };
+        let mut target = Target::open(self.file)?;
+        target.write(&bytes)?;
+        target.finish()
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! Every way to be wrong ends with its status and one line that names the thing.
+
+use serde_json::{Value, json};
+
+use crate::{failure, file, fixture, mlxt};
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let model = fixture("bert");
+    let m = model.as_str();
+    let cases: [(&[&str], &str); 24] = [
+        (&[], "no command"),
+        (&["translate"], "unrecognized subcommand 'translate'"),
+        (&["embed", "a"], "--model"),
+        (&["embed", "-m", m], "give TEXT, or -i FILE"),
+        (&["embed", "-m", m, "a", "-i", "b.txt"], "both TEXT and -i FILE"),
+        (&["embed", "-m", m, "a", "--threads", "0"], "'0' for '--threads <N>': must be at least 1"),
+        (&["embed", "-m", m, "a", "--threads", "-1"], "-1"),
+        (&["embed", "-m", m, "a", "--batch-tokens", "0"], "--batch-tokens"),
+        (&["embed", "-m", m, "a", "--max-length", "many"], "--max-length"),
+        (&["embed", "-m", m, "a", "--pooling", "median"], "'median'"),
+        (&["embed", "-m", m, "a", "--normalize", "--no-normalize"], "cannot be used with"),
+        (&["embed", "-m", m, "a", "--device", "gpu"], "unknown device \"gpu\""),
+        (&["embed", "-m", m, "a", "--dtype", "f64"], "unknown precision \"f64\""),
+        (&["embed", "-m", m, "a", "--format", "xml"], "'xml'"),
+        (&["embed", "-m", m, "a", "-q", "-v"], "cannot be used with"),
+        (&["embed", "-m", m, "a", "--colour"], "--colour"),
+        (&["embed", "-m", m, "a", "--column", "b"], "--input"),
+        (&["embed", "-m", m, "-i", "a.txt", "--column", "b"], "--column needs"),
+        (&["embed", "-m", m, "-i", "a.json"], "cannot read .json files"),
+        (&["features", "-m", m, "a", "b", "--format", "npy"], "features of several texts"),
+        (&["features", "-m", m, "a", "--format", "csv", "--pooler"], "--pooler has no place in csv"),
+        (&["tokenize", "-m", m, "a", "--format", "npy"], "tokens are no array"),
+        (&["inspect", m, "--format", "csv"], "no table"),
+        (&["inspect"], "<MODEL>"),
+    ];
+    for (args, expected) in cases {
+        let error = failure(2, args);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn features_of_a_file_of_texts_are_no_single_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let two = file(folder.path(), "two.txt", "a\nb\n");
+    let out = folder.path().join("x.npy");
+    let out = out.to_str().unwrap();
+    let error = failure(2, &["features", "-m", &fixture("bert"), "-i", &two, "-o", out]);
+    assert!(error.contains("features of several texts"), "{error}");
+    assert!(!std::path::Path::new(out).exists());
+}
+
+#[test]
+fn what_does_not_work_is_status_1() {
+    let model = fixture("bert");
+    let m = model.as_str();
+    let long = "fox ".repeat(3000);
+    let cases: [(&[&str], &str); 12] = [
+        (&["embed", "-m", "/nonexistent/model", "a"], "/nonexistent/model"),
+        (&["embed", "-m", "org/absent", "a"], "org/absent is not complete in the Hugging Face cache"),
+        (&["embed", "-m", m, "a", &long], "text 1 has "),
+        (&["embed", "-m", m, "a", "--max-length", "1000000"], "1000000"),
+        (&["embed", "-m", m, "a", "--device", "mlx"], "device mlx cannot be used"),
+        (&["embed", "-m", m, "a", "--device", "cuda:3"], "device cuda:3 cannot be used"),
+        (&["embed", "-m", m, "a", "--dtype", "q4"], "q4"),
+        (&["features", "-m", &fixture("roberta"), "a", "--pooler"], "has no pooler"),
+        (&["tokenize", "-m", m, "a b c d e", "--max-length", "4"], "the limit is 4"),
+        (&["pull", "org/absent"], "offline"),
+        (&["demo"], "offline"),
+        (&["inspect", "/nonexistent/model"], "/nonexistent/model"),
+    ];
+    for (args, expected) in cases {
+        let error = failure(1, args);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    let cut = mlxt(["embed", "-m", m, &long, "--truncate"]).output().unwrap();
+    assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
+}
+
+#[test]
+fn the_index_of_a_bad_text_counts_from_the_start_of_the_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{}{}\n", "fox\n".repeat(9000), "fox ".repeat(3000));
+    let input = file(folder.path(), "in.txt", text);
+    let out = folder.path().join("out.jsonl");
+    let error = failure(1, &["embed", "-m", &fixture("bert"), "-i", &input, "-o", out.to_str().unwrap()]);
+    assert!(error.contains("text 9000 has "), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn damaged_models_are_one_line_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str, change: &dyn Fn(&std::path::Path)| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(format!("{}/{file}", fixture("bert")), path.join(file)).unwrap();
+        }
+        change(&path);
+        path.to_str().unwrap().to_owned()
+    };
+    let edit = |path: &std::path::Path, key: &str, value: Value| {
+        let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        std::fs::write(path.join("config.json"), config.to_string()).unwrap();
+    };
+    let cut = copy("cut", &|p| {
+        let weights = std::fs::read(p.join("model.safetensors")).unwrap();
+        std::fs::write(p.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    });
+    let empty = copy("empty", &|p| std::fs::write(p.join("tokenizer.json"), "{}").unwrap());
+    let deeper = copy("deeper", &|p| edit(p, "num_hidden_layers", json!(9)));
+    let strange = copy("strange", &|p| edit(p, "hidden_act", json!("sine\nwave")));
+    for (model, expected) in
+        [(cut, "model.safetensors"), (empty, "tokenizer.json"), (deeper, "missing"), (strange, "hidden_act")]
+    {
+        for command in ["embed", "features"] {
+            let error = failure(1, &[command, "-m", &model, "a"]);
+            assert!(error.contains(expected), "{model}: {error}");
+        }
+    }
+}
