@@ -253,6 +253,8 @@ impl Product {
                 cols,
                 accumulate: false,
                 bias: ptr::null(),
+                fetch: self.b,
+                fetch_stride: 0,
             };
             // SAFETY: the caller's promise; `lanes` is a whole number of vectors.
             unsafe { function::<S>(rows, cols / S::LANES)(s, &tile) };

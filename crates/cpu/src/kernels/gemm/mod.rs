@@ -172,6 +172,7 @@ impl Kernel for Task<'_> {
                 }
             }
         }
+        let tiles = self.rows.panels.len();
         let blocks = Panels::new(inputs, INPUT_BLOCK);
         for block in 0..blocks.count() {
             let steps = blocks.range(block);
@@ -179,7 +180,8 @@ impl Kernel for Task<'_> {
             for panel in self.panels.clone() {
                 let column = panel * width;
                 let cols = width.min(outputs - column);
-                for rows in self.rows.iter() {
+                let weights = self.w.panels[column * inputs + steps.start * width..].as_ptr();
+                for (i, rows) in self.rows.iter().enumerate() {
                     // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
                     // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
                     // belongs to this task alone.
@@ -189,7 +191,7 @@ impl Kernel for Task<'_> {
                         let tile = Tile {
                             a: self.packed.as_ptr().add((rows.start - first) * inputs + steps.start * height),
                             a_stride: height,
-                            b: self.w.panels.as_ptr().add(column * inputs + steps.start * width),
+                            b: weights,
                             b_stride: width,
                             steps: steps.len(),
                             c,
@@ -197,6 +199,9 @@ impl Kernel for Task<'_> {
                             cols,
                             accumulate: block > 0,
                             bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
+                            // The next panel comes from memory while this one is used, a part during each tile.
+                            fetch: weights.wrapping_add(inputs * width + i * steps.len() * width / tiles),
+                            fetch_stride: width.div_ceil(tiles),
                         };
                         function::<S>(height, 2)(s, &tile);
                         if last {

@@ -29,6 +29,9 @@ pub(crate) struct Tile {
     pub(crate) accumulate: bool,
     /// One value for each column of the tile, or null.
     pub(crate) bias: *const f32,
+    /// What to bring nearer meanwhile: two vectors at each step, steps `fetch_stride` apart. Any address is fine.
+    pub(crate) fetch: *const f32,
+    pub(crate) fetch_stride: usize,
 }
 
 /// Computes tiles of one shape.
@@ -73,10 +76,6 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile)
 /// A tile whose size the compiler knows.
 struct Sized<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
 
-/// How far ahead of the products `b` is fetched, in values: 2 KiB. The hardware's own prefetch stops at the end of a
-/// page, and weights that come from memory are used faster than it starts again.
-const AHEAD: usize = 512;
-
 impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS> {
     type Output = ();
 
@@ -84,13 +83,13 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS
     fn run<S: Simd>(self, s: S) {
         let t = self.0;
         let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
-        let (mut a, mut b) = (t.a, t.b);
+        let (mut a, mut b, mut fetch) = (t.a, t.b, t.fetch);
         for _ in 0..t.steps {
             let mut columns = [s.splat(0.0); VECTORS];
             for (v, column) in columns.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `b`.
                 *column = unsafe { s.load(b.add(v * S::LANES)) };
-                s.prefetch(b.wrapping_add(AHEAD + v * S::LANES));
+                s.prefetch(fetch.wrapping_add(v * S::LANES));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `a`.
@@ -101,6 +100,7 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS
             }
             a = a.wrapping_add(t.a_stride);
             b = b.wrapping_add(t.b_stride);
+            fetch = fetch.wrapping_add(t.fetch_stride);
         }
         for (i, sums) in sums.into_iter().enumerate() {
             for (v, mut value) in sums.into_iter().enumerate() {
