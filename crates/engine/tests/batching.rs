@@ -1,4 +1,5 @@
 //! Answers do not depend on what else is in a call, a batch or the process: bit for bit on the CPU.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 

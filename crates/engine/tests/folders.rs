@@ -1,4 +1,5 @@
 //! Folders that say something unusual, or are damaged: honoured, or an error that names the file. Never a panic.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! From text to numbers on every fixture: what Hugging Face `transformers` and sentence-transformers give.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 

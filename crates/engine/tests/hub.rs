@@ -1,4 +1,5 @@
 //! Models from a hub: a small one on a local port, in good and in bad moods.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 
@@ -134,10 +135,10 @@ fn every_refusal_is_told_apart() {
 fn a_model_without_what_is_needed_is_named() {
     let cache = tempfile::tempdir().unwrap();
     let folder = copy("bert");
-    std::fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
+    std::fs::rename(folder.path().join("model.safetensors"), folder.path().join("tf_model.h5")).unwrap();
     let server = Server::start(folder.path(), Fault::None);
     let error = failure(&hub(cache.path(), &server.endpoint), ID).to_string();
-    assert_eq!(error, "org/model on the hub has no model.safetensors; it has [pytorch_model.bin]");
+    assert_eq!(error, "org/model on the hub has no model.safetensors; it has [tf_model.h5]");
 }
 
 #[test]

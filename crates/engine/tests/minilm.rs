@@ -1,4 +1,5 @@
 //! The real all-MiniLM-L6-v2, where `MLXT_TEST_MINILM` names its folder.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod common;
 
@@ -45,6 +46,20 @@ fn stored_truncation_and_padding_are_not_the_models() {
     assert_eq!(tokenizer.encode(&"a ".repeat(200)).unwrap().ids.len(), 202);
     assert_eq!(tokenizer.mask_token(), Some("[MASK]"));
     assert_eq!(tokenizer.model_max_length(), Some(512));
+}
+
+#[test]
+fn the_old_vocabulary_gives_the_same_tokens() {
+    let Some(folder) = minilm() else { return };
+    let old = tempfile::tempdir().unwrap();
+    for file in ["vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "config.json"] {
+        std::fs::copy(folder.join(file), old.path().join(file)).unwrap();
+    }
+    let old = AutoTokenizer::from_pretrained(old.path().display().to_string()).unwrap();
+    let new = AutoTokenizer::from_pretrained(folder.display().to_string()).unwrap();
+    let sentences = sentences();
+    assert_eq!(old.encode_batch(&sentences).unwrap(), new.encode_batch(&sentences).unwrap());
+    assert_eq!((old.vocab_size(), old.mask_token()), (new.vocab_size(), new.mask_token()));
 }
 
 #[test]

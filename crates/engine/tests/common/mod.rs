@@ -1,5 +1,5 @@
 //! The fixture folders and their golden outputs.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its own part
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)] // each test binary uses its own part
 
 pub mod server;
 

@@ -1,0 +1,158 @@
+//! Folders as they were before `tokenizer.json` and safetensors: the same tokens and numbers, and errors for damage.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::server::{Fault, Server};
+use common::{Golden, copy, fixtures, golden, goldens};
+use mlx_transformers::{AutoModel, AutoTokenizer, Error, Hub, Origin};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`; `None` for a Unigram one.
+fn aged(golden: &Golden) -> Option<TempDir> {
+    let folder = copy(golden.folder.file_name().unwrap().to_str().unwrap());
+    let path = folder.path().join("tokenizer.json");
+    let model = serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap()["model"].take();
+    fs::remove_file(path).unwrap();
+    match model["type"].as_str().unwrap() {
+        "WordPiece" => fs::write(folder.path().join("vocab.txt"), lines(&model["vocab"])).unwrap(),
+        "BPE" => {
+            fs::write(folder.path().join("vocab.json"), model["vocab"].to_string()).unwrap();
+            let pairs = model["merges"].as_array().unwrap().iter();
+            let pairs = pairs.map(|pair| format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
+            fs::write(folder.path().join("merges.txt"), format!("#version: 0.2\n{}", pairs.collect::<String>())).unwrap();
+        }
+        _ => return None,
+    }
+    Some(folder)
+}
+
+/// The tokens of a vocabulary in the order of their ids.
+fn lines(vocabulary: &Value) -> String {
+    let mut tokens: Vec<(u64, &str)> =
+        vocabulary.as_object().unwrap().iter().map(|(token, id)| (id.as_u64().unwrap(), token.as_str())).collect();
+    tokens.sort_unstable();
+    tokens.into_iter().flat_map(|(_, token)| [token, "\n"]).collect()
+}
+
+fn tokenizer(folder: &Path) -> Result<AutoTokenizer, Error> {
+    AutoTokenizer::from_pretrained(folder.display().to_string())
+}
+
+#[test]
+fn tokens_are_those_of_transformers() {
+    let mut kinds = Vec::new();
+    for golden in goldens() {
+        let Some(folder) = aged(&golden) else { continue };
+        // With the settings, and with none but those of the class.
+        for with_settings in [true, false] {
+            if !with_settings {
+                fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+                if golden.name().ends_with("bert-pretraining") {
+                    fs::write(folder.path().join("tokenizer_config.json"), r#"{"do_lower_case": false}"#).unwrap();
+                }
+            }
+            let tokenizer = tokenizer(folder.path()).unwrap();
+            for case in &golden.cases {
+                let encoding = match &case.pair {
+                    Some(pair) => tokenizer.encode_pair(&case.text, pair).unwrap(),
+                    None => tokenizer.encode(&case.text).unwrap(),
+                };
+                let what = format!("{} {:?}", golden.name(), case.text);
+                assert_eq!((&encoding.ids, &encoding.tokens), (&case.ids, &case.tokens), "{what}");
+                assert_eq!(encoding.type_ids, case.type_ids, "{what}");
+            }
+            assert!(tokenizer.mask_token().is_some());
+            kinds.push(tokenizer.kind());
+        }
+    }
+    assert!(kinds.contains(&"BPE") && kinds.iter().filter(|kind| **kind == "WordPiece").count() >= 12, "{kinds:?}");
+}
+
+#[test]
+fn added_tokens_and_settings_are_honoured() {
+    // Printed by transformers 5.23 for these folders.
+    let folder = aged(&golden(fixtures().join("bert"))).unwrap();
+    let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
+    write("tokenizer_config.json", r#"{"tokenizer_class": "BertTokenizer"}"#);
+    write("special_tokens_map.json", r#"{"additional_special_tokens": ["<E1>"]}"#);
+    write("added_tokens.json", r#"{"zorp": SIZE1, "<E1>": SIZE0}"#);
+    let ids = tokenizer(folder.path()).unwrap().encode("the ZORP <E1>fox").unwrap().ids;
+    assert_eq!(ids, [0]);
+
+    let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+    fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_prefix_space": true}"#).unwrap();
+    let spaced = tokenizer(folder.path()).unwrap().encode("the fox").unwrap().ids;
+    fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
+    let tokenizer = tokenizer(folder.path()).unwrap();
+    assert_eq!(spaced, tokenizer.encode(" the fox").unwrap().ids);
+    assert_ne!(spaced, tokenizer.encode("the fox").unwrap().ids);
+}
+
+#[test]
+fn damaged_vocabularies_are_errors_that_name_the_file() {
+    let bert = |bytes: &[u8]| {
+        let folder = aged(&golden(fixtures().join("bert"))).unwrap();
+        fs::write(folder.path().join("vocab.txt"), bytes).unwrap();
+        tokenizer(folder.path()).unwrap_err()
+    };
+    for (bytes, part) in [
+        (&b""[..], "lacks the special token \"[CLS]\""),
+        (b"[CLS]\n[UNK]\n", "lacks the special token \"[SEP]\""),
+        (b"[CLS]\n[UNK]\n[SEP]\n\xff\n", "utf-8"),
+    ] {
+        let error = bert(bytes);
+        assert!(matches!(&error, Error::Tokenizer { path, .. } if path.ends_with("vocab.txt")), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let roberta = |file: &str, bytes: &[u8]| {
+        let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+        fs::write(folder.path().join(file), bytes).unwrap();
+        tokenizer(folder.path()).unwrap_err()
+    };
+    assert!(matches!(roberta("vocab.json", b"{"), Error::Json { .. }));
+    assert!(matches!(roberta("vocab.json", br#"{"<s>": -1}"#), Error::Json { .. }));
+    assert!(matches!(roberta("vocab.json", b"{}"), Error::Tokenizer { .. }));
+    for merges in ["a b c\n", "a\n", "nowhere tobefound\n"] {
+        let error = roberta("merges.txt", merges.as_bytes());
+        assert!(matches!(&error, Error::Tokenizer { .. }), "{merges:?}: {error}");
+    }
+}
+
+#[test]
+fn without_all_its_files_a_vocabulary_is_missing() {
+    let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+    fs::remove_file(folder.path().join("merges.txt")).unwrap();
+    let error = tokenizer(folder.path()).unwrap_err();
+    assert!(matches!(&error, Error::MissingFile { file: "tokenizer.json", .. }), "{error}");
+    assert!(error.to_string().contains("vocab.json with merges.txt"), "{error}");
+}
+
+#[test]
+fn an_old_model_comes_from_the_hub_with_all_it_needs() {
+    let old = aged(&golden(fixtures().join("electra-square"))).unwrap();
+    fs::remove_file(old.path().join("model.safetensors")).unwrap();
+    for entry in fs::read_dir(fixtures().join("electra-bin")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "pytorch_model.bin" {
+            fs::copy(entry.path(), old.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(old.path(), Fault::None);
+    let hub = Hub {
+        cache: cache.path().join("hub"),
+        data: cache.path().join("data"),
+        endpoint: Some(server.endpoint.clone()),
+        ..Hub::default()
+    };
+    let model = AutoModel::builder("org/model").hub(hub.clone()).build().unwrap();
+    let local = AutoModel::from_pretrained(fixtures().join("electra-square").display().to_string()).unwrap();
+    assert_eq!(model.features(&["The fox"]).unwrap()[0].hidden, local.features(&["The fox"]).unwrap()[0].hidden);
+    assert_eq!(hub.find("org/model", None).unwrap().origin(), Origin::Cache);
+    assert!(!server.requests.lock().unwrap().iter().any(|request| request.contains("vocab.json")));
+}
