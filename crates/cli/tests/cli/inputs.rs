@@ -118,8 +118,8 @@ fn an_empty_input_gives_no_result() {
 #[test]
 fn twenty_thousand_lines_come_out_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..20_000).map(|i| format!("fox {}\n", "a ".repeat(i % 7))).collect();
-    let path = file(folder.path(), "many.txt", text);
+    let text: Vec<String> = (0..20_000).map(|i| format!("fox {}", "a ".repeat(i % 7))).collect();
+    let path = file(folder.path(), "many.txt", text.join("\n"));
     let found = lines(&["embed", "-m", &fixture("sentence-mean"), "-i", &path]);
     assert_eq!(found.len(), 20_000);
     for (i, object) in found.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The program as its users see it: arguments and files in, output, one line of error and an exit status out.
 //!
 //! Runs the built binary on the tiny checkpoints in `fixtures/`. No network.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod commands;
 mod errors;

@@ -104,7 +104,7 @@ fn no_text_is_a_whole_answer_too() {
     let with = |format: &str| mlxt(["embed", "-m", &model, "-i", &empty, "--format", format]).output().unwrap().stdout;
     assert_eq!(with("json"), b"[]\n");
     assert_eq!(with("jsonl"), b"");
-    assert_eq!(with("csv").iter().filter(|&&b| b == b'\n').count(), 1);
+    assert_eq!(String::from_utf8(with("csv")).unwrap().lines().count(), 1);
     assert_eq!(npy(&with("npy")).0, 0);
 }
 
