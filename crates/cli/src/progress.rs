@@ -154,11 +154,11 @@ impl State {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_position((fraction.unwrap_or(0.0) * STEPS as f64) as u64);
         bar.set_message(match left {
             Some(left) => format!("{message}  {} left", HumanDuration(left)),
             None => message.to_owned(),
         });
+        bar.set_position((fraction.unwrap_or(0.0) * STEPS as f64) as u64);
     }
 
     fn clear(&mut self) {
