@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::{CONFIG, INDEX, MODULES, OPTIONAL, WEIGHTS, module_files, shards};
+use super::files::{CONFIG, FORMATS, MODULES, OPTIONAL, TOKENIZER, VOCABULARIES, module_files, shards};
 use super::is_plain;
 
 /// What a cache holds of a model.
@@ -63,17 +63,19 @@ impl Repo {
         if !has(CONFIG) {
             return Found::Incomplete(format!("no {CONFIG}"));
         }
-        if !has(WEIGHTS) {
-            let Some(shards) = shards(&snapshot.join(INDEX)) else {
-                return Found::Incomplete(format!("no {WEIGHTS}"));
+        let (one, index) = FORMATS.into_iter().find(|(one, index)| has(one) || has(index)).unwrap_or(FORMATS[0]);
+        if !has(one) {
+            let Some(shards) = shards(&snapshot.join(index)) else {
+                return Found::Incomplete(format!("no {one}"));
             };
             if let Some(missing) = shards.iter().find(|shard| !has(shard)) {
                 return Found::Incomplete(format!("no {missing}"));
             }
         }
         let settled = |file: &str| has(file) || self.absent(&commit, file).is_file();
+        let tokenizer = has(TOKENIZER) || VOCABULARIES.into_iter().all(settled);
         let optional = OPTIONAL.into_iter().all(settled);
-        if optional && module_files(&snapshot.join(MODULES)).iter().all(|file| settled(file)) {
+        if optional && tokenizer && module_files(&snapshot.join(MODULES)).iter().all(|file| settled(file)) {
             Found::Complete(snapshot)
         } else {
             Found::Usable(snapshot)
@@ -83,6 +85,7 @@ impl Repo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::INDEX;
     use super::*;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -111,6 +114,10 @@ mod tests {
         assert_eq!(repo.find(COMMIT), Found::Usable(snapshot.clone()));
 
         for file in OPTIONAL {
+            write(&repo.absent(COMMIT, file), "");
+        }
+        assert_eq!(repo.find("main"), Found::Usable(snapshot.clone()), "nothing is known of vocabularies");
+        for file in VOCABULARIES {
             write(&repo.absent(COMMIT, file), "");
         }
         assert_eq!(repo.find("main"), Found::Complete(snapshot.clone()));

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cache::Repo;
-use super::files::{CONFIG, INDEX, MODULES, OPTIONAL, WEIGHTS, module_files, shards};
+use super::files::{CONFIG, FORMATS, MODULES, OPTIONAL, TOKENIZER, VOCABULARIES, module_files, shards};
 use super::{Hub, HubError, is_plain};
 use crate::Event;
 use crate::checksum::sha256;
@@ -88,14 +88,21 @@ impl<'a> Download<'a> {
         for file in OPTIONAL {
             self.take_optional(file)?;
         }
+        if !self.listed.contains(TOKENIZER) {
+            for file in VOCABULARIES {
+                self.take_optional(file)?;
+            }
+        }
         for file in module_files(&snapshot.join(MODULES)) {
             self.take_optional(&file)?;
         }
-        if self.listed.contains(WEIGHTS) || !self.listed.contains(INDEX) {
-            self.take(WEIGHTS)?;
+        let has = |file: &str| self.listed.contains(file);
+        let (one, index) = FORMATS.into_iter().find(|(one, index)| has(one) || has(index)).unwrap_or(FORMATS[0]);
+        if has(one) || !has(index) {
+            self.take(one)?;
         } else {
-            let index = self.take(INDEX)?;
-            let unreadable = || HubError::Answer { name: self.id.to_owned(), reason: format!("{INDEX} is damaged") };
+            let unreadable = || HubError::Answer { name: self.id.to_owned(), reason: format!("{index} is damaged") };
+            let index = self.take(index)?;
             for shard in shards(&index).ok_or_else(unreadable)? {
                 self.download(&shard)?;
             }

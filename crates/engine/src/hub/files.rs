@@ -16,14 +16,24 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 /// The list of files that hold the weights, where they are several.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
+/// Weights in one file and the list of several, by format, in the order of preference.
+pub(super) const FORMATS: [(&str, &str); 2] = [(WEIGHTS, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+
+/// The whole tokenizer.
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+
+/// What stands in for it in older models; taken where it is missing.
+pub(super) const VOCABULARIES: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
+
 /// The list of a sentence-transformers model's modules.
 pub(super) const MODULES: &str = "modules.json";
 
 /// Taken where a model has them.
-pub(super) const OPTIONAL: [&str; 6] = [
-    "tokenizer.json",
+pub(super) const OPTIONAL: [&str; 7] = [
+    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     MODULES,
     "sentence_bert_config.json",
     "config_sentence_transformers.json",

@@ -2,7 +2,7 @@
 //!
 //! `transformers` (version 5) builds some tokenizer classes anew from the vocabulary in `tokenizer.json` and the
 //! settings in `tokenizer_config.json`; where the two files disagree, the settings win. [`TokenizerConfig::apply`]
-//! does the same to a loaded tokenizer. What the files do not say is left as `tokenizer.json` has it.
+//! does the same to a loaded tokenizer. Older folders have `added_tokens.json` as well. What the files do not say is left as `tokenizer.json` has it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,6 +56,15 @@ pub(super) struct NamedTokens {
 enum ExtraTokens {
     List(Vec<TokenEntry>),
     Map(BTreeMap<String, TokenEntry>),
+}
+
+impl ExtraTokens {
+    fn all(&self) -> Vec<&TokenEntry> {
+        match self {
+            Self::List(tokens) => tokens.iter().collect(),
+            Self::Map(tokens) => tokens.values().collect(),
+        }
+    }
 }
 
 /// A token as these files write it: its text, or its text with properties.
@@ -117,6 +126,15 @@ enum Family {
     Other,
 }
 
+/// How a class that is read without `tokenizer.json` keeps its vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Vocabulary {
+    /// `vocab.txt`.
+    WordPiece,
+    /// `vocab.json` and `merges.txt`.
+    ByteLevel,
+}
+
 impl TokenizerConfig {
     /// Reads the files in `folder`; without them, the defaults.
     pub(super) fn read(folder: &Path) -> Result<Self> {
@@ -125,6 +143,8 @@ impl TokenizerConfig {
             // As `transformers` does: the map counts only where the config does not list the tokens itself.
             let map: Option<NamedTokens> = read_optional(&folder.join("special_tokens_map.json"))?;
             config.named = map.unwrap_or_default().or(config.named);
+            let added: Option<BTreeMap<String, u32>> = read_optional(&folder.join("added_tokens.json"))?;
+            config.added_tokens_decoder = added.map(|added| config.old_added_tokens(added));
         }
         if config.tokenizer_class.is_none() {
             let model: ModelType = read_optional(&folder.join("config.json"))?.unwrap_or_default();
@@ -163,7 +183,7 @@ impl TokenizerConfig {
             Family::ByteLevel => {
                 if let Some(PreTokenizerWrapper::ByteLevel(pre_tokenizer)) = tokenizer.get_pre_tokenizer() {
                     let mut pre_tokenizer = *pre_tokenizer;
-                    pre_tokenizer.add_prefix_space = self.add_prefix_space.unwrap_or(false);
+                    pre_tokenizer.add_prefix_space = self.add_prefix_space();
                     tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
                 }
             }
@@ -173,12 +193,7 @@ impl TokenizerConfig {
         let is_known = |token: &AddedToken| known.values().any(|k| k.content == token.content);
         let listed = self.added_tokens_decoder.iter().flat_map(BTreeMap::values).map(|t| t.added(false));
         let named = self.named.all().map(|t| t.added(true));
-        let extra: Vec<&TokenEntry> = match &self.extra_special_tokens {
-            None => Vec::new(),
-            Some(ExtraTokens::List(tokens)) => tokens.iter().collect(),
-            Some(ExtraTokens::Map(tokens)) => tokens.values().collect(),
-        };
-        let extra = extra.into_iter().map(|t| t.added(true));
+        let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all).map(|t| t.added(true));
         for token in listed.chain(named).chain(extra).filter(|t| !is_known(t)) {
             if token.special {
                 tokenizer.add_special_tokens([token])?;
@@ -187,6 +202,74 @@ impl TokenizerConfig {
             }
         }
         Ok(())
+    }
+
+    /// How the class keeps its vocabulary where there is no `tokenizer.json`; `None` if that is not read.
+    pub(super) fn vocabulary(&self) -> Option<Vocabulary> {
+        match self.class() {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => Some(Vocabulary::WordPiece),
+            "RobertaTokenizer" => Some(Vocabulary::ByteLevel),
+            _ => None,
+        }
+    }
+
+    /// Gives the special tokens that the files do not name the names that the class has for them.
+    pub(super) fn name_usual_tokens(&mut self) {
+        let usual = match self.vocabulary() {
+            Some(Vocabulary::WordPiece) => NamedTokens {
+                unk_token: usual("[UNK]"),
+                sep_token: usual("[SEP]"),
+                pad_token: usual("[PAD]"),
+                cls_token: usual("[CLS]"),
+                mask_token: usual("[MASK]"),
+                ..NamedTokens::default()
+            },
+            Some(Vocabulary::ByteLevel) => NamedTokens {
+                bos_token: usual("<s>"),
+                eos_token: usual("</s>"),
+                unk_token: usual("<unk>"),
+                sep_token: usual("</s>"),
+                pad_token: usual("<pad>"),
+                cls_token: usual("<s>"),
+                mask_token: usual("<mask>"),
+            },
+            None => NamedTokens::default(),
+        };
+        self.named = std::mem::take(&mut self.named).or(usual);
+    }
+
+    /// The text of the special token for `role`: `cls`, `sep` or `unk`; empty if there is none.
+    pub(super) fn special(&self, role: &str) -> &str {
+        let token = match role {
+            "cls" => &self.named.cls_token,
+            "sep" => &self.named.sep_token,
+            _ => &self.named.unk_token,
+        };
+        token.as_ref().map_or("", TokenEntry::content)
+    }
+
+    /// Whether byte-level tokenizers put a space before every text.
+    pub(super) fn add_prefix_space(&self) -> bool {
+        self.add_prefix_space.unwrap_or(false)
+    }
+
+    /// The tokens of `added_tokens.json`, special where they are named as such elsewhere.
+    fn old_added_tokens(&self, added: BTreeMap<String, u32>) -> BTreeMap<u32, TokenEntry> {
+        let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all);
+        let special: Vec<&str> = self.named.all().chain(extra).map(TokenEntry::content).collect();
+        let entry = |content: String| {
+            let special = special.contains(&content.as_str());
+            let (lstrip, rstrip, single_word) = (false, false, false);
+            TokenEntry::Full {
+                content,
+                lstrip,
+                rstrip,
+                single_word,
+                normalized: Some(!special),
+                special: Some(special),
+            }
+        };
+        added.into_iter().map(|(content, id)| (id, entry(content))).collect()
     }
 
     /// Whether the tokenizer gives token types at all; where it does not, they are 0 even in pairs.
@@ -227,6 +310,11 @@ impl NamedTokens {
         let Self { bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token } = self;
         [bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token].into_iter().flatten()
     }
+}
+
+#[allow(clippy::unnecessary_wraps)] // as the fields take it
+fn usual(token: &str) -> Option<TokenEntry> {
+    Some(TokenEntry::Text(token.to_owned()))
 }
 
 /// The class `transformers` takes for a model that names none.

@@ -1,11 +1,13 @@
-//! Text to tokens: `tokenizer.json` through the `tokenizers` library, with the ids that `transformers` gives.
+//! Text to tokens: `tokenizer.json`, or the vocabulary files that stand in for it, through the `tokenizers` library,
+//! with the ids that `transformers` gives.
 //!
 //! Truncation and padding stored in `tokenizer.json` are settings of whoever saved it last, not of the model: both are
 //! switched off (all-MiniLM-L6-v2 is published with padding to 128 tokens). How long a text may be is decided in
-//! `limits.rs`. Vocabularies without a `tokenizer.json` are not read.
+//! `limits.rs`.
 
 mod config;
 mod parse;
+mod vocabulary;
 
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use tokenizers::{EncodeInput, ModelWrapper, PostProcessor, Tokenizer, Truncation
 
 use self::config::TokenizerConfig;
 use self::parse::parse;
+use self::vocabulary::assemble;
 use crate::limits::Limits;
 use crate::options::{Builder, Load, Options};
 use crate::parallel::try_map;
@@ -82,24 +85,27 @@ impl AutoTokenizer {
     /// Reads the tokenizer files in `folder`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] without `tokenizer.json`; [`Error::Tokenizer`], [`Error::Json`] and [`Error::Io`] for
+    /// [`Error::MissingFile`] without `tokenizer.json` or a vocabulary in its place; [`Error::Tokenizer`], [`Error::Json`] and [`Error::Io`] for
     /// damaged or unreadable files.
     pub fn from_folder(folder: &Path, threads: Option<usize>) -> Result<Self> {
+        let mut config = TokenizerConfig::read(folder)?;
         let path = folder.join("tokenizer.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
+        let (path, bytes) = match std::fs::read(&path) {
+            Ok(bytes) => (path, bytes),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::MissingFile {
+                config.name_usual_tokens();
+                let assembled = assemble(folder, &config)?.ok_or_else(|| Error::MissingFile {
                     folder: folder.into(),
                     file: "tokenizer.json",
-                    advice: "this version reads no other tokenizer file; \
-                             AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers writes it",
-                });
+                    advice: "nor the vocabulary that is read in its place (vocab.txt of BERT, DistilBERT and ELECTRA, \
+                             vocab.json with merges.txt of RoBERTa); AutoTokenizer.from_pretrained(..)\
+                             .save_pretrained(..) of transformers writes it",
+                })?;
+                (assembled.path, assembled.json)
             }
             Err(e) => return Err(Error::io("read", path)(e)),
         };
         let failed = |e: tokenizers::Error| Error::Tokenizer { path: path.clone(), reason: e.to_string() };
-        let config = TokenizerConfig::read(folder)?;
         let mut inner = parse(&bytes).map_err(failed)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
