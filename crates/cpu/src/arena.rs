@@ -15,9 +15,6 @@ use mlxt_backend::{Error, Result};
 
 /// A cache line, and the widest vector.
 const LINE: usize = 64;
-/// Blocks of at least this size are mapped from the system, which gives them zeroed where they are first touched: on
-/// the threads that fill them, not on the one that asks.
-const MAPPED: usize = 1 << 20;
 
 /// A block of f32, aligned to 64 bytes, that is freed when dropped.
 #[derive(Debug)]
@@ -59,7 +56,12 @@ impl Drop for Block {
 
 /// Memory from the system: pages of its own for large blocks, the common heap for others.
 mod memory {
-    use super::{LINE, Layout, MAPPED, NonNull, alloc_zeroed, dealloc};
+    use super::{LINE, Layout, NonNull, alloc_zeroed, dealloc};
+
+    /// Blocks of at least this size are mapped from the system, which gives them zeroed where they are first touched:
+    /// on the threads that fill them, not on the one that asks.
+    #[cfg(target_os = "linux")]
+    const MAPPED: usize = 1 << 20;
 
     /// `bytes` zeros, aligned to a line.
     pub(super) fn zeroed(bytes: usize) -> Option<NonNull<u8>> {
@@ -77,8 +79,8 @@ mod memory {
     pub(super) unsafe fn free(start: NonNull<u8>, bytes: usize) {
         #[cfg(target_os = "linux")]
         if bytes >= MAPPED {
-            // SAFETY: a whole mapping, by the caller's promise.
-            unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
+            // SAFETY: what `mapped::zeroed` gave for this size, by the caller's promise.
+            unsafe { libc::munmap(start.as_ptr().cast(), mapped::whole_pages(bytes)) };
             return;
         }
         // SAFETY: the size was valid when it was allocated, and so is this layout; the rest is the caller's promise.
@@ -93,8 +95,14 @@ mod memory {
         /// to whoever asks and begins at a multiple of them.
         const HUGE_PAGE: usize = 2 << 20;
 
+        /// The size in whole pages, of the largest size that Linux has them in (64 KiB, on Arm).
+        pub(super) fn whole_pages(bytes: usize) -> usize {
+            bytes.checked_next_multiple_of(64 << 10).unwrap_or(usize::MAX)
+        }
+
         pub(super) fn zeroed(bytes: usize) -> Option<NonNull<u8>> {
-            let room = bytes.checked_add(HUGE_PAGE)?;
+            let size = whole_pages(bytes);
+            let room = size.checked_add(HUGE_PAGE)?;
             let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             // SAFETY: new pages, wherever the system likes.
             let mapping = unsafe { libc::mmap(std::ptr::null_mut(), room, protection, flags, -1, 0) };
@@ -102,9 +110,9 @@ mod memory {
                 return None;
             }
             let before = mapping.align_offset(HUGE_PAGE);
-            let after = (before + bytes).next_multiple_of(4096);
-            // SAFETY: `before` is at most HUGE_PAGE, so `bytes` lie behind it. What lies around them is unmapped, in
-            // whole pages; the advice does not change what the rest holds, and refused it costs only speed.
+            let after = before + size;
+            // SAFETY: `before` is less than HUGE_PAGE, so `size` bytes lie behind it. What lies around them is
+            // unmapped, in whole pages; the advice does not change what they hold, and refused it costs only speed.
             unsafe {
                 let start = mapping.add(before);
                 if before > 0 {
@@ -113,7 +121,7 @@ mod memory {
                 if after < room {
                     libc::munmap(mapping.add(after), room - after);
                 }
-                libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+                libc::madvise(start, size, libc::MADV_HUGEPAGE);
                 NonNull::new(start.cast())
             }
         }
@@ -239,7 +247,7 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_zero() {
-        for len in [1, 100, MAPPED / 4, MAPPED + 3] {
+        for len in [1, 100, 1 << 18, (1 << 20) + 3] {
             let block = Block::new(len).unwrap();
             assert_eq!(block.as_ptr().addr() % LINE, 0);
             assert!(block.iter().all(|&v| v == 0.0) && block.len() >= len);

@@ -31,5 +31,5 @@ fn marketing_name() -> Option<String> {
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 fn marketing_name() -> Option<String> {
-    std::env::var("PROCESSOR_IDENTIFIER").ok()
+    None
 }

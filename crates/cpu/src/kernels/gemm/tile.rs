@@ -70,13 +70,13 @@ impl<S: Simd> Table<S> {
 /// For every step, `ROWS` values of `a` and `VECTORS` vectors of `b` can be read; `cols` values of `ROWS` rows of `c`
 /// can be written, and by nobody else; `bias` is null or has `VECTORS` vectors.
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile) {
-    s.vectorize(Sized::<ROWS, VECTORS>(t));
+    s.vectorize(Shape::<ROWS, VECTORS>(t));
 }
 
 /// A tile whose size the compiler knows.
-struct Sized<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+struct Shape<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
 
-impl<const ROWS: usize, const VECTORS: usize> Kernel for Sized<'_, ROWS, VECTORS> {
+impl<const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, ROWS, VECTORS> {
     type Output = ();
 
     #[inline(always)]
