@@ -34,7 +34,7 @@ fn sharded() -> TempDir {
 }
 
 /// A copy of `bert` with other tensors.
-fn bert_with(change: impl FnOnce(&mut Tensors)) -> TempDir {
+pub(crate) fn bert_with(change: impl FnOnce(&mut Tensors)) -> TempDir {
     let folder = bert();
     let file = folder.path().join("model.safetensors");
     let bytes = fs::read(&file).unwrap();

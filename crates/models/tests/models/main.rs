@@ -4,4 +4,5 @@
 mod bad_checkpoints;
 mod fixtures;
 mod golden;
+mod lengths;
 mod torch_files;
