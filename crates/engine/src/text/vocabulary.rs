@@ -1,8 +1,9 @@
 //! Folders without `tokenizer.json`: what that file would say, put together from the vocabulary files that older
 //! checkpoints have instead and the class that the settings name.
 //!
-//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA) and `vocab.json` with `merges.txt` (RoBERTa). SentencePiece models
-//! are not. How each class puts its parts together is that of `transformers` 5; `config.rs` then applies the settings.
+//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA) and `vocab.json` with `merges.txt` (RoBERTa); models of
+//! `sentencepiece` are not. How each class puts its parts together is that of `transformers` 5; `config.rs` then
+//! applies the settings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
