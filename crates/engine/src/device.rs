@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use mlxt_backend::{Backend, DeviceInfo};
 use mlxt_cpu::{Cpu, CpuOptions};
-use mlxt_models::{Config, Weights};
+use mlxt_models::{Config, Task, Weights};
 
 use crate::session::{EngineSession, Session};
 use crate::{Error, Info, Precision, Result};
@@ -101,7 +101,7 @@ pub fn devices() -> Vec<DeviceReport> {
     ]
 }
 
-/// Loads an encoder on `device`.
+/// Loads an encoder on `device`, with the head of a task if there is one.
 ///
 /// # Errors
 /// [`Error::DeviceUnavailable`] if the device does not work here, what loading refuses otherwise.
@@ -111,6 +111,7 @@ pub(crate) fn open(
     precision: Precision,
     config: &Config,
     weights: &Weights,
+    task: Option<Task>,
 ) -> Result<Box<dyn Session>> {
     let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
     match device {
@@ -121,7 +122,7 @@ pub(crate) fn open(
             };
             let backend = cpu(threads)?;
             let info = Info { device: backend.info(), precision, threads: backend.threads(), why: why.to_owned() };
-            Ok(Box::new(EngineSession::load(backend, config, weights, info)?))
+            Ok(Box::new(EngineSession::load(backend, config, weights, info, task)?))
         }
         Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
         Device::Cuda(_) => unavailable(absent("CUDA")),

@@ -20,6 +20,12 @@ pub enum Error {
         /// The name that came.
         found: String,
     },
+    /// A name that is no way to join tokens to entities.
+    #[error("unknown aggregation {found:?}: one of none, simple, first, average, max")]
+    UnknownAggregation {
+        /// The name that came.
+        found: String,
+    },
     /// A device that was asked for and does not work here. Nothing is used in its place.
     #[error("device {device} cannot be used: {reason}")]
     DeviceUnavailable {
@@ -152,6 +158,49 @@ pub enum Error {
         /// The text's place in the call.
         index: usize,
     },
+    /// A text to fill that has no mask token, or lost it when it was cut.
+    #[error("text {index} has no {mask}: write it where a word is to be guessed")]
+    NoMask {
+        /// The text's place in the call.
+        index: usize,
+        /// The model's mask token.
+        mask: String,
+    },
+    /// A tokenizer whose files name no token that stands for a word to be guessed.
+    #[error("the tokenizer's files name no mask token, so there is nothing to fill")]
+    NoMaskToken,
+    /// A classification without examples, and without labels.
+    #[error("there are no labels to choose from: give at least one")]
+    NoLabels,
+    /// A sentence for labels that has not exactly one place for the label.
+    #[error("the template {found:?} must have {{}} once, where the label goes")]
+    Template {
+        /// The template that came.
+        found: String,
+    },
+    /// A question, or the text to answer it from, that is empty.
+    #[error("the {what} of question {index} is empty")]
+    Empty {
+        /// The question's place in the call.
+        index: usize,
+        /// `question` or `context`.
+        what: &'static str,
+    },
+    /// A question so long that the text to answer it from cannot be read piece by piece.
+    #[error(
+        "question {index} has {tokens} tokens, special tokens included: within {limit} tokens, and with pieces that \
+         overlap by {stride}, there is no room for its context; shorten it, or change the maximum length or the stride"
+    )]
+    NoRoom {
+        /// The question's place in the call.
+        index: usize,
+        /// Its tokens, with all special tokens.
+        tokens: usize,
+        /// The most tokens of question and piece.
+        limit: usize,
+        /// By how many tokens pieces overlap.
+        stride: usize,
+    },
     /// The model, its settings or its weights.
     #[error(transparent)]
     Model(#[from] mlxt_models::Error),
@@ -161,6 +210,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error with the text's place changed: for callers whose texts became several.
+    pub(crate) fn replaced(mut self, place: impl Fn(usize) -> usize) -> Self {
+        match &mut self {
+            Self::Tokenise { index, .. }
+            | Self::TooLong { index, .. }
+            | Self::NoTokens { index }
+            | Self::ForeignToken { index, .. }
+            | Self::NonFinite { index } => *index = place(*index),
+            _ => {}
+        }
+        self
+    }
+
     /// [`Error::Io`] with where it happened.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

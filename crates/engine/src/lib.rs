@@ -9,9 +9,11 @@
 //! # Ok::<(), mlx_transformers::Error>(())
 //! ```
 //!
-//! [`SentenceTransformer`] makes sentence embeddings, [`AutoModel`] hidden states, [`AutoTokenizer`] tokens. Each has
-//! `from_pretrained(name)` and a [`Builder`] with options; `name` is a folder or a hub id. All are `Send + Sync`: load
-//! once, call from any thread. Answers do not depend on what else is in a call or a batch.
+//! [`SentenceTransformer`] makes sentence embeddings, [`AutoModel`] hidden states, [`AutoTokenizer`] tokens.
+//! [`FillMask`], [`TextClassifier`], [`ZeroShotClassifier`], [`Reranker`], [`TokenClassifier`] and [`QuestionAnswerer`]
+//! give the answers of models with such heads, as Hugging Face pipelines do. Each has `from_pretrained(name)` and a
+//! [`Builder`] with options; `name` is a folder or a hub id. All are `Send + Sync`: load once, call from any thread.
+//! Answers do not depend on what else is in a call or a batch.
 //!
 //! Nothing falls back silently: a device or precision that was asked for and is not there is an [`Error`], and [`Info`]
 //! says what really ran. The library prints nothing; [`Builder::progress`] tells of downloads.
@@ -36,6 +38,7 @@ mod parallel;
 mod pipeline;
 mod sentence;
 mod session;
+mod tasks;
 mod text;
 
 pub use bundled::{Attempt, Attempts, PackageError, pretrained_demo};
@@ -45,9 +48,13 @@ pub use error::{Error, Result};
 pub use event::Event;
 pub use hub::{Hub, HubError, ModelFolder, Origin};
 pub use mlxt_backend::{DeviceInfo, Precision, Segments, TokenBatch};
-pub use mlxt_models::{Config, Inspection, Pooling, Role, TensorInfo, inspect};
+pub use mlxt_models::{Config, Inspection, Pooling, Role, Task, TensorInfo, inspect, tasks_of};
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};
 pub use sentence::{Embeddings, SentenceConfig, SentenceTransformer, cosine_similarity};
 pub use session::{HiddenStates, Info, Rows, Session};
+pub use tasks::{
+    Aggregation, Answer, Entity, FillMask, Guess, QuestionAnswerer, Ranked, Reranker, Scored, TextClassifier,
+    TokenClassifier, ZeroShotClassifier,
+};
 pub use text::{AutoTokenizer, Encoding};

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use mlxt_backend::{Precision, TokenBatch};
-use mlxt_models::{Config, Weights};
+use mlxt_backend::TokenBatch;
+use mlxt_models::{Config, Task, Weights};
+
+use tokenizers::TruncationStrategy;
 
 use crate::limits::{self, Limits};
 use crate::options::{Listener, Options};
-use crate::session::Session;
+use crate::session::{Rows, Session};
 use crate::text::{AutoTokenizer, TokenIds};
-use crate::{Device, Error, Event, Info, Result, batcher, device};
+use crate::{Error, Event, Info, Result, batcher, device};
 
 /// What a model's files say beyond `config.json` and the tokenizer's.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,18 +29,19 @@ pub(crate) struct Pipeline {
     tokenizer: AutoTokenizer,
     session: Box<dyn Session>,
     info: Arc<Info>,
-    vocabulary: usize,
+    config: Config,
     limit: usize,
     batch_tokens: usize,
     listener: Listener,
 }
 
 impl Pipeline {
-    /// Loads the model in `folder`: weights here, the tokenizer on a thread of its own (each takes about as long).
-    pub(crate) fn load(folder: &Path, options: &Options, settings: FolderSettings) -> Result<Self> {
+    /// Loads the model in `folder`, with the head of a task if there is one: weights here, the tokenizer on a thread of
+    /// its own (each takes about as long).
+    pub(crate) fn load(folder: &Path, options: &Options, settings: FolderSettings, task: Option<Task>) -> Result<Self> {
         let (tokenizer, loaded) = thread::scope(|scope| {
             let tokenizer = scope.spawn(|| AutoTokenizer::from_folder(folder, options.threads));
-            let loaded = load_session(folder, options.device, options.threads, options.precision);
+            let loaded = load_session(folder, options, task);
             let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (tokenizer, loaded)
         });
@@ -56,7 +59,7 @@ impl Pipeline {
             tokenizer,
             info: Arc::new(session.info().clone()),
             session,
-            vocabulary: config.vocab_size(),
+            config,
             limit,
             batch_tokens: options.batch_tokens,
             listener: Arc::clone(&options.listener),
@@ -75,6 +78,16 @@ impl Pipeline {
         &self.info
     }
 
+    /// The model's settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Cuts only the first text of too long pairs.
+    pub(crate) fn truncate_first(&mut self) -> Result<()> {
+        self.tokenizer.truncate_pairs_at(self.limit, TruncationStrategy::OnlyFirst)
+    }
+
     /// The most tokens of one text.
     pub(crate) fn limit(&self) -> usize {
         self.limit
@@ -85,9 +98,52 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Tokenise`], [`Error::NoTokens`], [`Error::TooLong`], [`Error::ForeignToken`], naming the text.
     pub(crate) fn tokenise<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<TokenIds>> {
-        let ids = self.tokenizer.ids(texts)?;
-        limits::check(&ids, self.limit, self.vocabulary)?;
+        self.checked(self.tokenizer.ids(texts)?)
+    }
+
+    /// As [`Pipeline::tokenise`], of pairs of texts.
+    pub(crate) fn tokenise_pairs<A, B>(&self, pairs: &[(A, B)]) -> Result<Vec<TokenIds>>
+    where
+        A: AsRef<str> + Sync,
+        B: AsRef<str> + Sync,
+    {
+        self.checked(self.tokenizer.pair_ids(pairs)?)
+    }
+
+    /// The same ids, if every text is within the model's limits.
+    pub(crate) fn checked(&self, ids: Vec<TokenIds>) -> Result<Vec<TokenIds>> {
+        limits::check(&ids, self.limit, self.config.vocab_size())?;
         Ok(ids)
+    }
+
+    /// The head's logits of each text's first token, in input order.
+    pub(crate) fn first_logits(&self, ids: &[TokenIds]) -> Result<Vec<Vec<f32>>> {
+        let mut results = vec![Vec::new(); ids.len()];
+        self.for_each_batch(ids, |batch, places| {
+            let rows: Vec<u32> = batch.segments().ranges().map(|range| range.start as u32).collect();
+            self.session.logits(batch, &rows, &mut |row, logits| {
+                finite(places[row], logits)?;
+                results[places[row]] = logits.to_vec();
+                Ok(())
+            })
+        })?;
+        Ok(results)
+    }
+
+    /// The head's logits of each text's tokens, `[tokens, outputs]`, in input order.
+    pub(crate) fn token_logits(&self, ids: &[TokenIds]) -> Result<Vec<Rows>> {
+        let mut results = vec![Rows::default(); ids.len()];
+        self.for_each_batch(ids, |batch, places| {
+            let owners: Vec<usize> =
+                places.iter().flat_map(|&place| std::iter::repeat_n(place, ids[place].ids.len())).collect();
+            let rows: Vec<u32> = (0..owners.len() as u32).collect();
+            self.session.logits(batch, &rows, &mut |row, logits| {
+                finite(owners[row], logits)?;
+                results[owners[row]].push(logits);
+                Ok(())
+            })
+        })?;
+        Ok(results)
     }
 
     /// Runs `forward` on batches of `texts`; it gets the batch and the places of its sequences in `texts`.
@@ -122,14 +178,9 @@ pub(crate) fn finite(index: usize, values: &[f32]) -> Result<()> {
     if values.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Error::NonFinite { index }) }
 }
 
-fn load_session(
-    folder: &Path,
-    device: Device,
-    threads: Option<usize>,
-    precision: Precision,
-) -> Result<(Config, Box<dyn Session>)> {
+fn load_session(folder: &Path, options: &Options, task: Option<Task>) -> Result<(Config, Box<dyn Session>)> {
     let config = Config::open(folder)?;
     let weights = Weights::open(folder)?;
-    let session = device::open(device, threads, precision, &config, &weights)?;
+    let session = device::open(options.device, options.threads, options.precision, &config, &weights, task)?;
     Ok((config, session))
 }

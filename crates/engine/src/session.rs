@@ -3,7 +3,7 @@
 //! Models are generic over their backend; everything above is not. The type is erased once per forward, here.
 
 use mlxt_backend::{Backend, DeviceInfo, Precision, Shaped, TokenBatch};
-use mlxt_models::{Config, Encoder, Pooling, Weights, pool};
+use mlxt_models::{Config, Encoder, Head, Pooling, Task, Weights, pool};
 
 use crate::Result;
 
@@ -20,8 +20,11 @@ pub struct Info {
     pub why: String,
 }
 
+/// Values of logits brought to the host at once: rows of a vocabulary are long (64 MB are 64 rows of XLM-R's).
+const LOGITS_AT_ONCE: usize = 1 << 24;
+
 /// Rows of one width on the host, `[rows, cols]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     cols: usize,
     data: Vec<f32>,
@@ -30,6 +33,12 @@ pub struct Rows {
 impl Rows {
     fn new(cols: usize, data: Vec<f32>) -> Self {
         Self { cols, data }
+    }
+
+    /// One row more, as wide as those before.
+    pub(crate) fn push(&mut self, row: &[f32]) {
+        self.cols = row.len();
+        self.data.extend_from_slice(row);
     }
 
     /// Columns.
@@ -79,20 +88,35 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// As [`Session::hidden`].
     fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling]) -> Result<Rows>;
+
+    /// What the task's head makes of the hidden states of `rows`; a row of logits depends on its own sequence only.
+    /// `each` gets a place in `rows` and its logits, in order.
+    ///
+    /// # Errors
+    /// As [`Session::hidden`]; [`mlxt_models::Error::NoHead`] if the model was loaded without a task; those of `each`.
+    fn logits(&self, batch: &TokenBatch, rows: &[u32], each: &mut dyn FnMut(usize, &[f32]) -> Result<()>)
+    -> Result<()>;
 }
 
 /// A model on the backend `B`.
 pub(crate) struct EngineSession<B: Backend> {
     backend: B,
     encoder: Encoder<B>,
+    head: Option<Head<B>>,
     info: Info,
 }
 
 impl<B: Backend> EngineSession<B> {
-    /// Puts the weights on the backend.
-    pub(crate) fn load(backend: B, config: &Config, weights: &Weights, info: Info) -> Result<Self> {
-        let encoder = Encoder::load(&backend, config, weights, info.precision)?;
-        Ok(Self { backend, encoder, info })
+    /// Puts the weights on the backend, with the head of a task if there is one.
+    pub(crate) fn load(backend: B, config: &Config, weights: &Weights, info: Info, task: Option<Task>) -> Result<Self> {
+        let (encoder, head) = match task {
+            None => (Encoder::load(&backend, config, weights, info.precision)?, None),
+            Some(task) => {
+                let (encoder, head) = Encoder::load_for(&backend, config, weights, info.precision, task)?;
+                (encoder, Some(head))
+            }
+        };
+        Ok(Self { backend, encoder, head, info })
     }
 
     fn read(&self, tensor: &B::Tensor) -> Result<Rows> {
@@ -134,5 +158,24 @@ impl<B: Backend> Session for EngineSession<B> {
             }
         }
         Ok(Rows::new(parts.iter().map(Rows::cols).sum(), data))
+    }
+
+    fn logits(
+        &self,
+        batch: &TokenBatch,
+        rows: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let head = self.head.as_ref().ok_or(mlxt_models::Error::NoHead)?;
+        let hidden = self.encoder.forward(&self.backend, batch)?;
+        let at_once = (LOGITS_AT_ONCE / head.outputs().max(1)).max(1);
+        for (part, rows) in rows.chunks(at_once).enumerate() {
+            let rows = self.backend.take_rows(&hidden.tensor, rows)?;
+            let logits = self.read(&head.forward(&self.backend, &rows)?)?;
+            for (row, logits) in logits.iter().enumerate() {
+                each(part * at_once + row, logits)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -167,7 +167,7 @@ impl Load for SentenceTransformer {
         if let Some(normalize) = extra.normalize {
             config.normalize = normalize;
         }
-        let pipeline = Pipeline::load(folder.path(), options, transformer_settings(folder.path())?)?;
+        let pipeline = Pipeline::load(folder.path(), options, transformer_settings(folder.path())?, None)?;
         Ok(Self { pipeline, config })
     }
 }

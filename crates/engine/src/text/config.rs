@@ -29,6 +29,7 @@ pub(super) struct TokenizerConfig {
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
     truncation_side: Option<String>,
+    clean_up_tokenization_spaces: Option<bool>,
     added_tokens_decoder: Option<BTreeMap<u32, TokenEntry>>,
     #[serde(alias = "additional_special_tokens")]
     extra_special_tokens: Option<ExtraTokens>,
@@ -160,7 +161,31 @@ impl TokenizerConfig {
 
     /// The text of the token that stands for a word to be guessed.
     pub(super) fn mask_token(&self) -> Option<&str> {
-        self.named.mask_token.as_ref().map(TokenEntry::content)
+        self.named_or(self.named.mask_token.as_ref(), "[MASK]", "<mask>")
+    }
+
+    /// The text of the token that fills up batches.
+    pub(super) fn pad_token(&self) -> Option<&str> {
+        self.named_or(self.named.pad_token.as_ref(), "[PAD]", "<pad>")
+    }
+
+    /// The text of the token that stands for what the vocabulary cannot express.
+    pub(super) fn unk_token(&self) -> Option<&str> {
+        self.named_or(self.named.unk_token.as_ref(), "[UNK]", "<unk>")
+    }
+
+    /// Whether decoded text loses spaces before punctuation, beyond what the decoder itself takes away.
+    pub(super) fn cleans_up(&self) -> bool {
+        self.clean_up_tokenization_spaces == Some(true)
+    }
+
+    /// What the files say, or what `transformers` takes for classes like BERT's and like RoBERTa's.
+    fn named_or<'a>(&self, named: Option<&'a TokenEntry>, bert: &'a str, roberta: &'a str) -> Option<&'a str> {
+        named.map(TokenEntry::content).or(match self.class() {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => Some(bert),
+            "RobertaTokenizer" | "XLMRobertaTokenizer" | "CamembertTokenizer" => Some(roberta),
+            _ => None,
+        })
     }
 
     /// Whether too long texts lose their start instead of their end.

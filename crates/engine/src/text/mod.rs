@@ -6,13 +6,16 @@
 //! `limits.rs`.
 
 mod config;
+mod decode;
 mod parse;
 mod vocabulary;
 
 use std::path::Path;
 
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::{EncodeInput, ModelWrapper, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+use tokenizers::{
+    EncodeInput, ModelWrapper, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+};
 
 use self::config::TokenizerConfig;
 use self::parse::parse;
@@ -64,6 +67,9 @@ pub struct AutoTokenizer {
     truncates_left: bool,
     model_max_length: Option<usize>,
     mask_token: Option<String>,
+    pad_token: Option<String>,
+    unk_token: Option<String>,
+    cleans_up: bool,
     limit: Option<usize>,
     threads: usize,
 }
@@ -117,6 +123,9 @@ impl AutoTokenizer {
             truncates_left: config.truncates_left(),
             model_max_length: config.model_max_length(),
             mask_token: config.mask_token().map(str::to_owned),
+            pad_token: config.pad_token().map(str::to_owned),
+            unk_token: config.unk_token().map(str::to_owned),
+            cleans_up: config.cleans_up(),
             limit: None,
             threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             inner,
@@ -146,7 +155,7 @@ impl AutoTokenizer {
     /// [`Error::Tokenise`] naming the first text that the vocabulary cannot express, [`Error::TooLong`] naming the
     /// first above the [`Builder::max_length`] that was asked for.
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Encoding>> {
-        try_map(texts, self.threads, |index, text| self.encode_at(index, text.as_ref()))
+        self.map(texts, |index, text| self.encode_at(index, text.as_ref()))
     }
 
     /// How it finds tokens, by the name `tokenizer.json` has for it: `WordPiece`, `BPE`, `Unigram` or `WordLevel`.
@@ -198,8 +207,13 @@ impl AutoTokenizer {
 
     /// From now on cuts texts to `limit` tokens, special tokens kept and counted, as `transformers` does.
     pub(crate) fn truncate_at(&mut self, limit: usize) -> Result<()> {
+        self.truncate_pairs_at(limit, TruncationStrategy::LongestFirst)
+    }
+
+    /// As [`AutoTokenizer::truncate_at`], with what is cut of pairs.
+    pub(crate) fn truncate_pairs_at(&mut self, limit: usize, strategy: TruncationStrategy) -> Result<()> {
         let direction = if self.truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
-        let params = TruncationParams { max_length: limit, direction, ..TruncationParams::default() };
+        let params = TruncationParams { max_length: limit, direction, strategy, ..TruncationParams::default() };
         self.inner.with_truncation(Some(params)).map_err(unusable)?;
         Ok(())
     }
@@ -219,10 +233,40 @@ impl AutoTokenizer {
 
     /// The ids of each text, in input order.
     pub(crate) fn ids<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<TokenIds>> {
-        try_map(texts, self.threads, |index, text| {
-            let encoded = self.inner.encode_fast(text.as_ref(), true).map_err(|e| tokenise(index, &e))?;
-            Ok(TokenIds { ids: encoded.get_ids().to_vec(), type_ids: self.types(&encoded) })
-        })
+        self.map(texts, |index, text| self.ids_at(index, text.as_ref()))
+    }
+
+    /// The ids of each pair of texts, in input order.
+    pub(crate) fn pair_ids<A, B>(&self, pairs: &[(A, B)]) -> Result<Vec<TokenIds>>
+    where
+        A: AsRef<str> + Sync,
+        B: AsRef<str> + Sync,
+    {
+        self.map(pairs, |index, (text, pair)| self.ids_at(index, (text.as_ref(), pair.as_ref())))
+    }
+
+    /// The library's own encoding of a text or a pair, offsets in Unicode code points.
+    pub(crate) fn encoding<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<tokenizers::Encoding> {
+        self.inner.encode_char_offsets(input, true).map_err(|e| tokenise(index, &e))
+    }
+
+    /// What a model needs of an encoding.
+    pub(crate) fn token_ids(&self, encoded: &tokenizers::Encoding) -> TokenIds {
+        TokenIds { ids: encoded.get_ids().to_vec(), type_ids: self.types(encoded) }
+    }
+
+    /// `f` of each item and its place, in input order, on the tokenizer's threads.
+    pub(crate) fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        f: impl Fn(usize, &T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        try_map(items, self.threads, f)
+    }
+
+    fn ids_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<TokenIds> {
+        let encoded = self.inner.encode_fast(input, true).map_err(|e| tokenise(index, &e))?;
+        Ok(self.token_ids(&encoded))
     }
 
     fn types(&self, encoded: &tokenizers::Encoding) -> Vec<u32> {
@@ -230,7 +274,7 @@ impl AutoTokenizer {
     }
 
     fn encode_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<Encoding> {
-        let encoded = self.inner.encode_char_offsets(input, true).map_err(|e| tokenise(index, &e))?;
+        let encoded = self.encoding(index, input)?;
         if let Some(limit) = self.limit.filter(|&limit| encoded.len() > limit) {
             return Err(Error::TooLong { index, tokens: encoded.len(), limit });
         }
