@@ -6,7 +6,6 @@ use std::thread;
 
 use mlxt_backend::TokenBatch;
 use mlxt_models::{Config, Task, Weights};
-
 use tokenizers::TruncationStrategy;
 
 use crate::limits::{self, Limits};
