@@ -130,7 +130,7 @@ pub fn check_at<B: Backend>(backend: &B, precision: Precision) -> Report {
     check_cases(backend, precision, cases())
 }
 
-/// Runs the given cases only. Those that are not [`Case::timed`] are small: they run in seconds where an emulated
+/// Runs the given cases only. Those that are not [`field@Case::timed`] are small: they run in seconds where an emulated
 /// processor would take minutes for the table.
 pub fn check_cases<B: Backend>(backend: &B, precision: Precision, cases: Vec<Case>) -> Report {
     let mut report = Report { cases: cases.len(), failures: Vec::new(), closest: Vec::new() };
