@@ -197,6 +197,16 @@ impl OutputArgs {
         output::Format::choose(self.format, self.output.as_deref())
     }
 
+    /// Refuses npy for results of a kind that has no array.
+    pub(crate) fn no_array(&self, results: &str) -> Result<()> {
+        match self.format() {
+            output::Format::Npy => {
+                Err(Usage::error(format!("{results} are no array of numbers: --format jsonl, json, csv or text")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether results go to standard output.
     pub(crate) fn is_stdout(&self) -> bool {
         self.output.is_none()

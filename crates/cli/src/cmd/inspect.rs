@@ -57,7 +57,7 @@ struct Report {
     sentence: Sentence,
     /// Commands that run this model.
     tasks: Vec<&'static str>,
-    /// Parts of a task's own, by name, which no command uses yet.
+    /// Parts of a task's own, by name.
     task_heads: BTreeSet<String>,
     /// Why the model cannot be loaded, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +140,9 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
         }
         if fits && matches!(sentence, Sentence::Usable { .. }) {
             tasks.push("embed");
+        }
+        if fits {
+            tasks.extend(inspection.tasks.iter().map(|task| task.name()));
         }
     }
     let parameters = inspection.parameters();
@@ -264,7 +267,7 @@ fn describe(report: &Report) -> Text {
     );
     if !report.task_heads.is_empty() {
         let heads: Vec<&str> = report.task_heads.iter().map(String::as_str).collect();
-        line("task heads", format_args!("{} (not used by this version)", heads.join(", ")));
+        line("task heads", format_args!("{}", heads.join(", ")));
     }
     if let Some(problem) = &report.problem {
         line("problem", format_args!("{problem}"));

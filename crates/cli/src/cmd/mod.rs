@@ -1,6 +1,6 @@
 //! The commands: each file turns its arguments into a config that holds all defaults and checks, and makes one call.
 //!
-//! `stream.rs` is the loop that commands over texts share.
+//! `stream.rs` is the loop that commands over texts share, `tasks/` has the commands of models with a head.
 
 mod demo;
 mod doctor;
@@ -9,12 +9,14 @@ mod features;
 mod inspect;
 mod pull;
 mod stream;
+mod tasks;
 mod tokenize;
 
 use anyhow::Result;
 use clap::Subcommand;
 use mlx_transformers::Origin;
 
+use self::tasks::{answer, classify, fill_mask, ner, rerank, zero_shot};
 use crate::args::Verbosity;
 
 /// What to do.
@@ -24,6 +26,18 @@ pub(crate) enum Command {
     Embed(embed::EmbedArgs),
     /// Last hidden states: one vector per token
     Features(features::FeaturesArgs),
+    /// The most probable tokens in the place of masks
+    FillMask(fill_mask::FillMaskArgs),
+    /// Scores for the labels a model was trained with, of texts or pairs
+    Classify(classify::ClassifyArgs),
+    /// Named entities, or other labels of tokens
+    Ner(ner::NerArgs),
+    /// The part of a context that answers a question
+    Answer(answer::AnswerArgs),
+    /// Documents by how well they answer a query, best first
+    Rerank(rerank::RerankArgs),
+    /// Scores for any labels, with a model for natural language inference
+    ZeroShot(zero_shot::ZeroShotArgs),
     /// Token ids and tokens, as the model sees a text
     Tokenize(tokenize::TokenizeArgs),
     /// What a model is: configuration, tensors, memory, what it can do
@@ -42,6 +56,12 @@ impl Command {
         match self {
             Self::Embed(args) => embed::run(args, verbosity),
             Self::Features(args) => features::run(args, verbosity),
+            Self::FillMask(args) => fill_mask::run(args, verbosity),
+            Self::Classify(args) => classify::run(args, verbosity),
+            Self::Ner(args) => ner::run(args, verbosity),
+            Self::Answer(args) => answer::run(args, verbosity),
+            Self::Rerank(args) => rerank::run(args, verbosity),
+            Self::ZeroShot(args) => zero_shot::run(args, verbosity),
             Self::Tokenize(args) => tokenize::run(args, verbosity),
             Self::Inspect(args) => inspect::run(args, verbosity),
             Self::Pull(args) => pull::run(args, verbosity),

@@ -1,5 +1,4 @@
-//! The loop over texts that `embed`, `features` and `tokenize` share: a chunk is read, computed and written, then the
-//! next. Memory is that of a chunk, however long the input.
+//! The loop that commands over texts share: a chunk is read, computed and written, then the next. Memory is that of a chunk, however long the input.
 
 use anyhow::Result;
 use mlx_transformers::Error;
@@ -10,11 +9,25 @@ use crate::progress::Progress;
 
 /// Runs `work` on chunk after chunk, with the index of its first text, and completes `sink`.
 pub(super) fn run(
-    mut texts: Texts,
+    texts: Texts,
     limit: Limit,
     mut sink: Sink,
     progress: &Progress,
     mut work: impl FnMut(u64, &[String], &mut Sink) -> Result<()>,
+) -> Result<()> {
+    each(texts, limit, progress, |first, chunk| {
+        work(first, chunk, &mut sink)?;
+        sink.flush()
+    })?;
+    sink.finish()
+}
+
+/// The same for work that writes nothing before the end.
+pub(super) fn each(
+    mut texts: Texts,
+    limit: Limit,
+    progress: &Progress,
+    mut work: impl FnMut(u64, &[String]) -> Result<()>,
 ) -> Result<()> {
     let mut first = 0;
     loop {
@@ -23,12 +36,11 @@ pub(super) fn run(
             break;
         }
         progress.chunk(chunk.len() as u64, texts.fraction());
-        work(first, &chunk, &mut sink)?;
-        sink.flush()?;
+        work(first, &chunk)?;
         first += chunk.len() as u64;
     }
     progress.clear();
-    sink.finish()
+    Ok(())
 }
 
 /// The error with its text's index counted from the start of the input, not of the chunk.
@@ -37,6 +49,7 @@ pub(super) fn from_start(mut error: Error, first: u64) -> Error {
         Error::TooLong { index, .. }
         | Error::NoTokens { index }
         | Error::NonFinite { index }
+        | Error::NoMask { index, .. }
         | Error::Tokenise { index, .. }
         | Error::ForeignToken { index, .. } => *index += first as usize,
         _ => {}

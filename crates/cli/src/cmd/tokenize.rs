@@ -9,10 +9,10 @@ use mlx_transformers::{AutoTokenizer, Builder};
 use serde::Serialize;
 
 use super::stream;
-use crate::args::{BatchArgs, DeviceArgs, InputArgs, ModelArgs, OutputArgs, Usage, Verbosity};
+use crate::args::{BatchArgs, DeviceArgs, InputArgs, ModelArgs, OutputArgs, Verbosity};
 use crate::input::{Limit, Source};
 use crate::one_line;
-use crate::output::{Format, Record, Row, Shape, Text};
+use crate::output::{Record, Row, Shape, Text};
 use crate::progress::Progress;
 
 /// Texts tokenised at a time: a few hundred thousand tokens at most.
@@ -58,11 +58,7 @@ fn tokenize(config: Config, progress: &Progress) -> Result<()> {
     let texts = config.source.open()?;
     let mut sink = config.output.open()?;
     let tokenizer = config.builder.build()?;
-    sink.begin(&Shape {
-        heading: "index  tokens  token:id",
-        columns: ["index", "ids", "tokens"].map(str::to_owned).to_vec(),
-        width: 0,
-    })?;
+    sink.begin(&Shape::table("index  tokens  token:id", &["index", "ids", "tokens"]))?;
     stream::run(texts, CHUNK, sink, progress, |first, chunk, sink| {
         let encodings = tokenizer.encode_batch(chunk).map_err(|e| stream::from_start(e, first))?;
         for (index, encoding) in (first..).zip(&encodings) {
@@ -74,9 +70,7 @@ fn tokenize(config: Config, progress: &Progress) -> Result<()> {
 
 impl TokenizeArgs {
     fn config(self, progress: &Progress) -> Result<Config> {
-        if self.output.format() == Format::Npy {
-            return Err(Usage::error("tokens are no array of numbers: --format jsonl, json, csv or text"));
-        }
+        self.output.no_array("tokens")?;
         let source = self.input.source()?;
         let builder = self.model.hub.apply(AutoTokenizer::builder(self.model.model), progress);
         let builder = self.batch.apply(self.device.apply(builder));
@@ -97,9 +91,5 @@ impl Record for Tokenized<'_> {
         row.field(serde_json::json!(self.ids));
         row.field(serde_json::json!(self.tokens));
         row.end();
-    }
-
-    fn array(&self) -> Option<&[f32]> {
-        None
     }
 }

@@ -44,7 +44,9 @@ pub(crate) trait Record: Serialize {
     /// Gives its rows, with as many fields as the sink was given columns.
     fn csv(&self, row: &mut Row<'_>);
     /// The rows it adds to an array, as values end to end; none if it is not numbers.
-    fn array(&self) -> Option<&[f32]>;
+    fn array(&self) -> Option<&[f32]> {
+        None
+    }
 }
 
 /// What a command's results have in common.
@@ -72,6 +74,13 @@ pub(crate) struct Sink {
 pub(crate) struct Document {
     format: Format,
     file: Option<PathBuf>,
+}
+
+impl Shape {
+    /// Of results that are a table, but no array of numbers.
+    pub(crate) fn table(heading: &'static str, columns: &[&str]) -> Self {
+        Self { heading, columns: columns.iter().map(|&column| column.to_owned()).collect(), width: 0 }
+    }
 }
 
 impl Format {

@@ -101,7 +101,7 @@ fn inspect_tells_what_a_model_is() {
     assert_eq!(found["model_type"], "bert");
     assert_eq!(found["folder"], *model);
     assert_eq!(found["config"]["model_type"], "bert");
-    assert_eq!(found["tasks"], json!(["tokenize", "features", "embed"]));
+    assert_eq!(found["tasks"], json!(["tokenize", "features", "embed", "fill-mask"]));
     assert!(found["task_heads"].as_array().unwrap().contains(&json!("cls.predictions")), "{}", found["task_heads"]);
     assert_eq!(found["tokenizer"]["kind"], "WordPiece");
     let list = found["tensors"]["list"].as_array().unwrap();
@@ -182,7 +182,8 @@ fn the_device_is_said_when_asked_and_never_when_quiet() {
 #[test]
 fn help_and_version_are_no_errors() {
     assert_eq!(stdout(&["--version"]), format!("mlxt {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["embed", "features", "tokenize", "inspect", "pull", "doctor", "demo"] {
+    let tasks = ["fill-mask", "classify", "ner", "answer", "rerank", "zero-shot"];
+    for command in ["embed", "features", "tokenize", "inspect", "pull", "doctor", "demo"].into_iter().chain(tasks) {
         assert!(stdout(&["--help"]).contains(command));
         assert!(stdout(&[command, "--help"]).contains("Usage: mlxt"));
     }

@@ -7,6 +7,7 @@ mod commands;
 mod errors;
 mod inputs;
 mod outputs;
+mod tasks;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -1,0 +1,73 @@
+//! `mlxt rerank`: documents by how well they answer a query, best first.
+//!
+//! The order is known when all documents are read, so nothing is written before. Documents are read as a stream all the
+//! same: what is kept of each is its score, 16 bytes.
+
+use anyhow::Result;
+use clap::Args;
+use mlx_transformers::Reranker;
+use serde::Serialize;
+
+use super::{CHUNK, Job, TaskArgs, stream};
+use crate::args::{InputArgs, ModelArgs, Verbosity};
+use crate::output::{Record, Row, Shape, Text};
+
+/// Arguments of `mlxt rerank`.
+#[derive(Debug, Args)]
+#[command(mut_arg("texts", |arg| arg.value_name("DOC").help("Documents (after `--` if one begins with a dash)")))]
+#[command(
+    after_help = "All documents are scored before the first is written; memory holds their scores, 16 bytes each."
+)]
+pub(crate) struct RerankArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// What the documents are to answer
+    #[arg(long, value_name = "TEXT")]
+    query: String,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+}
+
+/// One document's place in the input and its score.
+#[derive(Serialize)]
+struct Document {
+    index: u64,
+    score: f32,
+}
+
+/// Scores all documents, then writes them in their order.
+pub(crate) fn run(args: RerankArgs, verbosity: Verbosity) -> Result<()> {
+    let Job { builder, output, progress } = args.task.job(args.model, Reranker::builder, "ranks", verbosity)?;
+    let texts = args.input.source()?.open()?;
+    let mut sink = output.open()?;
+    let model = builder.build()?;
+    progress.device(model.info());
+    sink.begin(&Shape::table("index     score", &["index", "score"]))?;
+    let mut documents = Vec::new();
+    stream::each(texts, CHUNK, &progress, |first, chunk| {
+        let pairs: Vec<(&str, &String)> = chunk.iter().map(|document| (args.query.as_str(), document)).collect();
+        let scores = model.score(&pairs).map_err(|e| stream::from_start(e, first))?;
+        documents.extend((first..).zip(scores).map(|(index, score)| Document { index, score }));
+        Ok(())
+    })?;
+    // Equal ones stay in the order they came in.
+    documents.sort_by(|a, b| b.score.total_cmp(&a.score));
+    for document in &documents {
+        sink.push(document)?;
+    }
+    sink.finish()
+}
+
+impl Record for Document {
+    fn text(&self, out: &mut Text) {
+        out.line(format_args!("{:>5}  {:>8.4}", self.index, self.score));
+    }
+
+    fn csv(&self, row: &mut Row<'_>) {
+        row.field(self.index);
+        row.field(self.score);
+        row.end();
+    }
+}
