@@ -7,6 +7,7 @@ mod commands;
 mod errors;
 mod inputs;
 mod outputs;
+mod task_options;
 mod tasks;
 
 use std::ffi::OsStr;
@@ -20,6 +21,11 @@ use serde_json::Value;
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
     folder.canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+/// The folder of a fixture with heads.
+fn task(name: &str) -> String {
+    fixture(&format!("tasks/{name}"))
 }
 
 /// The program with nothing of the caller's models, and no network.

@@ -1,19 +1,17 @@
-//! The commands of models with a head: the answers of Hugging Face pipelines, in every format, and refusals.
+//! The commands of models with a head: their objects against the answers of Hugging Face pipelines.
+//!
+//! Formats, options and refusals are in `task_options.rs`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{error_line, failure, file, fixture, lines, mlxt, stdout};
+use crate::{file, lines, task};
 
-const FAMILIES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"];
+pub(crate) const FAMILIES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"];
 /// Of scores, which are probabilities or of their size; the goldens have six digits.
 const TOLERANCE: f64 = 1e-5;
-
-fn task(name: &str) -> String {
-    fixture(&format!("tasks/{name}"))
-}
 
 /// What the pipelines answer for a task.
 fn golden(name: &str, command: &str) -> Value {
@@ -22,7 +20,7 @@ fn golden(name: &str, command: &str) -> Value {
     all[command].take()
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap()
 }
 
@@ -60,20 +58,6 @@ fn same_answers(what: &str, found: &[Value], key: &str, answers: &Value) {
         assert_eq!(found["index"], i, "{what}");
         same(what, &found[key], want);
     }
-}
-
-/// The rows of a CSV file under its header.
-fn table(args: &[&str], header: &[&str]) -> Vec<Vec<String>> {
-    let csv = stdout(&[args, &["--format", "csv"]].concat());
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    assert_eq!(reader.headers().unwrap(), header);
-    reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
-}
-
-/// The fields of `object` as CSV has them.
-fn row(first: &[&Value], object: &Value, columns: &[&str]) -> Vec<String> {
-    let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    first.iter().copied().chain(columns.iter().map(|&column| &object[column])).map(shown).collect()
 }
 
 #[test]
@@ -201,8 +185,8 @@ fn rerank_answers_as_the_cross_encoder_best_first() {
     // More documents than are read at a time: the order is still that of all of them, equal ones as they came.
     let folder = tempfile::tempdir().unwrap();
     let texts: Vec<Value> = list(&golden["texts"]).iter().map(|text| json!({"text": text})).collect();
-    let many: String = (0..2100).map(|i| format!("{}\n", texts[i % texts.len()])).collect();
-    let input = file(folder.path(), "many.jsonl", many);
+    let many: Vec<String> = (0..2100).map(|i| texts[i % texts.len()].to_string()).collect();
+    let input = file(folder.path(), "many.jsonl", many.join("\n"));
     let many = lines(&[&args[..], &["-i", &input]].concat());
     assert_eq!(many.len(), 2100);
     let key = |object: &Value| (object["score"].as_f64().unwrap(), object["index"].as_u64().unwrap());
@@ -220,7 +204,9 @@ fn zero_shot_answers_as_the_pipeline() {
     let model = task("bert-nli");
     for case in list(&golden["cases"]) {
         let mut args = vec!["zero-shot", "-m", &model];
-        strings(&case["labels"]).into_iter().for_each(|label| args.extend(["--label", label]));
+        for label in strings(&case["labels"]) {
+            args.extend(["--label", label]);
+        }
         let template = case["template"].as_str().unwrap();
         if template != "This example is {}." {
             args.extend(["--template", template]);
@@ -232,167 +218,4 @@ fn zero_shot_answers_as_the_pipeline() {
         args.extend(strings(&golden["texts"]));
         same_answers(template, &lines(&args), "labels", &case["answers"]);
     }
-}
-
-#[test]
-fn every_format_holds_the_same_answers() {
-    let bert = task("bert");
-    let context = "A dog, a \"Dog\"; the DOG\nsleeps";
-    // Arguments, the list in each object, its members' columns, and where those of masks are nested once more.
-    let cases: [(&[&str], &str, &[&str]); 5] = [
-        (
-            &["fill-mask", "-m", &bert, "[MASK], a \"[MASK]\"", "[MASK]"],
-            "masks",
-            &["token", "token_id", "score", "sequence"],
-        ),
-        (&["classify", "-m", &bert, "a", "b"], "labels", &["label", "score"]),
-        (
-            &["zero-shot", "-m", &task("bert-nli"), "--label", "a, b", "--label", "c", "d", "e"],
-            "labels",
-            &["label", "score"],
-        ),
-        (
-            &["ner", "-m", &bert, "UPPER, Straße", context],
-            "entities",
-            &["entity", "score", "start", "end", "text", "word"],
-        ),
-        (
-            &["answer", "-m", &bert, "--question", "a?", "--context", context, "--top-k", "4"],
-            "answers",
-            &["answer", "score", "start", "end"],
-        ),
-    ];
-    for (args, key, columns) in cases {
-        let expected = lines(args);
-        let json: Value = serde_json::from_str(&stdout(&[args, &["--format", "json"]].concat())).unwrap();
-        assert_eq!(json, json!(expected));
-
-        let mut header = vec!["index"];
-        let mut rows = Vec::new();
-        for object in &expected {
-            for (number, part) in (0..).zip(list(&object[key])) {
-                match part.as_array() {
-                    Some(guesses) => {
-                        header = vec!["index", "mask"];
-                        let first = [&object["index"], &json!(number)];
-                        rows.extend(guesses.iter().map(|guess| row(&first, guess, columns)));
-                    }
-                    None => rows.push(row(&[&object["index"]], part, columns)),
-                }
-            }
-        }
-        assert!(rows.len() > 1);
-        header.extend(columns);
-        let found = table(args, &header);
-        let text = stdout(&[args, &["--format", "text"]].concat());
-        assert_eq!(text.lines().count(), 1 + rows.len(), "{text}");
-        assert_eq!(numbers_apart(&header, found), numbers_apart(&header, rows));
-    }
-    let args = ["rerank", "-m", &task("bert-reranker"), "--query", "a", "b", "c d"];
-    let rows: Vec<_> = lines(&args).iter().map(|object| row(&[], object, &["index", "score"])).collect();
-    let header = ["index", "score"];
-    assert_eq!(numbers_apart(&header, table(&args, &header)), numbers_apart(&header, rows));
-    assert_eq!(stdout(&[&args[..], &["--format", "text"]].concat()).lines().count(), 3);
-}
-
-/// Rows with the score read as the f32 it stands for: JSON and CSV may write the same one in different ways.
-fn numbers_apart(header: &[&str], rows: Vec<Vec<String>>) -> Vec<(f32, Vec<String>)> {
-    let score = header.iter().position(|&name| name == "score").unwrap();
-    rows.into_iter().map(|mut row| (row.remove(score).parse().unwrap(), row)).collect()
-}
-
-#[test]
-fn texts_come_from_files_and_options_reach_the_engine() {
-    let folder = tempfile::tempdir().unwrap();
-    let input = file(folder.path(), "in.csv", "id,body\n1,a fox\n2,\"the lazy, dog\"\n");
-    let model = task("bert");
-    let expected = stdout(&["classify", "-m", &model, "a fox", "the lazy, dog"]);
-    let out = folder.path().join("out.jsonl");
-    let mut args = vec!["classify", "-m", &model, "-i", &input, "--column", "body", "-o", out.to_str().unwrap()];
-    args.extend(["--threads", "1", "--batch-tokens", "1", "--device", "cpu", "--dtype", "f32", "-q"]);
-    assert_eq!(stdout(&args), "");
-    assert_eq!(std::fs::read_to_string(&out).unwrap(), expected);
-
-    let long = "fox ".repeat(200);
-    for args in [&["classify", "-m", &model, &long][..], &["ner", "-m", &model, &long]] {
-        assert!(failure(1, args).contains("text 0 has "));
-        assert_eq!(lines(&[args, &["--truncate"]].concat()).len(), 1);
-    }
-    // The text is cut, the sentence with the label is not: the labels keep different scores.
-    let labels = ["--label", "animals", "--label", "weather"];
-    let cut = lines(&[&["zero-shot", "-m", &task("bert-nli"), &long, "--truncate"], &labels[..]].concat());
-    assert_ne!(cut[0]["labels"][0]["score"], cut[0]["labels"][1]["score"]);
-}
-
-#[test]
-fn wrong_usage_of_tasks_is_status_2() {
-    let (bert, nli, reranker) = (task("bert"), task("bert-nli"), task("bert-reranker"));
-    let cases: [(&[&str], &str); 16] = [
-        (&["fill-mask", "-m", &bert, "[MASK]", "--format", "npy"], "guesses are no array of numbers"),
-        (&["classify", "-m", &bert, "a", "-o", "/nonexistent/x.npy"], "labels are no array of numbers"),
-        (&["ner", "-m", &bert, "a", "--format", "npy"], "entities are no array of numbers"),
-        (&["rerank", "-m", &reranker, "--query", "a", "b", "--format", "npy"], "ranks are no array of numbers"),
-        (&["zero-shot", "-m", &nli, "a", "--label", "b", "--format", "npy"], "labels are no array of numbers"),
-        (&["answer", "-m", &bert, "--question", "a", "--context", "b", "--format", "npy"], "answers are no array"),
-        (&["zero-shot", "-m", &nli, "a"], "--label"),
-        (&["zero-shot", "-m", &nli, "a", "--label", "b", "--template", "no place"], "\"no place\" must have {} once"),
-        (&["fill-mask", "-m", &bert, "[MASK]", "--top-k", "0"], "must be at least 1"),
-        (&["answer", "-m", &bert, "--question", "a", "--context", "b", "--top-k", "0"], "must be at least 1"),
-        (&["ner", "-m", &bert, "a", "--aggregation", "best"], "unknown aggregation \"best\""),
-        (&["answer", "-m", &bert, "--question", "a"], "--context"),
-        (&["answer", "-m", &bert, "--context", "a"], "--question"),
-        (&["rerank", "-m", &reranker, "a"], "--query"),
-        (&["rerank", "-m", &reranker, "--query", "a"], "-i FILE"),
-        (&["classify", "-m", &bert], "give TEXT, or -i FILE"),
-    ];
-    for (args, expected) in cases {
-        let error = failure(2, args);
-        assert!(error.contains(expected), "{args:?}: {error}");
-    }
-}
-
-#[test]
-fn tasks_that_fail_are_status_1() {
-    let (bert, nli, plain) = (task("bert"), task("bert-nli"), fixture("bert"));
-    let long = "fox ".repeat(100);
-    let answer = ["answer", "-m", &bert, "--question"];
-    let cases: [(&[&str], &str); 10] = [
-        (&["fill-mask", "-m", &bert, "[MASK]", "a"], "text 1 has no [MASK]"),
-        (&["fill-mask", "-m", &nli, "[MASK]"], "cannot do fill-mask: it is made for classify, zero-shot"),
-        (&["classify", "-m", &plain, "a"], "cannot do classify"),
-        (&["ner", "-m", &nli, "a"], "cannot do ner"),
-        (&["rerank", "-m", &nli, "--query", "a", "b"], "cannot do rerank"),
-        (&["zero-shot", "-m", &bert, "--label", "a", "b"], "cannot do zero-shot"),
-        (&["answer", "-m", &nli, "--question", "a", "--context", "b"], "cannot do answer"),
-        (&[&answer[..], &["a", "--context", ""]].concat(), "the context of question 0 is empty"),
-        (&[&answer[..], &[&long, "--context", "a"]].concat(), "no room for its context"),
-        (&["zero-shot", "-m", &nli, "--label", "a", "--label", "b", "c", &long], "text 1 has "),
-    ];
-    for (args, expected) in cases {
-        let error = failure(1, args);
-        assert!(error.contains(expected), "{args:?}: {error}");
-    }
-}
-
-#[test]
-fn the_index_of_a_text_without_a_mask_counts_from_the_start_of_the_input() {
-    let folder = tempfile::tempdir().unwrap();
-    let input = file(folder.path(), "in.txt", format!("{}fox\n", "[MASK]\n".repeat(3000)));
-    let out = folder.path().join("out.jsonl");
-    let output = mlxt(["fill-mask", "-m", &task("bert"), "-i", &input, "-o"]).arg(&out).output().unwrap();
-    assert!(error_line(1, &output).contains("text 3000 has no [MASK]"));
-    assert!(!out.exists());
-}
-
-#[test]
-fn inspect_lists_the_tasks_of_a_checkpoint() {
-    let tasks = |name: &str| lines(&["inspect", &task(name)])[0]["tasks"].clone();
-    let every = ["tokenize", "features", "embed"];
-    for name in FAMILIES {
-        assert_eq!(tasks(name), json!([&every[..], &["fill-mask", "classify", "ner", "answer"]].concat()), "{name}");
-    }
-    assert_eq!(tasks("bert-nli"), json!([&every[..], &["classify", "zero-shot"]].concat()));
-    assert_eq!(tasks("bert-reranker"), json!([&every[..], &["classify", "rerank"]].concat()));
-    let text = stdout(&["inspect", &task("bert-nli"), "--format", "text"]);
-    assert!(text.contains("tokenize, features, embed, classify, zero-shot\n"), "{text}");
 }

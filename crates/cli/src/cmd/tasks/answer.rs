@@ -69,6 +69,7 @@ pub(crate) fn run(args: AnswerArgs, verbosity: Verbosity) -> Result<()> {
     progress.device(model.info());
     sink.begin(&Shape::table("index     score  start    end  answer", &["index", "answer", "score", "start", "end"]))?;
     let answers = model.answer(&[(args.question, args.context)], args.top_k)?;
+    progress.clear();
     for (index, answers) in (0..).zip(answers) {
         sink.push(&Answered { index, answers: answers.into_iter().map(Part::from).collect() })?;
     }

@@ -12,6 +12,9 @@ use crate::output::{Record, Row, Shape, Text};
 
 /// Arguments of `mlxt fill-mask`.
 #[derive(Debug, Args)]
+#[command(mut_arg("texts", |arg| {
+    arg.help("Texts with the model's mask token, such as [MASK] or <mask>: `mlxt inspect` names it")
+}))]
 pub(crate) struct FillMaskArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -28,12 +31,12 @@ pub(crate) struct FillMaskArgs {
 #[derive(Serialize)]
 struct Filled {
     index: u64,
-    masks: Vec<Vec<Token>>,
+    masks: Vec<Vec<Candidate>>,
 }
 
 /// One guess.
 #[derive(Serialize)]
-struct Token {
+struct Candidate {
     token: String,
     token_id: u32,
     score: f32,
@@ -53,12 +56,12 @@ pub(crate) fn run(args: FillMaskArgs, verbosity: Verbosity) -> Result<()> {
     ))?;
     let record = |index, _: &str, masks: Vec<Vec<Guess>>| Filled {
         index,
-        masks: masks.into_iter().map(|guesses| guesses.into_iter().map(Token::from).collect()).collect(),
+        masks: masks.into_iter().map(|guesses| guesses.into_iter().map(Candidate::from).collect()).collect(),
     };
     each(texts, sink, &progress, |texts| model.fill(texts, args.top_k), record)
 }
 
-impl From<Guess> for Token {
+impl From<Guess> for Candidate {
     fn from(Guess { token, token_id, score, sequence }: Guess) -> Self {
         Self { token, token_id, score, sequence }
     }
@@ -66,21 +69,21 @@ impl From<Guess> for Token {
 
 impl Filled {
     /// All guesses with their mask's number.
-    fn rows(&self) -> impl Iterator<Item = (usize, &Token)> {
+    fn rows(&self) -> impl Iterator<Item = (usize, &Candidate)> {
         self.masks.iter().enumerate().flat_map(|(mask, guesses)| guesses.iter().map(move |guess| (mask, guess)))
     }
 }
 
 impl Record for Filled {
     fn text(&self, out: &mut Text) {
-        for (mask, Token { token, token_id, score, sequence }) in self.rows() {
+        for (mask, Candidate { token, token_id, score, sequence }) in self.rows() {
             let (index, token, sequence) = (self.index, one_line(token), one_line(sequence));
             out.line(format_args!("{index:>5}  {mask:>4}  {score:>8.4}  {token_id:>6}  {token:<16}  {sequence}"));
         }
     }
 
     fn csv(&self, row: &mut Row<'_>) {
-        for (mask, Token { token, token_id, score, sequence }) in self.rows() {
+        for (mask, Candidate { token, token_id, score, sequence }) in self.rows() {
             row.field(self.index);
             row.field(mask);
             row.field(token);
