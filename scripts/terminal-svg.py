@@ -24,7 +24,7 @@ def main(title):
     for i, colour in enumerate(["#ff5f57", "#febc2e", "#28c840"]):
         print(f'<circle cx="{MARGIN + 4 + 18 * i}" cy="20" r="5.5" fill="{colour}"/>')
     print(f'<text x="{width / 2:.0f}" y="24" fill="#8b949e" text-anchor="middle" style="{STYLE}">{escape(title)}</text>')
-    print(f'<g fill="#e6edf3" style="{STYLE}">')
+    print(f'<g fill="#e6edf3" xml:space="preserve" style="{STYLE}">')
     for i, line in enumerate(lines):
         if line.strip():
             # The indent as a place, not as spaces: a viewer that folds white space would lose it.
