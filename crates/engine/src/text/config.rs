@@ -159,33 +159,34 @@ impl TokenizerConfig {
         self.model_max_length.filter(|&n| (1.0..UNLIMITED).contains(&n)).map(|n| n as usize)
     }
 
-    /// The text of the token that stands for a word to be guessed.
-    pub(super) fn mask_token(&self) -> Option<&str> {
-        self.named_or(self.named.mask_token.as_ref(), "[MASK]", "<mask>")
-    }
-
-    /// The text of the token that fills up batches.
-    pub(super) fn pad_token(&self) -> Option<&str> {
-        self.named_or(self.named.pad_token.as_ref(), "[PAD]", "<pad>")
-    }
-
-    /// The text of the token that stands for what the vocabulary cannot express.
-    pub(super) fn unk_token(&self) -> Option<&str> {
-        self.named_or(self.named.unk_token.as_ref(), "[UNK]", "<unk>")
-    }
-
     /// Whether decoded text loses spaces before punctuation, beyond what the decoder itself takes away.
     pub(super) fn cleans_up(&self) -> bool {
         self.clean_up_tokenization_spaces == Some(true)
     }
 
-    /// What the files say, or what `transformers` takes for classes like BERT's and like RoBERTa's.
-    fn named_or<'a>(&self, named: Option<&'a TokenEntry>, bert: &'a str, roberta: &'a str) -> Option<&'a str> {
-        named.map(TokenEntry::content).or(match self.class() {
-            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => Some(bert),
-            "RobertaTokenizer" | "XLMRobertaTokenizer" | "CamembertTokenizer" => Some(roberta),
-            _ => None,
-        })
+    /// The special tokens as the files name them, else as `transformers` does for classes like BERT's and like RoBERTa's.
+    pub(super) fn names(&self) -> NamedTokens {
+        let usual = match self.class() {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => NamedTokens {
+                unk_token: usual("[UNK]"),
+                sep_token: usual("[SEP]"),
+                pad_token: usual("[PAD]"),
+                cls_token: usual("[CLS]"),
+                mask_token: usual("[MASK]"),
+                ..NamedTokens::default()
+            },
+            "RobertaTokenizer" | "XLMRobertaTokenizer" | "CamembertTokenizer" => NamedTokens {
+                bos_token: usual("<s>"),
+                eos_token: usual("</s>"),
+                unk_token: usual("<unk>"),
+                sep_token: usual("</s>"),
+                pad_token: usual("<pad>"),
+                cls_token: usual("<s>"),
+                mask_token: usual("<mask>"),
+            },
+            _ => NamedTokens::default(),
+        };
+        self.named.clone().or(usual)
     }
 
     /// Whether too long texts lose their start instead of their end.
@@ -238,29 +239,9 @@ impl TokenizerConfig {
         }
     }
 
-    /// Gives the special tokens that the files do not name the names that the class has for them.
+    /// Takes the class's names for the special tokens that the files do not name, as if a file did.
     pub(super) fn name_usual_tokens(&mut self) {
-        let usual = match self.vocabulary() {
-            Some(Vocabulary::WordPiece) => NamedTokens {
-                unk_token: usual("[UNK]"),
-                sep_token: usual("[SEP]"),
-                pad_token: usual("[PAD]"),
-                cls_token: usual("[CLS]"),
-                mask_token: usual("[MASK]"),
-                ..NamedTokens::default()
-            },
-            Some(Vocabulary::ByteLevel) => NamedTokens {
-                bos_token: usual("<s>"),
-                eos_token: usual("</s>"),
-                unk_token: usual("<unk>"),
-                sep_token: usual("</s>"),
-                pad_token: usual("<pad>"),
-                cls_token: usual("<s>"),
-                mask_token: usual("<mask>"),
-            },
-            None => NamedTokens::default(),
-        };
-        self.named = std::mem::take(&mut self.named).or(usual);
+        self.named = self.names();
     }
 
     /// The text of the special token for `role`: `cls`, `sep` or `unk`; empty if there is none.
@@ -319,6 +300,21 @@ impl TokenizerConfig {
 }
 
 impl NamedTokens {
+    /// The token that stands for a word to be guessed.
+    pub(super) fn mask(&self) -> Option<String> {
+        text(self.mask_token.as_ref())
+    }
+
+    /// The token that fills up batches.
+    pub(super) fn pad(&self) -> Option<String> {
+        text(self.pad_token.as_ref())
+    }
+
+    /// The token that stands for what the vocabulary cannot express.
+    pub(super) fn unk(&self) -> Option<String> {
+        text(self.unk_token.as_ref())
+    }
+
     fn or(self, other: Self) -> Self {
         Self {
             bos_token: self.bos_token.or(other.bos_token),
@@ -335,6 +331,10 @@ impl NamedTokens {
         let Self { bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token } = self;
         [bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token].into_iter().flatten()
     }
+}
+
+fn text(token: Option<&TokenEntry>) -> Option<String> {
+    token.map(|token| token.content().to_owned())
 }
 
 #[allow(clippy::unnecessary_wraps)] // as the fields take it

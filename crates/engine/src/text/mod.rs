@@ -116,15 +116,16 @@ impl AutoTokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         config.apply(&mut inner).map_err(failed)?;
+        let names = config.names();
         let special_tokens = inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
         Ok(Self {
             special_tokens,
             has_types: config.has_types(),
             truncates_left: config.truncates_left(),
             model_max_length: config.model_max_length(),
-            mask_token: config.mask_token().map(str::to_owned),
-            pad_token: config.pad_token().map(str::to_owned),
-            unk_token: config.unk_token().map(str::to_owned),
+            mask_token: names.mask(),
+            pad_token: names.pad(),
+            unk_token: names.unk(),
             cleans_up: config.cleans_up(),
             limit: None,
             threads: threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
