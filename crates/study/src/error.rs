@@ -1,0 +1,39 @@
+//! What can be wrong with the study's own files. What goes wrong with a worker is no error here but a row of the records.
+
+use std::path::PathBuf;
+
+/// One way the world was wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was being done: `read`, `write`, `create`.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A line of a record file is not a record, or was changed after it was written.
+    #[error("{path}:{line}: {what}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// A result of the study.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Says which file an input or output error is about.
+    pub fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+}

@@ -1,0 +1,14 @@
+//! The study: operations and models, on any machine, over any engine, with every value checked before its time counts.
+//!
+//! It is neutral: it links no engine. Each engine, ours too, is a worker process behind one line protocol
+//! (`study/PROTOCOL.md`), so none is nearer to the clock than another.
+//!
+//! Two flows. **Plan to records**: a plan names cells and the variants that run them; `runner/` starts workers,
+//! compares what they return with a golden result, times them interleaved, and appends each row to [`record`]s as it is
+//! measured. **Records to answers**: everything that is printed or drawn is a function of records alone.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod record;
+
+pub use error::{Error, Result};
