@@ -15,6 +15,14 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// A plan, or a table it is read from, asks for what there is not.
+    #[error("{name}: {what}")]
+    Plan {
+        /// The plan, or the entry.
+        name: String,
+        /// What is wrong and what there is.
+        what: String,
+    },
     /// A line of a record file is not a record, or was changed after it was written.
     #[error("{path}:{line}: {what}")]
     Record {

@@ -9,6 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod machine;
+pub mod models;
+pub mod operations;
+pub mod protocol;
+pub mod random;
 pub mod record;
+pub mod worker;
 
 pub use error::{Error, Result};
