@@ -135,7 +135,7 @@ pub fn take_rows<T: Shaped>(x: &T, rows: &[u32]) -> Result<()> {
 fn indices(op: &'static str, indices: &[u32], limit: usize) -> Result<()> {
     match indices.iter().position(|&i| i as usize >= limit) {
         None => Ok(()),
-        Some(position) => Err(Error::Index { op, index: indices[position], position, limit }),
+        Some(position) => Err(Error::Index { op, index: indices[position].into(), position, limit }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong at the boundary: each variant is one way the world was wrong, with what was expected and found.
 
+use crate::operations::Element;
 use crate::{DType, Precision};
 
 /// The result of every fallible call in this crate.
@@ -45,11 +46,29 @@ pub enum Error {
         /// The operation.
         op: &'static str,
         /// The index that came.
-        index: u32,
+        index: i64,
         /// Where in the list of indices it stood.
         position: usize,
         /// How many entries there are to select from.
         limit: usize,
+    },
+    /// An operand holds integers where floats belong, or floats where integers do.
+    #[error("{op}: {what} must hold {expected}, found {found}")]
+    Element {
+        /// The operation.
+        op: &'static str,
+        /// Which operand.
+        what: &'static str,
+        /// What it should hold.
+        expected: Element,
+        /// What it holds.
+        found: Element,
+    },
+    /// The study has no operation of that name.
+    #[error("there is no operation named {name:?}")]
+    UnknownOperation {
+        /// The name that came.
+        name: String,
     },
     /// A batch without a single sequence, or a sequence without a single token.
     #[error("a batch needs at least one sequence of at least one token, found {found}")]

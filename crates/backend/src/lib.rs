@@ -7,6 +7,8 @@
 //! It is not a tensor library: there are no views, no broadcasting and no graph. Activations are always
 //! `[rows, cols]`, one row per real token, sequences end to end; [`Segments`] says where each sequence lies.
 //!
+//! The operations that the study compares engines by are a second, separate contract: [`operations`].
+//!
 //! Where next: [`backend`] for the operations, [`operands`] for what they take, `reference.rs` for what they mean.
 #![forbid(unsafe_code)]
 
@@ -16,6 +18,7 @@ pub mod conformance;
 pub mod error;
 pub mod host;
 pub mod operands;
+pub mod operations;
 pub mod reference;
 pub mod segments;
 

@@ -62,7 +62,11 @@ fn system() -> String {
     } else {
         first_line("/proc/sys/kernel/osrelease")
     };
-    [Some(name.to_owned()), version, Some(std::env::consts::ARCH.into())].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    [Some(name.to_owned()), version, Some(std::env::consts::ARCH.into())]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn memory() -> Option<u64> {

@@ -182,7 +182,8 @@ impl Model {
                 all.push((format!("encoder.layer.{layer}.{name}.weight"), vec![outputs, inputs]));
                 all.push((format!("encoder.layer.{layer}.{name}.bias"), vec![outputs]));
             };
-            for name in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"] {
+            for name in ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
+            {
                 linear(name, h, h);
             }
             linear("intermediate.dense", self.intermediate, h);
@@ -231,12 +232,13 @@ impl Model {
         out.write_all(header.as_bytes())?;
         for (name, shape) in &tensors {
             // As BERT is initialised, but wider: products keep the size of their inputs, so every layer shows in the result.
-            let (mean, deviation) = match (name.contains("LayerNorm"), name.ends_with("weight"), name.contains("embeddings.")) {
-                (true, true, _) => (1.0, 0.1),
-                (true, false, _) | (_, false, _) => (0.0, 0.05),
-                (false, true, true) => (0.0, 0.5),
-                (false, true, false) => (0.0, (shape[1] as f32).sqrt().recip()),
-            };
+            let (mean, deviation) =
+                match (name.contains("LayerNorm"), name.ends_with("weight"), name.contains("embeddings.")) {
+                    (true, true, _) => (1.0, 0.1),
+                    (true, false, _) | (_, false, _) => (0.0, 0.05),
+                    (false, true, true) => (0.0, 0.5),
+                    (false, true, false) => (0.0, (shape[1] as f32).sqrt().recip()),
+                };
             let mut random = Random::new(seed, &format!("{}/{name}", self.name));
             for _ in 0..shape.iter().product::<usize>() {
                 out.write_all(&(mean + deviation * random.normal()).to_le_bytes())?;

@@ -147,12 +147,9 @@ impl Case {
             "Argmax" => form(vec![normal(x)], Shape::i32(&without(axis()?)), 0, 1),
             "Sum" => form(vec![normal(x)], Shape::f32(&without(axis()?)), 0, x[axis()?]),
             "SumAll" => form(vec![normal(x)], Shape::f32(&[1]), 0, x.iter().product()),
-            "BCE" => form(
-                vec![(Shape::f32(x), Uniform), (Shape::f32(d(1)?), Bits)],
-                Shape::f32(&[1]),
-                0,
-                x.iter().product(),
-            ),
+            "BCE" => {
+                form(vec![(Shape::f32(x), Uniform), (Shape::f32(d(1)?), Bits)], Shape::f32(&[1]), 0, x.iter().product())
+            }
             "Concat" => {
                 let axis = axis()?;
                 let both = with(axis, x[axis] + d(1)?.get(axis)?);

@@ -14,7 +14,8 @@ impl Random {
     /// The stream of `seed` that is called `name`.
     pub fn new(seed: u64, name: &str) -> Self {
         // FNV-1a, which spreads names well enough for SplitMix64 to do the rest.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let mut random = Self { state: seed ^ hash, spare: None };
         random.next();
         random

@@ -47,6 +47,14 @@ pub enum Why {
         /// The backend's.
         found: usize,
     },
+    /// Its result has another shape or holds something else.
+    #[error("{found} instead of {expected}")]
+    Form {
+        /// The reference's shape and element type.
+        expected: String,
+        /// The backend's.
+        found: String,
+    },
     /// A value lies too far from the reference, or is not a number where the reference is.
     #[error(
         "value {at} is {found:e} instead of {expected:e}, {excess:.1} times the tolerance ({wrong} of {of} values)"
@@ -181,7 +189,7 @@ fn sample<B: Backend>(backend: &B, case: &Case, precision: Precision, budget: Du
 }
 
 /// The largest error in units of the tolerance, at most 1.
-fn compare(expected: &[f32], found: &[f32], tolerance: Tolerance) -> Result<f64, Why> {
+pub(crate) fn compare(expected: &[f32], found: &[f32], tolerance: Tolerance) -> Result<f64, Why> {
     if expected.len() != found.len() {
         return Err(Why::Size { expected: expected.len(), found: found.len() });
     }
@@ -197,7 +205,8 @@ fn compare(expected: &[f32], found: &[f32], tolerance: Tolerance) -> Result<f64,
     }
 }
 
-fn note(closest: &mut Vec<(&'static str, f64)>, operation: &'static str, share: f64) {
+/// Keeps the largest share of each operation.
+pub(crate) fn note(closest: &mut Vec<(&'static str, f64)>, operation: &'static str, share: f64) {
     match closest.iter_mut().find(|(name, _)| *name == operation) {
         Some((_, largest)) => *largest = largest.max(share),
         None => closest.push((operation, share)),
