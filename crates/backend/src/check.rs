@@ -1,6 +1,8 @@
 //! The checks of operands that every backend makes, so that all refuse the same things with the same words.
 
-use crate::{Attention, Error, HostTensor, Lookup, MatrixSource, NormSource, Result, Segments, Shaped};
+use crate::{
+    Attention, Error, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision, Result, Segments, Shaped,
+};
 
 /// That `found` is the size `expected`.
 ///
@@ -28,6 +30,21 @@ pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
         shape = Some((total + outputs, shared));
     }
     shape.ok_or_else(|| Error::Setting { op, what: "a matrix needs at least one part".into() })
+}
+
+/// That no weight is infinite once it is rounded to `precision`.
+///
+/// # Errors
+/// [`Error::WeightRange`] for the first that is.
+pub fn weight_range(source: &MatrixSource, precision: Precision) -> Result<()> {
+    let Some(dtype) = precision.element() else { return Ok(()) };
+    for LinearPart { weight, .. } in &source.parts {
+        if let Some(at) = weight.cast(dtype).to_f32().iter().position(|v| v.is_infinite()) {
+            let (tensor, found) = (weight.name().to_owned(), weight.to_f32()[at]);
+            return Err(Error::WeightRange { tensor, at, found, precision });
+        }
+    }
+    Ok(())
 }
 
 /// Operands of [`crate::Backend::table`]; gives entries and columns.

@@ -28,6 +28,18 @@ pub enum Error {
         /// What it has, as a readable list.
         supported: &'static str,
     },
+    /// A weight that the precision asked for cannot hold. It is never made infinite instead.
+    #[error("{tensor}: the weight {found:e} at element {at} is outside the range of {precision}: use f32{}", bf16(*.precision))]
+    WeightRange {
+        /// The tensor's name.
+        tensor: String,
+        /// The element, counted row by row.
+        at: usize,
+        /// Its value.
+        found: f32,
+        /// What was asked for.
+        precision: Precision,
+    },
     /// An operand's size does not fit the operation.
     #[error("{op}: {what} must be {expected}, found {found}")]
     Shape {
@@ -120,4 +132,9 @@ pub enum Error {
         /// What the device or its library said.
         message: String,
     },
+}
+
+/// bf16 has the range of f32.
+fn bf16(precision: Precision) -> &'static str {
+    if precision == Precision::F16 { " or bf16" } else { "" }
 }

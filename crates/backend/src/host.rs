@@ -4,6 +4,7 @@
 //! mapped file), so a backend may keep one instead of copying it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -48,6 +49,8 @@ pub struct HostTensor {
     dtype: DType,
     shape: Vec<usize>,
     bytes: Bytes,
+    /// What errors call it.
+    name: Option<Arc<str>>,
 }
 
 impl HostTensor {
@@ -60,7 +63,19 @@ impl HostTensor {
         if bytes.len() != expected {
             return Err(Error::Bytes { dtype, shape, expected, found: bytes.len() });
         }
-        Ok(Self { dtype, shape, bytes })
+        Ok(Self { dtype, shape, bytes, name: None })
+    }
+
+    /// The same tensor, which errors call `name`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// What errors call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("a tensor without a name")
     }
 
     /// An f32 tensor that owns a copy of `values`.
@@ -81,7 +96,7 @@ impl HostTensor {
             DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
             DType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
         };
-        Self { dtype, shape: self.shape.clone(), bytes: bytes.into() }
+        Self { dtype, shape: self.shape.clone(), bytes: bytes.into(), name: self.name.clone() }
     }
 
     /// Element type.

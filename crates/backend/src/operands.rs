@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::HostTensor;
+use crate::{DType, HostTensor};
 
 /// How a backend keeps and multiplies weights. A property of a matrix, never of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -11,9 +11,9 @@ pub enum Precision {
     /// 32-bit floats, 32-bit arithmetic.
     #[default]
     F32,
-    /// bfloat16 weights.
+    /// Weights rounded to bfloat16; activations and arithmetic are those of [`Precision::F32`].
     Bf16,
-    /// 16-bit IEEE float weights.
+    /// Weights rounded to 16-bit IEEE floats; activations and arithmetic are those of [`Precision::F32`].
     F16,
     /// 8-bit integer weights with a scale per output.
     Int8,
@@ -25,6 +25,17 @@ impl Precision {
     /// Every precision, with the name the command line gives it.
     pub const ALL: [(Self, &'static str); 5] =
         [(Self::F32, "f32"), (Self::Bf16, "bf16"), (Self::F16, "f16"), (Self::Int8, "int8"), (Self::Q4, "q4")];
+
+    /// The type of a weight's own number, where it is one number kept by itself.
+    #[must_use]
+    pub const fn element(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::Bf16 => Some(DType::Bf16),
+            Self::F16 => Some(DType::F16),
+            Self::Int8 | Self::Q4 => None,
+        }
+    }
 
     /// The name the command line gives it.
     #[must_use]

@@ -3,8 +3,8 @@
 //! Not fast and not meant to be. A backend that differs from this by more than the conformance tolerances is wrong.
 
 use crate::{
-    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind, NormSource,
-    Precision, Reduction, Result, Segments, Shaped, check,
+    Activation, Attention, Backend, DType, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind, NormSource,
+    Reduction, Result, Segments, Shaped, check,
 };
 
 /// The backend of plain loops.
@@ -80,17 +80,17 @@ impl Backend for Reference {
 
     fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
         let (rows, cols) = check::matrix(&source)?;
-        if source.precision != Precision::F32 {
-            return Err(Error::UnsupportedPrecision {
-                backend: "reference",
-                precision: source.precision,
-                supported: "f32",
-            });
+        let precision = source.precision;
+        let supported = "f32, bf16, f16";
+        let unsupported = Error::UnsupportedPrecision { backend: "reference", precision, supported };
+        let dtype = precision.element().ok_or(unsupported)?;
+        if dtype != DType::F32 {
+            check::weight_range(&source, precision)?;
         }
         let mut weight = Vec::with_capacity(rows * cols);
         let mut bias = Vec::with_capacity(rows);
         for part in &source.parts {
-            weight.extend(part.weight.to_f32());
+            weight.extend(part.weight.cast(dtype).to_f32());
             let zeros = || vec![0.0; part.weight.shape()[0]];
             bias.extend(part.bias.as_ref().map_or_else(zeros, HostTensor::to_f32));
         }

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     for model in [BERT_BASE, MINILM] {
         forwards(&cpu, &model, &limits)?;
     }
-    Ok(())
+    halves(&cpu, &BERT_BASE)
 }
 
 /// What the machine can do, measured.
@@ -155,10 +155,10 @@ fn noise(len: usize, scale: f32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-fn matrix(cpu: &Cpu, outputs: usize, inputs: usize) -> Result<Matrix> {
+fn matrix(cpu: &Cpu, outputs: usize, inputs: usize, precision: Precision) -> Result<Matrix> {
     let weight = HostTensor::from_f32(&[outputs, inputs], &noise(outputs * inputs, 0.05))?;
     let bias = Some(HostTensor::from_f32(&[outputs], &noise(outputs, 0.1))?);
-    cpu.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision: Precision::F32 })
+    cpu.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision })
 }
 
 /// The products of BERT-base, with enough matrices of each that they come from memory as they do in a model.
@@ -166,7 +166,8 @@ fn linear_layers(cpu: &Cpu, limits: &Limits) -> Result<()> {
     println!("outputs x inputs  rows   best ms  median ms  GFLOP/s  of the limit");
     for (outputs, inputs) in [(768, 768), (2304, 768), (3072, 768), (768, 3072)] {
         let bytes = outputs * inputs * 4;
-        let matrices = (0..(128 << 20) / bytes).map(|_| matrix(cpu, outputs, inputs)).collect::<Result<Vec<_>>>()?;
+        let matrices = (0..(128 << 20) / bytes).map(|_| matrix(cpu, outputs, inputs, Precision::F32));
+        let matrices = matrices.collect::<Result<Vec<_>>>()?;
         for rows in [1, 14, 50, 122, 448, 1952] {
             let x = cpu.write(rows, inputs, &noise(rows * inputs, 1.0))?;
             let mut next = matrices.iter().cycle();
@@ -214,7 +215,8 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(cpu: &'a Cpu, sizes: &'a Sizes) -> Result<Self> {
+    fn new(cpu: &'a Cpu, sizes: &'a Sizes, precision: Precision) -> Result<Self> {
+        let matrix = |outputs, inputs| matrix(cpu, outputs, inputs, precision);
         let h = sizes.hidden;
         let norm = || -> Result<Norm> {
             let gain = HostTensor::from_f32(&[h], &vec![1.0; h])?;
@@ -222,11 +224,11 @@ impl<'a> Encoder<'a> {
         };
         let layer = || -> Result<Layer> {
             Ok(Layer {
-                qkv: matrix(cpu, 3 * h, h)?,
-                out: matrix(cpu, h, h)?,
+                qkv: matrix(3 * h, h)?,
+                out: matrix(h, h)?,
                 norm1: norm()?,
-                up: matrix(cpu, 4 * h, h)?,
-                down: matrix(cpu, h, 4 * h)?,
+                up: matrix(4 * h, h)?,
+                down: matrix(h, 4 * h)?,
                 norm2: norm()?,
             })
         };
@@ -257,7 +259,7 @@ impl<'a> Encoder<'a> {
 
 fn forwards(cpu: &Cpu, sizes: &Sizes, limits: &Limits) -> Result<()> {
     let start = Instant::now();
-    let encoder = Encoder::new(cpu, sizes)?;
+    let encoder = Encoder::new(cpu, sizes, Precision::F32)?;
     println!("\n{} (made in {:.0} ms)", sizes.name, start.elapsed().as_secs_f64() * 1e3);
     println!("batch x tokens   best ms  median ms  of the limit");
     for (batch, tokens) in [(1, 14), (1, 26), (1, 50), (1, 122), (16, 26), (16, 50), (16, 122)] {
@@ -267,6 +269,39 @@ fn forwards(cpu: &Cpu, sizes: &Sizes, limits: &Limits) -> Result<()> {
         let products = weights + (sizes.layers * 2 * tokens * sizes.hidden) as f64;
         let limit = limits.milliseconds(2.0 * (batch * tokens) as f64 * products, 4.0 * weights);
         println!("{batch:>5} x {tokens:<6}  {best:>8.2}  {median:>9.2}  {:>5.1} %", 100.0 * limit / median);
+    }
+    Ok(())
+}
+
+/// The same encoder with weights of 32 and 16 bits, in turns.
+fn halves(cpu: &Cpu, sizes: &Sizes) -> Result<()> {
+    const ROUNDS: usize = 5;
+    let precisions = [Precision::F32, Precision::Bf16, Precision::F16];
+    let encoders = precisions.map(|precision| Encoder::new(cpu, sizes, precision));
+    println!("\n{}, weights of 32 and 16 bits: ms, best and median", sizes.name);
+    println!("batch x tokens              f32             bf16              f16  f32 / bf16  f32 / f16");
+    for (batch, tokens) in [(1, 1), (1, 14), (1, 122), (16, 50)] {
+        let lengths = vec![tokens; batch];
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..ROUNDS {
+            for (encoder, times) in encoders.iter().zip(&mut times) {
+                let encoder = encoder.as_ref().map_err(Clone::clone)?;
+                times.push(time(|| encoder.forward(&lengths).map(drop))?);
+            }
+        }
+        let [f32, bf16, f16] = times.map(|mut rounds| {
+            rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+            (rounds.iter().map(|r| r.0).fold(f64::INFINITY, f64::min), rounds[ROUNDS / 2].1)
+        });
+        let shown = |(best, median)| format!("{best:>7.2} {median:>7.2}");
+        println!(
+            "{batch:>5} x {tokens:<6}  {:>16} {:>16} {:>16}  {:>10.2}  {:>9.2}",
+            shown(f32),
+            shown(bf16),
+            shown(f16),
+            f32.1 / bf16.1,
+            f32.1 / f16.1
+        );
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The CPU backend: f32 kernels written for speed, on AVX-512, AVX2, NEON or plain Rust, chosen when it starts.
+//! The CPU backend: kernels written for speed, on AVX-512, AVX2, NEON or plain Rust, chosen when it starts.
 //!
 //! [`Cpu`] implements [`mlxt_backend::Backend`]. It promises more than the contract: a row's result is the same bits
 //! whatever batch it is in, wherever it lies in it, and however many threads there are.
@@ -20,8 +20,8 @@ mod threads;
 use std::sync::Arc;
 
 use mlxt_backend::{
-    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Precision,
-    Reduction, Result, Segments, Shaped, check,
+    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Reduction, Result,
+    Segments, Shaped, check,
 };
 
 pub use kernels::attention::Layout;
@@ -128,11 +128,7 @@ impl Backend for Cpu {
 
     fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
         let shape = check::matrix(&source)?;
-        if source.precision != Precision::F32 {
-            let precision = source.precision;
-            return Err(Error::UnsupportedPrecision { backend: "cpu", precision, supported: "f32" });
-        }
-        Matrix::new((self.token, &self.pool), &source.parts, shape)
+        Matrix::new((self.token, &self.pool), &source, shape)
     }
 
     fn table(&self, tensor: HostTensor) -> Result<Table> {

@@ -2,6 +2,7 @@
 //!
 //! Under emulation (`MLXT_EMULATED` is set: scripts/check-neon) only the small cases: the others would take an hour.
 
+use mlxt_backend::conformance::Operation;
 use mlxt_backend::{Precision, conformance};
 use mlxt_cpu::{Cpu, CpuOptions, Isa};
 
@@ -15,8 +16,15 @@ fn check(isa: Isa) {
         cases.retain(|case| !case.timed);
     }
     let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa) });
-    let report = cpu.map(|cpu| conformance::check_cases(&cpu, Precision::F32, cases));
-    assert!(report.as_ref().is_ok_and(conformance::Report::passed), "{isa}: {report:?}");
+    assert!(cpu.is_ok(), "{isa}: {cpu:?}");
+    let Ok(cpu) = cpu else { return };
+    let linear: Vec<_> =
+        cases.iter().filter(|case| matches!(case.operation, Operation::Linear { .. })).cloned().collect();
+    // Only products see how weights are kept.
+    for (precision, cases) in [(Precision::F32, cases), (Precision::Bf16, linear.clone()), (Precision::F16, linear)] {
+        let report = conformance::check_cases(&cpu, precision, cases);
+        assert!(report.passed(), "{isa}, {precision}: {report}");
+    }
 }
 
 #[test]

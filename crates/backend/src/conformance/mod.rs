@@ -133,7 +133,8 @@ pub fn check<B: Backend>(backend: &B) -> Report {
     check_at(backend, Precision::F32)
 }
 
-/// Runs every case with weights in `precision` and compares with [`Reference`] on the unrounded weights.
+/// Runs every case with weights in `precision` and compares with [`Reference`]: on the same weights, rounded, where a
+/// weight is a number by itself ([`Precision::element`]), on the unrounded ones where it is not.
 pub fn check_at<B: Backend>(backend: &B, precision: Precision) -> Report {
     check_cases(backend, precision, cases())
 }
@@ -172,7 +173,8 @@ pub fn time<B: Backend>(backend: &B, precision: Precision, budget: Duration) -> 
 }
 
 fn check_case<B: Backend>(backend: &B, case: &Case, precision: Precision) -> Result<f64, Why> {
-    let expected = run::prepare(&Reference, case, Precision::F32).and_then(|p| p.result()).map_err(Why::Refused)?;
+    let kept = if precision.element().is_some() { precision } else { Precision::F32 };
+    let expected = run::prepare(&Reference, case, kept).and_then(|p| p.result()).map_err(Why::Refused)?;
     let found = run::prepare(backend, case, precision).and_then(|p| p.result()).map_err(Why::Refused)?;
     compare(&expected, &found, tolerance(&case.operation, precision))
 }

@@ -3,8 +3,6 @@
 
 use std::arch::aarch64::*;
 
-use half::f16;
-
 use super::{Kernel, Simd, block_row};
 
 /// Proof that the CPU has NEON.
@@ -130,8 +128,18 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u8) -> float32x4_t {
-        let values = unsafe { p.cast::<[[u8; 2]; 4]>().read_unaligned() }.map(|v| f16::from_le_bytes(v).to_f32());
-        unsafe { vld1q_f32(values.as_ptr()) }
+        // The instruction is part of every NEON; its intrinsic waits for a type of its own.
+        unsafe {
+            let halves = vld1_u8(p);
+            let wide: float32x4_t;
+            std::arch::asm!(
+                "fcvtl {wide:v}.4s, {halves:v}.4h",
+                wide = lateout(vreg) wide,
+                halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            wide
+        }
     }
 
     #[inline(always)]

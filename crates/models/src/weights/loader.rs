@@ -195,6 +195,7 @@ impl<'a> Loader<'a> {
             return self.empty.clone();
         };
         let fitting = (entry.shape == shape).then(|| host_tensor(entry)).flatten();
+        let fitting = fitting.map(|tensor| tensor.named(&name));
         self.requested.insert(name.clone(), if fitting.is_some() { self.role } else { Role::Misfit });
         if entry.shape != shape {
             self.misfit.misshapen.push(Misshapen { name, expected: shape.to_vec(), found: entry.shape.clone() });

@@ -10,16 +10,20 @@
 
 mod pack;
 pub(crate) mod tile;
+mod weight;
 
 pub use pack::Matrix;
+pub(crate) use weight::Kept;
 
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
-use self::tile::{Panels, Tile, function, transpose};
+use self::tile::{Panels, Tile, function_of, transpose};
+use self::weight::Weight;
 use super::activate::activate;
 use crate::arena::Arena;
 use crate::simd::{Kernel, MAX_LANES, Simd, Token};
@@ -160,6 +164,18 @@ impl Kernel for Task<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        match self.w.kept() {
+            Kept::F32 => self.multiply::<S, f32>(s),
+            Kept::Bf16 => self.multiply::<S, bf16>(s),
+            Kept::F16 => self.multiply::<S, f16>(s),
+        }
+    }
+}
+
+impl Task<'_> {
+    /// With weights that are kept as `W`.
+    #[inline(always)]
+    fn multiply<S: Simd, W: Weight>(self, s: S) {
         let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
         let first = self.rows.first();
         if self.fresh {
@@ -181,7 +197,8 @@ impl Kernel for Task<'_> {
             for panel in self.panels.clone() {
                 let column = panel * width;
                 let cols = width.min(outputs - column);
-                let weights = self.w.panels[column * inputs + steps.start * width..].as_ptr();
+                // Whole panels of `W`, which this stays inside.
+                let weights = self.w.panels.as_ptr().cast::<W>().wrapping_add(column * inputs + steps.start * width);
                 for (i, rows) in self.rows.iter().enumerate() {
                     // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
                     // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
@@ -205,7 +222,7 @@ impl Kernel for Task<'_> {
                             fetch: weights.wrapping_add(inputs * width + i * steps.len() * width / tiles),
                             fetch_stride: width.div_ceil(tiles),
                         };
-                        function::<S>(height, 2)(s, &tile);
+                        function_of::<S, W>(height, 2)(s, &tile);
                         if last {
                             let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
                             activate(s, self.activation, (0..height).map(row));
@@ -222,7 +239,7 @@ mod tests {
     use crate::tests::{assert_near, every_cpu, matrix, noise};
     use crate::{Cpu, CpuOptions, Isa};
     use mlxt_backend::{
-        Activation, Backend, DType, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped,
+        Activation, Backend, DType, Error, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped,
     };
 
     fn check(rows: usize, outputs: usize, inputs: usize) {
@@ -298,6 +315,46 @@ mod tests {
         let want = product(&Reference, 9, 300, &values, source(), Activation::Identity);
         every_cpu(|cpu| {
             assert_near(&product(cpu, 9, 300, &values, source(), Activation::Identity), &want, 3e-6);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn halves_are_the_reference_of_the_rounded_weights() {
+        for precision in [Precision::Bf16, Precision::F16] {
+            for (rows, outputs, inputs) in [(1, 37, 21), (14, 100, 1100), (15, 33, 7), (61, 65, 300)] {
+                let values = noise(rows * inputs, 1.0);
+                let source = || MatrixSource { precision, ..matrix(outputs, inputs) };
+                let want = product(&Reference, rows, inputs, &values, source(), Activation::Identity);
+                every_cpu(|cpu| {
+                    assert_near(&product(cpu, rows, inputs, &values, source(), Activation::Identity), &want, 3e-6);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_that_would_become_infinite_is_an_error_that_names_it() {
+        // 65519.996 is the last that rounds to 65504, the largest f16.
+        let source = |value: f32, precision| {
+            let mut weights = vec![0.5; 40 * 300];
+            weights[39 * 300 + 299] = value;
+            let weight = HostTensor::from_f32(&[40, 300], &weights).unwrap().named("encoder.dense.weight");
+            MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision }
+        };
+        every_cpu(|cpu| {
+            assert!(cpu.matrix(source(65519.996, Precision::F16)).is_ok());
+            assert!(cpu.matrix(source(-65520.0, Precision::Bf16)).is_ok());
+            for value in [65520.0, -1e30, f32::INFINITY] {
+                let message = cpu.matrix(source(value, Precision::F16)).unwrap_err().to_string();
+                assert!(message.starts_with("encoder.dense.weight: the weight"), "{message}");
+                assert!(message.contains("at element 11999") && message.ends_with("f32 or bf16"), "{message}");
+            }
+            assert!(matches!(
+                cpu.matrix(source(f32::MAX, Precision::Bf16)),
+                Err(Error::WeightRange { at: 11_999, found: f32::MAX, .. })
+            ));
             Ok(())
         });
     }

@@ -3,9 +3,13 @@
 //! Outputs are cut into panels of two vectors. A panel holds, for each input, the weights of its outputs side by side:
 //! `[panels][inputs][2 * LANES]`, zeros where the last panel has no outputs. One pass over a panel is one stream.
 
-use mlxt_backend::{DType, LinearPart, Result, Shaped};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use half::{bf16, f16};
+use mlxt_backend::{DType, Error, LinearPart, MatrixSource, Result, Shaped, check};
 
 use super::tile::transpose;
+use super::weight::{Kept, Weight};
 use crate::arena::Block;
 use crate::kernels::embed::Decode;
 use crate::simd::{Kernel, Simd, Token};
@@ -14,7 +18,9 @@ use crate::threads::{Pool, Shareable};
 /// Stacked linear layers, packed for one instruction set.
 #[derive(Debug)]
 pub struct Matrix {
+    /// Weights as `kept` says, in the bytes of as many f32 as they take.
     pub(super) panels: Block,
+    kept: Kept,
     /// Zeros where a layer has none; whole panels.
     pub(super) bias: Block,
     outputs: usize,
@@ -36,15 +42,21 @@ impl Matrix {
     /// Packs parts that have been checked.
     ///
     /// # Errors
-    /// Out of memory.
+    /// [`Error::UnsupportedPrecision`]; [`Error::WeightRange`] for a weight that the precision cannot hold; out of
+    /// memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
-        parts: &[LinearPart],
+        source: &MatrixSource,
         (outputs, inputs): (usize, usize),
     ) -> Result<Self> {
+        let (parts, precision) = (&source.parts, source.precision);
+        let supported = "f32, bf16, f16";
+        let kept = Kept::of(precision).ok_or(Error::UnsupportedPrecision { backend: "cpu", precision, supported })?;
         let width = token.run(Width);
         let count = outputs.div_ceil(width);
-        let mut panels = Block::new(count.saturating_mul(width).saturating_mul(inputs))?;
+        let weights = count.saturating_mul(width).saturating_mul(inputs);
+        // A panel's width is a multiple of four, so this is exact.
+        let mut panels = Block::new(weights / size_of::<f32>() * kept.size())?;
         let mut bias = Block::new(count * width)?;
         let mut first = 0;
         for part in parts {
@@ -54,17 +66,20 @@ impl Matrix {
             }
             first += outputs;
         }
-        let start = Shareable(panels.as_mut_ptr());
-        pool.run(count, |_, claims| {
-            let mut rows = vec![0.0; width * STRIP];
-            for panel in claims {
-                // SAFETY: each panel is claimed once, panels do not overlap, and there are `count`.
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(start.get().add(panel * width * inputs), width * inputs) };
-                token.run(PackPanel { parts, inputs, first: panel * width, rows: &mut rows, out });
-            }
-        });
-        Ok(Self { panels, bias, outputs, inputs, width })
+        let fits = match kept {
+            Kept::F32 => pack::<f32>((token, pool), parts, (count, width, inputs), &mut panels),
+            Kept::Bf16 => pack::<bf16>((token, pool), parts, (count, width, inputs), &mut panels),
+            Kept::F16 => pack::<f16>((token, pool), parts, (count, width, inputs), &mut panels),
+        };
+        if !fits {
+            check::weight_range(source, precision)?;
+        }
+        Ok(Self { panels, kept, bias, outputs, inputs, width })
+    }
+
+    /// What the panels hold.
+    pub(super) fn kept(&self) -> Kept {
+        self.kept
     }
 
     pub(super) fn width(&self) -> usize {
@@ -74,6 +89,34 @@ impl Matrix {
     pub(super) fn count(&self) -> usize {
         self.outputs.div_ceil(self.width)
     }
+}
+
+/// Fills `count` panels with weights kept as `W`; whether it can hold them all.
+fn pack<W: Weight>(
+    (token, pool): (Token, &Pool),
+    parts: &[LinearPart],
+    (count, width, inputs): (usize, usize, usize),
+    panels: &mut Block,
+) -> bool {
+    let start = Shareable(panels.as_mut_ptr());
+    let fits = AtomicBool::new(true);
+    pool.run(count, |_, claims| {
+        let mut rows = vec![0.0; width * STRIP];
+        let mut columns = vec![0.0; width * STRIP];
+        for panel in claims {
+            // SAFETY: each panel is claimed once, panels do not overlap, and there are `count` of them in the block,
+            // whose zeros are a `W` too.
+            let out = unsafe {
+                let first = start.get().cast::<W>().add(panel * width * inputs);
+                std::slice::from_raw_parts_mut(first, width * inputs)
+            };
+            let first = panel * width;
+            if !token.run(PackPanel { parts, inputs, first, rows: &mut rows, columns: &mut columns, out }) {
+                fits.store(false, Ordering::Relaxed);
+            }
+        }
+    });
+    fits.into_inner()
 }
 
 /// Outputs of a panel: two vectors.
@@ -92,23 +135,27 @@ impl Kernel for Width {
 /// when they are transposed.
 const STRIP: usize = 256;
 
-struct PackPanel<'a> {
+struct PackPanel<'a, W> {
     parts: &'a [LinearPart],
     inputs: usize,
     /// The first output.
     first: usize,
     /// Room for `[width][STRIP]`.
     rows: &'a mut [f32],
+    /// Room for `[STRIP][width]`.
+    columns: &'a mut [f32],
     /// `[inputs][width]`
-    out: &'a mut [f32],
+    out: &'a mut [W],
 }
 
-impl Kernel for PackPanel<'_> {
-    type Output = ();
+impl<W: Weight> Kernel for PackPanel<'_, W> {
+    /// Whether all weights are finite as `W`, if they are checked.
+    type Output = bool;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(self, s: S) -> bool {
         let width = 2 * S::LANES;
+        let mut fits = true;
         for strip in (0..self.inputs).step_by(STRIP) {
             let cols = STRIP.min(self.inputs - strip);
             for (o, row) in self.rows.chunks_exact_mut(STRIP).enumerate() {
@@ -122,11 +169,13 @@ impl Kernel for PackPanel<'_> {
                     None => row.fill(0.0),
                 }
             }
-            let out = &mut self.out[strip * width..(strip + cols) * width];
+            let columns = &mut self.columns[..cols * width];
             // SAFETY: `rows` holds `width` rows of `STRIP` values. `width` is a whole number of vectors, so nothing is
-            // written behind the `cols` rows of `out`.
-            unsafe { transpose(s, self.rows.as_ptr(), STRIP, (width, cols), out.as_mut_ptr(), width) };
+            // written behind the `cols` rows of `columns`.
+            unsafe { transpose(s, self.rows.as_ptr(), STRIP, (width, cols), columns.as_mut_ptr(), width) };
+            fits &= W::round(columns, &mut self.out[strip * width..(strip + cols) * width]);
         }
+        fits
     }
 }
 

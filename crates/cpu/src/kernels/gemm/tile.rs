@@ -5,6 +5,7 @@
 
 use std::ptr;
 
+use super::weight::Weight;
 use crate::simd::{Kernel, Simd};
 
 /// The most rows of a tile on any instruction set.
@@ -12,12 +13,12 @@ pub(crate) const MAX_TILE_ROWS: usize = 14;
 
 /// `c[i, j] = Σ a[k, i] b[k, j] (+ c[i, j]) (+ bias[j])`
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct Tile<W = f32> {
     /// `[steps][rows]`: the rows of one step side by side, steps `a_stride` apart.
     pub(crate) a: *const f32,
     pub(crate) a_stride: usize,
     /// `[steps][columns]`, whole vectors.
-    pub(crate) b: *const f32,
+    pub(crate) b: *const W,
     pub(crate) b_stride: usize,
     pub(crate) steps: usize,
     /// `[rows][columns]`
@@ -30,53 +31,58 @@ pub(crate) struct Tile {
     /// One value for each column of the tile, or null.
     pub(crate) bias: *const f32,
     /// What to bring nearer meanwhile: two vectors at each step, steps `fetch_stride` apart. Any address is fine.
-    pub(crate) fetch: *const f32,
+    pub(crate) fetch: *const W,
     pub(crate) fetch_stride: usize,
 }
 
 /// Computes tiles of one shape.
-pub(crate) type TileFn<S> = unsafe fn(S, &Tile);
+pub(crate) type TileFn<S, W = f32> = unsafe fn(S, &Tile<W>);
+
+/// The function for tiles of `rows` by `vectors` (1 or 2) of f32.
+pub(crate) fn function<S: Simd>(rows: usize, vectors: usize) -> TileFn<S> {
+    function_of::<S, f32>(rows, vectors)
+}
 
 /// The function for tiles of `rows` by `vectors` (1 or 2).
 ///
 /// Each is a function of its own, so that its sums surely get the registers to themselves.
-pub(crate) fn function<S: Simd>(rows: usize, vectors: usize) -> TileFn<S> {
-    let [one, two] = Table::<S>::FUNCTIONS[rows - 1];
+pub(crate) fn function_of<S: Simd, W: Weight>(rows: usize, vectors: usize) -> TileFn<S, W> {
+    let [one, two] = Table::<S, W>::FUNCTIONS[rows - 1];
     if vectors == 1 { one } else { two }
 }
 
-struct Table<S>(std::marker::PhantomData<S>);
+struct Table<S, W>(std::marker::PhantomData<(S, W)>);
 
-impl<S: Simd> Table<S> {
-    const FUNCTIONS: [[TileFn<S>; 2]; MAX_TILE_ROWS] = [
-        [tile::<S, 1, 1>, tile::<S, 1, 2>],
-        [tile::<S, 2, 1>, tile::<S, 2, 2>],
-        [tile::<S, 3, 1>, tile::<S, 3, 2>],
-        [tile::<S, 4, 1>, tile::<S, 4, 2>],
-        [tile::<S, 5, 1>, tile::<S, 5, 2>],
-        [tile::<S, 6, 1>, tile::<S, 6, 2>],
-        [tile::<S, 7, 1>, tile::<S, 7, 2>],
-        [tile::<S, 8, 1>, tile::<S, 8, 2>],
-        [tile::<S, 9, 1>, tile::<S, 9, 2>],
-        [tile::<S, 10, 1>, tile::<S, 10, 2>],
-        [tile::<S, 11, 1>, tile::<S, 11, 2>],
-        [tile::<S, 12, 1>, tile::<S, 12, 2>],
-        [tile::<S, 13, 1>, tile::<S, 13, 2>],
-        [tile::<S, 14, 1>, tile::<S, 14, 2>],
+impl<S: Simd, W: Weight> Table<S, W> {
+    const FUNCTIONS: [[TileFn<S, W>; 2]; MAX_TILE_ROWS] = [
+        [tile::<S, W, 1, 1>, tile::<S, W, 1, 2>],
+        [tile::<S, W, 2, 1>, tile::<S, W, 2, 2>],
+        [tile::<S, W, 3, 1>, tile::<S, W, 3, 2>],
+        [tile::<S, W, 4, 1>, tile::<S, W, 4, 2>],
+        [tile::<S, W, 5, 1>, tile::<S, W, 5, 2>],
+        [tile::<S, W, 6, 1>, tile::<S, W, 6, 2>],
+        [tile::<S, W, 7, 1>, tile::<S, W, 7, 2>],
+        [tile::<S, W, 8, 1>, tile::<S, W, 8, 2>],
+        [tile::<S, W, 9, 1>, tile::<S, W, 9, 2>],
+        [tile::<S, W, 10, 1>, tile::<S, W, 10, 2>],
+        [tile::<S, W, 11, 1>, tile::<S, W, 11, 2>],
+        [tile::<S, W, 12, 1>, tile::<S, W, 12, 2>],
+        [tile::<S, W, 13, 1>, tile::<S, W, 13, 2>],
+        [tile::<S, W, 14, 1>, tile::<S, W, 14, 2>],
     ];
 }
 
 /// # Safety
 /// For every step, `ROWS` values of `a` and `VECTORS` vectors of `b` can be read; `cols` values of `ROWS` rows of `c`
 /// can be written, and by nobody else; `bias` is null or has `VECTORS` vectors.
-unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile) {
-    s.vectorize(Shape::<ROWS, VECTORS>(t));
+unsafe fn tile<S: Simd, W: Weight, const ROWS: usize, const VECTORS: usize>(s: S, t: &Tile<W>) {
+    s.vectorize(Shape::<W, ROWS, VECTORS>(t));
 }
 
 /// A tile whose size the compiler knows.
-struct Shape<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+struct Shape<'a, W, const ROWS: usize, const VECTORS: usize>(&'a Tile<W>);
 
-impl<const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, ROWS, VECTORS> {
+impl<W: Weight, const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, W, ROWS, VECTORS> {
     type Output = ();
 
     #[inline(always)]
@@ -88,8 +94,8 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, ROWS, VECTORS
             let mut columns = [s.splat(0.0); VECTORS];
             for (v, column) in columns.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `b`.
-                *column = unsafe { s.load(b.add(v * S::LANES)) };
-                s.prefetch(fetch.wrapping_add(v * S::LANES));
+                *column = unsafe { W::load(s, b.add(v * S::LANES)) };
+                s.prefetch(fetch.wrapping_add(v * S::LANES).cast());
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `a`.
