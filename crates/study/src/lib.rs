@@ -15,6 +15,7 @@ pub mod operations;
 pub mod protocol;
 pub mod random;
 pub mod record;
+pub mod stats;
 pub mod worker;
 
 pub use error::{Error, Result};
