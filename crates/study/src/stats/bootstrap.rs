@@ -6,7 +6,7 @@
 
 use super::Samples;
 use super::quantile::quantile;
-use super::random::Random;
+use crate::random::Random;
 
 /// Resamples for each interval: its ends are then known to about 0.35 percentage points of probability.
 pub const RESAMPLES: usize = 2000;
@@ -36,7 +36,7 @@ impl Interval {
 
 pub(super) fn median_interval(samples: &Samples) -> Option<Interval> {
     (samples.sorted().len() > 1).then_some(())?;
-    let mut random = Random::new(SEED);
+    let mut random = Random::new(SEED, "bootstrap");
     let mut drawn = Vec::new();
     middle((0..RESAMPLES).map(|_| resampled_median(samples, &mut random, &mut drawn)).collect())
 }
@@ -49,7 +49,7 @@ pub(super) fn median_interval(samples: &Samples) -> Option<Interval> {
 pub fn ratio_interval(pairs: &[(&Samples, &Samples)]) -> Option<Interval> {
     let usable = |samples: &Samples| samples.sorted().len() > 1 && samples.sorted()[0] > 0.0;
     (!pairs.is_empty() && pairs.iter().all(|(a, b)| usable(a) && usable(b))).then_some(())?;
-    let mut random = Random::new(SEED);
+    let mut random = Random::new(SEED, "bootstrap");
     let mut drawn = Vec::new();
     let mut log_median = |samples| resampled_median(samples, &mut random, &mut drawn).ln();
     let mut mean = || pairs.iter().map(|(a, b)| log_median(a) - log_median(b)).sum::<f64>() / pairs.len() as f64;
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn it_holds_the_true_median_about_as_often_as_it_says() {
         // 400 draws of 25 values, uniform in 0..1: the true median is 0.5. Five standard errors of 95 % of 400 are 5.4 %.
-        let mut random = Random::new(3);
+        let mut random = Random::new(3, "uniform");
         let mut uniform = || random.below(1 << 40) as f64 / (1_u64 << 40) as f64;
         let mut draw = || samples(&[(0..25).map(|_| uniform()).collect()]);
         let held = (0..400).filter(|_| median_interval(&draw()).unwrap().contains(0.5)).count();

@@ -5,7 +5,6 @@
 
 mod bootstrap;
 mod quantile;
-mod random;
 
 pub use bootstrap::{Interval, RESAMPLES, ratio_interval};
 pub use quantile::quantile;
