@@ -21,26 +21,29 @@ pub enum Problem {
 }
 
 impl Config {
-    /// A classifier's labels in the order of its outputs: `id2label`, or `LABEL_0`, `LABEL_1` .. where it is absent.
+    /// A classifier's labels in the order of its outputs: `id2label`, or `LABEL_0`, `LABEL_1` .. where it is absent or
+    /// `num_labels` is another number (old files have both, and `transformers` goes by the number).
     ///
     /// # Errors
     /// [`Error::Setting`] if the ids are not 0, 1, 2 .., or `num_labels` is no number of labels.
     pub fn labels(&self) -> Result<Vec<String>> {
-        match self.raw("id2label") {
-            None | Some(Value::Null) => {}
-            Some(found) => {
-                let labels = found.as_object().and_then(in_order);
-                return labels.ok_or_else(|| self.refused("id2label", found, "labels of the ids \"0\", \"1\" .."));
+        let number = self.setting("num_labels").map(|found| {
+            let number = found.as_u64().filter(|n| (1..=MOST_LABELS).contains(n));
+            number.ok_or_else(|| self.refused("num_labels", found, "a number of labels"))
+        });
+        let number = number.transpose()?;
+        if let Some(found) = self.setting("id2label") {
+            let labels = found.as_object().and_then(in_order);
+            let labels = labels.ok_or_else(|| self.refused("id2label", found, "labels of the ids \"0\", \"1\" .."))?;
+            if number.is_none_or(|number| number == labels.len() as u64) {
+                return Ok(labels);
             }
         }
-        let number = match self.raw("num_labels") {
-            None | Some(Value::Null) => DEFAULT_LABELS,
-            Some(found) => found
-                .as_u64()
-                .filter(|n| (1..=MOST_LABELS).contains(n))
-                .ok_or_else(|| self.refused("num_labels", found, "a number of labels"))?,
-        };
-        Ok((0..number).map(|i| format!("LABEL_{i}")).collect())
+        Ok((0..number.unwrap_or(DEFAULT_LABELS)).map(|i| format!("LABEL_{i}")).collect())
+    }
+
+    fn setting(&self, name: &str) -> Option<&Value> {
+        self.raw(name).filter(|value| !value.is_null())
     }
 
     /// The output that says that one text follows from another: the label that begins with `entail`, in any case.
@@ -108,6 +111,11 @@ mod tests {
         assert_eq!((labels.len(), labels[2].as_str(), labels[10].as_str()), (11, "l2", "l10"));
         assert_eq!(config(r#""id2label": null"#).labels().unwrap(), ["LABEL_0", "LABEL_1"]);
         assert_eq!(config(r#""num_labels": 1"#).labels().unwrap(), ["LABEL_0"]);
+        let both = |number| {
+            config(&format!(r#""id2label": {{"0": "a", "1": "b"}}, "num_labels": {number}"#)).labels().unwrap()
+        };
+        assert_eq!(both(2), ["a", "b"]);
+        assert_eq!(both(3), ["LABEL_0", "LABEL_1", "LABEL_2"]);
         for wrong in [
             r#""id2label": {"1": "a"}"#,
             r#""id2label": {}"#,

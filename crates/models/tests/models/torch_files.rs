@@ -263,14 +263,65 @@ fn archives_that_are_not_torchs_are_refused() {
     assert!(matches!(refused(&empty), TorchError::NoTensors));
 }
 
+/// The first three pickles of the format before zip, as torch 1.4 wrote them.
+fn preamble(little_endian: bool) -> Vec<u8> {
+    let order = if little_endian { b'\x88' } else { b'\x89' };
+    let system = [b"\x80\x02}q\x00(X\x0d\x00\x00\x00little_endianq\x01", &[order][..], b"u."].concat();
+    [&b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03."[..], &system].concat()
+}
+
+/// The rest of it: a state dict's pickle, the keys, and for each key its length and bytes.
+fn body(pickle: &[u8], keys: &[&str], storages: &[(i64, &[u8])]) -> Vec<u8> {
+    let names: Vec<u8> = keys.iter().flat_map(|key| text(key)).collect();
+    let keys = [b"\x80\x02]q\x00(", &names[..], b"e."].concat();
+    let raw = storages.iter().flat_map(|(length, bytes)| [&length.to_le_bytes(), *bytes].concat());
+    [pickle.to_vec(), keys, raw.collect()].concat()
+}
+
 #[test]
-fn formats_before_zip_are_refused_with_advice() {
-    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
+fn the_format_before_zip_is_read_in_place() {
+    let whole = [preamble(true), body(&one_tensor("b", 4, 1, &[2], &[1]), &["b"], &[(4, &[7; 16])])].concat();
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join(ONE), &whole).unwrap();
+    assert_eq!(described(folder.path()), BTreeMap::from([("weight".into(), ("F32".into(), vec![2], 8))]));
+    for length in 0..whole.len() {
+        refused(&whole[..length]);
+    }
+}
+
+#[test]
+fn damage_to_the_format_before_zip_is_told_apart() {
+    let pickle = one_tensor("0", 4, 0, &[4], &[1]);
+    let good = (4, &[0_u8; 16][..]);
+    let file = |rest: Vec<u8>| refused(&[preamble(true), rest].concat());
+    assert!(matches!(refused(b"\x80\x02}."), TorchError::NotTorch { lacks: "magic number" }));
+    let mut other = preamble(true);
+    other[18] = 7;
+    assert!(matches!(refused(&other), TorchError::NotTorch { lacks: "version, 1001" }));
+    assert!(matches!(refused(&preamble(false)), TorchError::ByteOrder { found } if found == "big"));
+    assert!(matches!(file(Vec::new()), TorchError::PickleEnds { at: 0 }));
+    assert!(matches!(file([&pickle[..], b"\x80\x02]K\x01a."].concat()), TorchError::NotTorch { .. }));
+    let missing = [(vec![], vec![]), (vec!["1"], vec![good])];
+    for (keys, storages) in missing {
+        assert!(matches!(file(body(&pickle, &keys, &storages)), TorchError::NoEntry { .. }), "{keys:?}");
+    }
+    for length in [5, -1, i64::MAX, i64::MIN, i64::MAX / 4] {
+        let error = file(body(&pickle, &["0"], &[(length, good.1)]));
+        assert!(matches!(error, TorchError::EntryOutside { .. }), "{error}");
+    }
+    let error = file(body(&pickle, &["0"], &[(3, good.1)]));
+    assert!(matches!(error, TorchError::Storage { expected: 16, found: 12, .. }), "{error}");
+    let code = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.";
+    for bytes in [&code[..], &[preamble(true), code.to_vec()].concat()] {
+        assert!(matches!(refused(bytes), TorchError::Global { name } if name == "os.system"));
+    }
+}
+
+#[test]
+fn the_tar_format_is_refused_with_advice() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
-    for bytes in [&magic[..], &tar] {
-        let error = refused(bytes);
-        assert!(matches!(error, TorchError::Legacy));
-        assert!(error.to_string().contains("save_pretrained"), "{error}");
-    }
+    let error = refused(&tar);
+    assert!(matches!(error, TorchError::Tar));
+    assert!(error.to_string().contains("torch.save"), "{error}");
 }

@@ -1,4 +1,10 @@
 //! The zip archive: where each entry lies in the mapped file. Nothing is unpacked or copied.
+//!
+//! ```text
+//! <root>/data.pkl      the pickle: names, element types, shapes, strides, and which storage each tensor is in
+//! <root>/data/<key>    a storage's bytes, stored and not packed, so that tensors are slices of the mapped file
+//! <root>/byteorder     `little`; absent in files older than torch 2.1, which were little-endian in practice
+//! ```
 
 use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
 
@@ -11,15 +17,6 @@ use super::TorchError;
 /// hundred bytes for each, and a file of nothing but directory would take several times its size.
 const DIRECTORY: usize = 1 << 24;
 
-/// The most bytes of a pickle. The largest checkpoints' have 150 bytes for a tensor.
-const PROGRAM: usize = 1 << 24;
-
-/// How a pickle begins that is no zip archive: the format before version 1.6.
-const PICKLE: u8 = 0x80;
-
-/// Where a tar archive says that it is one; that was the format before version 0.2.
-const TAR: (usize, &[u8]) = (257, b"ustar");
-
 /// An archive of `torch.save`.
 pub(super) struct Archive {
     file: Bytes,
@@ -30,9 +27,6 @@ pub(super) struct Archive {
 
 impl Archive {
     pub(super) fn open(file: &Bytes) -> Result<Self, TorchError> {
-        if file.first() == Some(&PICKLE) || file.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
-            return Err(TorchError::Legacy);
-        }
         let directory = Directory { file: Cursor::new(file.clone()), left: DIRECTORY };
         let zip = ZipArchive::new(directory)?;
         let names = zip.file_names().filter_map(Result::ok);
@@ -53,11 +47,7 @@ impl Archive {
 
     /// The pickle.
     pub(super) fn program(&mut self) -> Result<Bytes, TorchError> {
-        let program = self.entry("data.pkl")?;
-        if program.len() > PROGRAM {
-            return Err(TorchError::Limit { what: "bytes of pickle", limit: PROGRAM });
-        }
-        Ok(program)
+        self.entry("data.pkl")
     }
 
     /// A storage's bytes.

@@ -6,12 +6,18 @@ use zip::result::ZipError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorchError {
-    /// The format of torch before 1.6: pickles one after the other, or a tar archive.
+    /// The tar archive of torch before 0.1.10.
     #[error(
-        "it is in the format of torch before version 1.6, which is not read: load it with transformers and call \
-         save_pretrained(folder), which writes model.safetensors"
+        "it is in the tar format of torch before version 0.1.10, which is not read: if you trust it, load it with \
+         torch.load(file, weights_only=False) and torch.save what comes"
     )]
-    Legacy,
+    Tar,
+    /// A pickle of something else than torch.
+    #[error("it is a pickle, but none that torch.save writes: it lacks torch's {lacks}")]
+    NotTorch {
+        /// The first part that is missing.
+        lacks: &'static str,
+    },
     /// No zip archive: cut short or damaged.
     #[error("it is cut short or damaged ({0}), download it again")]
     Zip(#[from] ZipError),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::TorchError;
-use super::pickle::Tensor;
+use super::object::Tensor;
 
 /// Hands out contiguous tensors, and counts what has to be copied.
 pub(super) struct Layout {
@@ -77,7 +77,7 @@ fn gather(tensor: &Tensor, width: usize, elements: usize, storage: &[u8]) -> Byt
 
 #[cfg(test)]
 mod tests {
-    use super::super::pickle::Storage;
+    use super::super::object::Storage;
     use super::*;
     use safetensors::Dtype;
 

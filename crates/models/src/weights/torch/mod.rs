@@ -1,39 +1,61 @@
-//! `pytorch_model.bin`: what `torch.save` has written since version 1.6, a zip archive of a pickle and one entry per storage.
+//! `pytorch_model.bin`: what `torch.save` writes, a zip archive since version 1.6, pickles and storages one after the
+//! other before.
 //!
 //! A pickle is a program, and Python's own reader lets it call anything. This one knows the few instructions that a
 //! state dict takes and the few names it may use; the first that it does not know is an error. Nothing in it runs.
+//! Tensors are slices of the mapped file.
 //!
-//! ```text
-//! <root>/data.pkl      the pickle: names, element types, shapes, strides, and which storage each tensor is in
-//! <root>/data/<key>    a storage's bytes, stored and not packed, so that tensors are slices of the mapped file
-//! <root>/byteorder     `little`; absent in files older than torch 2.1, which were little-endian in practice
-//! ```
-//!
-//! Where next: `archive.rs` for the zip, `pickle.rs` for the machine, `layout.rs` for strides.
+//! Where next: `archive.rs` for the zip, `sequence.rs` for the format before, `pickle.rs` for the machine, `layout.rs`
+//! for strides.
 
 mod archive;
 mod error;
 mod layout;
+mod object;
 mod pickle;
+mod sequence;
 
 use bytes::Bytes;
 
 use self::archive::Archive;
 pub use self::error::TorchError;
 use self::layout::Layout;
+use self::object::Pickle;
+use self::sequence::Sequence;
 use super::file::Entry;
+
+/// How a pickle begins.
+const PICKLE: u8 = 0x80;
+
+/// Where a tar archive says that it is one.
+const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// The tensors of a mapped file by name.
 ///
 /// Entries of the state dict that are no tensors (a step counter, say) are left out: nothing here reads them.
-pub(super) fn parse(bytes: &Bytes) -> Result<Vec<(String, Entry)>, TorchError> {
-    let mut archive = Archive::open(bytes)?;
+pub(super) fn parse(file: &Bytes) -> Result<Vec<(String, Entry)>, TorchError> {
+    if file.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
+        return Err(TorchError::Tar);
+    }
+    if file.first() == Some(&PICKLE) {
+        let sequence = Sequence::open(file)?;
+        return tensors(&sequence.object, file.len(), |key| sequence.storage(key));
+    }
+    let mut archive = Archive::open(file)?;
     let program = archive.program()?;
-    let mut layout = Layout::new(bytes.len());
+    tensors(&Pickle::run(&program)?, file.len(), |key| archive.storage(key))
+}
+
+/// The tensors that `pickle` describes, in the storages of a file of that many bytes.
+fn tensors(
+    pickle: &Pickle,
+    file: usize,
+    mut storage: impl FnMut(&str) -> Result<Bytes, TorchError>,
+) -> Result<Vec<(String, Entry)>, TorchError> {
+    let mut layout = Layout::new(file);
     let mut entries = Vec::new();
-    for (name, tensor) in pickle::state_dict(&program)? {
-        let storage = archive.storage(tensor.storage.key)?;
-        let bytes = layout.contiguous(name, &tensor, &storage)?;
+    for (name, tensor) in pickle.state_dict()? {
+        let bytes = layout.contiguous(name, &tensor, &storage(tensor.storage.key)?)?;
         entries.push((name.to_owned(), Entry { dtype: tensor.storage.dtype, shape: tensor.shape, bytes }));
     }
     Ok(entries)

@@ -1,100 +1,26 @@
 //! The pickle machine: the instructions and names that state dicts take, and an error for everything else.
 //!
-//! Objects are numbers into flat lists, so that no pickle, however nested or circular, costs recursion, and every list
-//! has a limit. What the instructions mean is documented in Python's `pickletools`.
-
-use std::collections::BTreeMap;
+//! Every list of it has a limit. What the instructions mean is documented in Python's `pickletools`; what they make is
+//! in `object.rs`.
 
 use safetensors::Dtype;
 
 use super::TorchError;
+use super::object::{Global, Storage, Tensor, Value, text};
 
 /// The most objects in each of the machine's lists. A tensor takes about 15: enough for 70,000 tensors, at 100 MB.
 const MOST: usize = 1 << 20;
+
+/// The most bytes of a pickle. The largest checkpoints' have 150 bytes for a tensor.
+const PROGRAM: usize = 1 << 24;
 
 /// The most dimensions of a tensor.
 const DIMENSIONS: usize = 16;
 
 type Result<T> = std::result::Result<T, TorchError>;
 
-/// A storage as a pickle describes it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Storage<'a> {
-    pub(super) dtype: Dtype,
-    pub(super) key: &'a str,
-    pub(super) elements: usize,
-}
-
-/// A tensor as a pickle describes it; nothing of it is checked against the storage yet.
-#[derive(Debug, Clone)]
-pub(super) struct Tensor<'a> {
-    pub(super) storage: Storage<'a>,
-    /// In elements, as the strides.
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    pub(super) strides: Vec<usize>,
-}
-
-/// The functions and classes that a pickle may name.
-#[derive(Debug, Clone, Copy)]
-enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(Dtype),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Value<'a> {
-    None,
-    Bool,
-    Int(i64),
-    Text(&'a str),
-    /// Lists and floats, which nothing reads.
-    Other,
-    /// A range of `Machine::items`.
-    Tuple(usize, usize),
-    /// A place in `Machine::dicts`.
-    Dict(usize),
-    Global(Global),
-    Storage(Storage<'a>),
-    /// A place in `Machine::tensors`.
-    Tensor(usize),
-}
-
-impl Value<'_> {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Bool => "a bool",
-            Self::Int(_) => "a number",
-            Self::Text(_) => "a text",
-            Self::Other => "a list or float",
-            Self::Tuple(..) => "a tuple",
-            Self::Dict(_) => "a dict",
-            Self::Global(_) => "a function or class",
-            Self::Storage(_) => "a storage",
-            Self::Tensor(_) => "a tensor",
-        }
-    }
-}
-
-/// Runs a pickle and gives the tensors of the dict that it makes.
-pub(super) fn state_dict(program: &[u8]) -> Result<BTreeMap<&str, Tensor<'_>>> {
-    let mut machine = Machine { program, ..Machine::default() };
-    while machine.step()? {}
-    let Value::Dict(dict) = machine.pop()? else { return Err(TorchError::NoTensors) };
-    let mut tensors = BTreeMap::new();
-    for (name, value) in &machine.dicts[dict] {
-        if let Value::Tensor(tensor) = value {
-            tensors.insert(*name, machine.tensors[*tensor].clone());
-        }
-    }
-    if tensors.is_empty() { Err(TorchError::NoTensors) } else { Ok(tensors) }
-}
-
 #[derive(Default)]
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     program: &'a [u8],
     at: usize,
     stack: Vec<Value<'a>>,
@@ -105,12 +31,51 @@ struct Machine<'a> {
     items: Vec<Value<'a>>,
     /// The entries of each dict that have a text for a key.
     dicts: Vec<Vec<(&'a str, Value<'a>)>>,
-    /// In all dicts together.
+    /// The items of each list.
+    lists: Vec<Vec<Value<'a>>>,
+    /// In all dicts and lists together.
     entries: usize,
+    storages: Vec<Storage<'a>>,
     tensors: Vec<Tensor<'a>>,
 }
 
 impl<'a> Machine<'a> {
+    pub(super) fn new(program: &'a [u8]) -> Self {
+        Self { program, ..Self::default() }
+    }
+
+    /// Runs to the last instruction and gives what it leaves.
+    pub(super) fn run(&mut self) -> Result<Value<'a>> {
+        while self.step()? {
+            if self.at > PROGRAM {
+                return Err(TorchError::Limit { what: "bytes of pickle", limit: PROGRAM });
+            }
+        }
+        self.pop()
+    }
+
+    /// Bytes that have been run.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn dict(&self, place: usize) -> &[(&'a str, Value<'a>)] {
+        &self.dicts[place]
+    }
+
+    pub(super) fn list(&self, place: usize) -> &[Value<'a>] {
+        &self.lists[place]
+    }
+
+    pub(super) fn tensor(&self, place: usize) -> &Tensor<'a> {
+        &self.tensors[place]
+    }
+
+    /// Every storage that was named, as often as it was.
+    pub(super) fn storages(&self) -> &[Storage<'a>] {
+        &self.storages
+    }
+
     /// Runs one instruction; false at the last.
     fn step(&mut self) -> Result<bool> {
         let at = self.at;
@@ -149,12 +114,10 @@ impl<'a> Machine<'a> {
                 self.set_items(from)?;
             }
             // EMPTY_LIST, APPEND, APPENDS
-            b']' => self.push(Value::Other)?,
+            b']' => self.new_list()?,
             b'a' | b'e' => {
                 let from = if code == b'e' { self.mark()? } else { self.below(1)? };
-                self.stack.truncate(from);
-                self.expect("a list", |v| matches!(v, Value::Other).then_some(()))?;
-                self.push(Value::Other)?;
+                self.append(from)?;
             }
             // GLOBAL, STACK_GLOBAL, BINPERSID, REDUCE
             b'c' => {
@@ -186,7 +149,7 @@ impl<'a> Machine<'a> {
     fn literal(&mut self, code: u8, at: usize) -> Result<Value<'a>> {
         Ok(match code {
             b'N' => Value::None,
-            0x88 | 0x89 => Value::Bool,
+            0x88 | 0x89 => Value::Bool(code == 0x88),
             b'K' => Value::Int(i64::from(u8::from_le_bytes(self.array()?))),
             b'M' => Value::Int(i64::from(u16::from_le_bytes(self.array()?))),
             b'J' => Value::Int(i64::from(i32::from_le_bytes(self.array()?))),
@@ -195,11 +158,13 @@ impl<'a> Machine<'a> {
                 let [length] = self.array()?;
                 let bytes = self.take(usize::from(length))?;
                 let mut wide = [if bytes.last().is_some_and(|&b| b >= 0x80) { 0xff } else { 0 }; 8];
-                let Some(low) = wide.get_mut(..bytes.len()) else {
-                    return Err(self.unfit("a number of 64 bits", "a larger one"));
-                };
-                low.copy_from_slice(bytes);
-                Value::Int(i64::from_le_bytes(wide))
+                match wide.get_mut(..bytes.len()) {
+                    Some(low) => {
+                        low.copy_from_slice(bytes);
+                        Value::Int(i64::from_le_bytes(wide))
+                    }
+                    None => Value::Other,
+                }
             }
             b'G' => {
                 self.array::<8>()?;
@@ -222,7 +187,8 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let global = match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
+            // The first until torch 0.3.
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
             ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
             ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
             ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
@@ -239,17 +205,29 @@ impl<'a> Machine<'a> {
         self.push(Value::Global(global))
     }
 
-    /// BINPERSID: `("storage", class, key, device, elements)`.
+    /// BINPERSID: `("storage", class, key, device, elements)`, before version 1.6 with what part of another storage it
+    /// is, which since 0.4 is none.
     fn storage(&mut self) -> Result<()> {
         let expected = "a storage's five-part name";
         let items = self.expect(expected, tuple)?;
-        let [Value::Text("storage"), Value::Global(Global::Storage(dtype)), Value::Text(key), Value::Text(_), elements] =
-            self.items[items.0..items.1]
+        let [
+            Value::Text("storage"),
+            Value::Global(Global::Storage(dtype)),
+            Value::Text(key),
+            Value::Text(_),
+            elements,
+            ref part @ ..,
+        ] = self.items[items.0..items.1]
         else {
             return Err(self.unfit(expected, "another tuple"));
         };
-        let elements = self.size(elements)?;
-        self.push(Value::Storage(Storage { dtype, key, elements }))
+        if !matches!(part, [] | [Value::None]) {
+            return Err(self.unfit("a whole storage", "part of one"));
+        }
+        let storage = Storage { dtype, key, elements: self.size(elements)? };
+        within(self.storages.len(), "storages")?;
+        self.storages.push(storage);
+        self.push(Value::Storage(storage))
     }
 
     /// REDUCE: the three calls that state dicts make.
@@ -279,6 +257,22 @@ impl<'a> Machine<'a> {
         self.push(Value::Dict(self.dicts.len() - 1))
     }
 
+    fn new_list(&mut self) -> Result<()> {
+        within(self.lists.len(), "lists")?;
+        self.lists.push(Vec::new());
+        self.push(Value::List(self.lists.len() - 1))
+    }
+
+    /// Moves what is on the stack from `from` on into the list below.
+    fn append(&mut self, from: usize) -> Result<()> {
+        let items = self.stack.split_off(from);
+        let list = self.expect("a list", |v| if let Value::List(l) = v { Some(l) } else { None })?;
+        self.entries += items.len();
+        within(self.entries, "entries of lists and dicts")?;
+        self.lists[list].extend(items);
+        self.push(Value::List(list))
+    }
+
     /// Moves what is on the stack from `from` on, keys and values in turn, into the dict below.
     fn set_items(&mut self, from: usize) -> Result<()> {
         let items = self.stack.split_off(from);
@@ -287,7 +281,7 @@ impl<'a> Machine<'a> {
             return Err(self.unfit("keys and values", "an odd number of them"));
         };
         self.entries += pairs.len();
-        within(self.entries, "dict entries")?;
+        within(self.entries, "entries of lists and dicts")?;
         let named = pairs.iter().filter_map(|[key, value]| Some((text(*key)?, *value)));
         self.dicts[dict].extend(named);
         self.push(Value::Dict(dict))
@@ -388,10 +382,6 @@ impl<'a> Machine<'a> {
     fn unfit(&self, expected: &'static str, found: &'static str) -> TorchError {
         TorchError::Object { at: self.at, expected, found }
     }
-}
-
-fn text(value: Value<'_>) -> Option<&str> {
-    if let Value::Text(text) = value { Some(text) } else { None }
 }
 
 fn tuple(value: Value<'_>) -> Option<(usize, usize)> {
