@@ -6,6 +6,7 @@ use crate::Device;
 use crate::bundled::Attempts;
 use crate::device::Unavailable;
 use crate::hub::HubError;
+use crate::text::SentencePieceError;
 
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -84,6 +85,14 @@ pub enum Error {
         path: PathBuf,
         /// The library's words.
         reason: String,
+    },
+    /// A model of SentencePiece is damaged, or of a kind that is not read.
+    #[error("{} cannot be used as a tokenizer: {source}", path.display())]
+    SentencePiece {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SentencePieceError,
     },
     /// A text could not be tokenised.
     #[error("text {index} cannot be tokenised: {reason}")]

@@ -57,4 +57,4 @@ pub use tasks::{
     Aggregation, Answer, Entity, FillMask, Guess, QuestionAnswerer, Ranked, Reranker, Scored, TextClassifier,
     TokenClassifier, ZeroShotClassifier,
 };
-pub use text::{AutoTokenizer, Encoding};
+pub use text::{AutoTokenizer, Encoding, SentencePieceError};

@@ -12,8 +12,10 @@ use mlx_transformers::{AutoModel, AutoTokenizer, Error, Hub, Origin};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`; `None` for a Unigram one.
-fn aged(golden: &Golden) -> Option<TempDir> {
+const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
+
+/// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`.
+fn aged(golden: &Golden) -> TempDir {
     let folder = copy(golden.folder.file_name().unwrap().to_str().unwrap());
     let path = folder.path().join("tokenizer.json");
     let model = serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap()["model"].take();
@@ -27,9 +29,24 @@ fn aged(golden: &Golden) -> Option<TempDir> {
             fs::write(folder.path().join("merges.txt"), format!("#version: 0.2\n{}", pairs.collect::<String>()))
                 .unwrap();
         }
-        _ => return None,
+        _ => fs::write(folder.path().join(SENTENCEPIECE), sentencepiece(model["vocab"].as_array().unwrap())).unwrap(),
     }
-    Some(folder)
+    folder
+}
+
+/// The model of SentencePiece with the normal pieces of a vocabulary, which begins with `<unk>`, `<s>`, `</s>`.
+fn sentencepiece(vocabulary: &[Value]) -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let piece = |text: &str, score: f32, kind: u8| {
+        field(
+            1,
+            &[field(1, text.as_bytes()), vec![2 << 3 | 5], score.to_le_bytes().to_vec(), vec![3 << 3, kind]].concat(),
+        )
+    };
+    let own = [piece("<unk>", 0.0, 2), piece("<s>", 0.0, 3), piece("</s>", 0.0, 3)].concat();
+    let normal = vocabulary.iter().map(|entry| (entry[0].as_str().unwrap(), entry[1].as_f64().unwrap() as f32));
+    let normal = normal.filter(|(text, _)| !text.contains('<') || text.chars().count() == 1);
+    [own, normal.flat_map(|(text, score)| piece(text, score, 1)).collect()].concat()
 }
 
 /// The tokens of a vocabulary in the order of their ids.
@@ -48,7 +65,7 @@ fn tokenizer(folder: &Path) -> Result<AutoTokenizer, Error> {
 fn tokens_are_those_of_transformers() {
     let mut kinds = Vec::new();
     for golden in goldens() {
-        let Some(folder) = aged(&golden) else { continue };
+        let folder = aged(&golden);
         // With the settings, and with none but those of the class.
         for with_settings in [true, false] {
             if !with_settings {
@@ -74,13 +91,14 @@ fn tokens_are_those_of_transformers() {
             kinds.push(tokenizer.kind());
         }
     }
-    assert!(kinds.contains(&"BPE") && kinds.iter().filter(|kind| **kind == "WordPiece").count() >= 12, "{kinds:?}");
+    assert!(kinds.contains(&"BPE") && kinds.contains(&"Unigram"));
+    assert!(kinds.iter().filter(|kind| **kind == "WordPiece").count() >= 12, "{kinds:?}");
 }
 
 #[test]
 fn added_tokens_and_settings_are_honoured() {
     // Printed by transformers 5.23 for these folders.
-    let folder = aged(&golden(fixtures().join("bert"))).unwrap();
+    let folder = aged(&golden(fixtures().join("bert")));
     let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
     write("tokenizer_config.json", r#"{"tokenizer_class": "BertTokenizer"}"#);
     write("special_tokens_map.json", r#"{"additional_special_tokens": ["<E1>"]}"#);
@@ -88,7 +106,7 @@ fn added_tokens_and_settings_are_honoured() {
     let ids = tokenizer(folder.path()).unwrap().encode("the ZORP <E1>fox").unwrap().ids;
     assert_eq!(ids, [2, 259, 266, 265, 38, 177, 185, 3]);
 
-    let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+    let folder = aged(&golden(fixtures().join("roberta")));
     fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_prefix_space": true}"#).unwrap();
     let spaced = tokenizer(folder.path()).unwrap().encode("the fox").unwrap().ids;
     fs::write(folder.path().join("tokenizer_config.json"), "{}").unwrap();
@@ -100,7 +118,7 @@ fn added_tokens_and_settings_are_honoured() {
 #[test]
 fn damaged_vocabularies_are_errors_that_name_the_file() {
     let bert = |bytes: &[u8]| {
-        let folder = aged(&golden(fixtures().join("bert"))).unwrap();
+        let folder = aged(&golden(fixtures().join("bert")));
         fs::write(folder.path().join("vocab.txt"), bytes).unwrap();
         tokenizer(folder.path()).unwrap_err()
     };
@@ -114,7 +132,7 @@ fn damaged_vocabularies_are_errors_that_name_the_file() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let roberta = |file: &str, bytes: &[u8]| {
-        let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+        let folder = aged(&golden(fixtures().join("roberta")));
         fs::write(folder.path().join(file), bytes).unwrap();
         tokenizer(folder.path()).unwrap_err()
     };
@@ -128,8 +146,49 @@ fn damaged_vocabularies_are_errors_that_name_the_file() {
 }
 
 #[test]
+fn deberta_normalises_in_its_own_way() {
+    // Printed by transformers 5.23 for this folder; the file's own normaliser is not asked.
+    let folder = tempfile::tempdir().unwrap();
+    let pieces: Vec<Value> =
+        ["▁", "a", "b", "é", "!", "▁a", "A"].iter().map(|text| serde_json::json!([text, -1.0])).collect();
+    let model = [sentencepiece(&pieces), b"\x12\x03\xc0\x02\x00".to_vec()].concat();
+    fs::write(folder.path().join("spm.model"), model).unwrap();
+    let ids = |settings: &str, text: &str| {
+        fs::write(folder.path().join("tokenizer_config.json"), settings).unwrap();
+        tokenizer(folder.path()).unwrap().encode(text).unwrap().ids
+    };
+    let plain =
+        r#"{"tokenizer_class": "DebertaV2Tokenizer", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}"#;
+    assert_eq!(ids(plain, "A\n  be\u{301}! "), [1, 3, 9, 3, 5, 6, 7, 2]);
+    let split = plain.replace('{', r#"{"do_lower_case": true, "split_by_punct": true, "#);
+    assert_eq!(ids(&split, "A\n  be\u{301}! "), [1, 8, 3, 5, 6, 3, 7, 2]);
+}
+
+#[test]
+fn a_damaged_sentencepiece_model_is_an_error_that_names_the_file() {
+    let folder = aged(&golden(fixtures().join("xlm-roberta")));
+    let path = folder.path().join(SENTENCEPIECE);
+    let whole = fs::read(&path).unwrap();
+    let bpe = [&whole[..], b"\x12\x02\x18\x02"].concat();
+    for (bytes, part) in [(&whole[..whole.len() - 1], "cut short"), (&bpe, "model type is 2"), (b"", "0 pieces")] {
+        fs::write(&path, bytes).unwrap();
+        let error = tokenizer(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::SentencePiece { path: named, .. } if *named == path), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    // A normaliser whose trie is said to have four billion bytes, and one that is not its own length.
+    for map in [&b"\xff\xff\xff\xff"[..], b"\x04\x00\x00\x00\x00"] {
+        let normalizer = [&[0x12, map.len() as u8], map].concat();
+        let normalizer = [&[0x1a, normalizer.len() as u8], &normalizer[..]].concat();
+        fs::write(&path, [&whole[..], &normalizer].concat()).unwrap();
+        let error = tokenizer(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::Tokenizer { .. }) && error.to_string().contains("cut short"), "{error}");
+    }
+}
+
+#[test]
 fn without_all_its_files_a_vocabulary_is_missing() {
-    let folder = aged(&golden(fixtures().join("roberta"))).unwrap();
+    let folder = aged(&golden(fixtures().join("roberta")));
     fs::remove_file(folder.path().join("merges.txt")).unwrap();
     let error = tokenizer(folder.path()).unwrap_err();
     assert!(matches!(&error, Error::MissingFile { file: "tokenizer.json", .. }), "{error}");
@@ -138,7 +197,7 @@ fn without_all_its_files_a_vocabulary_is_missing() {
 
 #[test]
 fn an_old_model_comes_from_the_hub_with_all_it_needs() {
-    let old = aged(&golden(fixtures().join("electra-square"))).unwrap();
+    let old = aged(&golden(fixtures().join("electra-square")));
     fs::remove_file(old.path().join("model.safetensors")).unwrap();
     for entry in fs::read_dir(fixtures().join("electra-bin")).unwrap() {
         let entry = entry.unwrap();

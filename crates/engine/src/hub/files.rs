@@ -23,7 +23,8 @@ pub(super) const FORMATS: [(&str, &str); 2] = [(WEIGHTS, INDEX), ("pytorch_model
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// What stands in for it in older models; taken where it is missing.
-pub(super) const VOCABULARIES: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
+pub(super) const VOCABULARIES: [&str; 5] =
+    ["vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spm.model"];
 
 /// The list of a sentence-transformers model's modules.
 pub(super) const MODULES: &str = "modules.json";

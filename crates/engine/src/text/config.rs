@@ -10,8 +10,10 @@ use std::path::Path;
 use serde::Deserialize;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
+use super::tokens::{ExtraTokens, NamedTokens, TokenEntry, usual};
+use super::unigram::{self, charsmap_of};
 use crate::Result;
 use crate::json::read_optional;
 
@@ -28,6 +30,7 @@ pub(super) struct TokenizerConfig {
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
+    split_by_punct: Option<bool>,
     truncation_side: Option<String>,
     clean_up_tokenization_spaces: Option<bool>,
     added_tokens_decoder: Option<BTreeMap<u32, TokenEntry>>,
@@ -35,78 +38,6 @@ pub(super) struct TokenizerConfig {
     extra_special_tokens: Option<ExtraTokens>,
     #[serde(flatten)]
     named: NamedTokens,
-}
-
-/// The special tokens that have a name.
-#[derive(Debug, Default, Clone, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_field_names)] // the files' own
-pub(super) struct NamedTokens {
-    bos_token: Option<TokenEntry>,
-    eos_token: Option<TokenEntry>,
-    unk_token: Option<TokenEntry>,
-    sep_token: Option<TokenEntry>,
-    pad_token: Option<TokenEntry>,
-    cls_token: Option<TokenEntry>,
-    mask_token: Option<TokenEntry>,
-}
-
-/// Special tokens without a standard name: a list, or a map from names of the model's own.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum ExtraTokens {
-    List(Vec<TokenEntry>),
-    Map(BTreeMap<String, TokenEntry>),
-}
-
-impl ExtraTokens {
-    fn all(&self) -> Vec<&TokenEntry> {
-        match self {
-            Self::List(tokens) => tokens.iter().collect(),
-            Self::Map(tokens) => tokens.values().collect(),
-        }
-    }
-}
-
-/// A token as these files write it: its text, or its text with properties.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum TokenEntry {
-    Text(String),
-    Full {
-        content: String,
-        #[serde(default)]
-        lstrip: bool,
-        #[serde(default)]
-        rstrip: bool,
-        #[serde(default)]
-        single_word: bool,
-        normalized: Option<bool>,
-        special: Option<bool>,
-    },
-}
-
-impl TokenEntry {
-    fn content(&self) -> &str {
-        match self {
-            Self::Text(content) | Self::Full { content, .. } => content,
-        }
-    }
-
-    /// The token to add; `special` unless the entry says otherwise. Special tokens are not normalised.
-    fn added(&self, default_special: bool) -> AddedToken {
-        match self {
-            Self::Text(content) => AddedToken::from(content.clone(), default_special),
-            Self::Full { content, lstrip, rstrip, single_word, normalized, special } => {
-                let special = special.unwrap_or(default_special);
-                AddedToken::from(content.clone(), special)
-                    .lstrip(*lstrip)
-                    .rstrip(*rstrip)
-                    .single_word(*single_word)
-                    .normalized(normalized.unwrap_or(!special))
-            }
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,6 +54,8 @@ enum Family {
     WordPiece,
     /// `RobertaTokenizer`: the leading space from the settings.
     ByteLevel,
+    /// Those over pieces of SentencePiece: all but the pieces from the class and the settings.
+    Unigram(unigram::Class),
     /// All others: `tokenizer.json` as it is.
     Other,
 }
@@ -134,6 +67,8 @@ pub(super) enum Vocabulary {
     WordPiece,
     /// `vocab.json` and `merges.txt`.
     ByteLevel,
+    /// A model of SentencePiece.
+    Unigram(unigram::Class),
 }
 
 impl TokenizerConfig {
@@ -184,9 +119,22 @@ impl TokenizerConfig {
                 cls_token: usual("<s>"),
                 mask_token: usual("<mask>"),
             },
+            "DebertaV2Tokenizer" => NamedTokens {
+                bos_token: usual("[CLS]"),
+                eos_token: usual("[SEP]"),
+                unk_token: usual("[UNK]"),
+                sep_token: usual("[SEP]"),
+                pad_token: usual("[PAD]"),
+                cls_token: usual("[CLS]"),
+                mask_token: usual("[MASK]"),
+            },
             _ => NamedTokens::default(),
         };
-        self.named.clone().or(usual)
+        let mut named = self.named.clone().or(usual);
+        if self.class() == "CamembertTokenizer" {
+            named.mask_takes_spaces();
+        }
+        named
     }
 
     /// Whether too long texts lose their start instead of their end.
@@ -213,14 +161,25 @@ impl TokenizerConfig {
                     tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
                 }
             }
+            Family::Unigram(class) => {
+                if let ModelWrapper::Unigram(_) = tokenizer.get_model() {
+                    let charsmap = charsmap_of(tokenizer.get_normalizer());
+                    class.set_parts(tokenizer, self.unigram(), charsmap)?;
+                }
+            }
             Family::Other => {}
         }
+        self.add_tokens(tokenizer, Vec::new())
+    }
+
+    /// Adds the tokens that the settings name, then `more`, as far as `tokenizer` does not have them.
+    pub(super) fn add_tokens(&self, tokenizer: &mut Tokenizer, more: Vec<AddedToken>) -> tokenizers::Result<()> {
         let known = tokenizer.get_added_vocabulary().get_added_tokens_decoder().clone();
         let is_known = |token: &AddedToken| known.values().any(|k| k.content == token.content);
         let listed = self.added_tokens_decoder.iter().flat_map(BTreeMap::values).map(|t| t.added(false));
         let named = self.named.all().map(|t| t.added(true));
         let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all).map(|t| t.added(true));
-        for token in listed.chain(named).chain(extra).filter(|t| !is_known(t)) {
+        for token in listed.chain(named).chain(extra).chain(more).filter(|t| !is_known(t)) {
             if token.special {
                 tokenizer.add_special_tokens([token])?;
             } else {
@@ -235,7 +194,7 @@ impl TokenizerConfig {
         match self.class() {
             "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => Some(Vocabulary::WordPiece),
             "RobertaTokenizer" => Some(Vocabulary::ByteLevel),
-            _ => None,
+            class => unigram_class(class).map(Vocabulary::Unigram),
         }
     }
 
@@ -244,14 +203,28 @@ impl TokenizerConfig {
         self.named = self.names();
     }
 
-    /// The text of the special token for `role`: `cls`, `sep` or `unk`; empty if there is none.
+    /// The text of the special token for `role`: `bos`, `eos`, `cls`, `sep`, `pad`, `mask` or `unk`; empty if there is
+    /// none.
     pub(super) fn special(&self, role: &str) -> &str {
         let token = match role {
+            "bos" => &self.named.bos_token,
+            "eos" => &self.named.eos_token,
             "cls" => &self.named.cls_token,
             "sep" => &self.named.sep_token,
+            "pad" => &self.named.pad_token,
+            "mask" => &self.named.mask_token,
             _ => &self.named.unk_token,
         };
         token.as_ref().map_or("", TokenEntry::content)
+    }
+
+    /// What classes over pieces of SentencePiece heed.
+    pub(super) fn unigram(&self) -> unigram::Settings {
+        unigram::Settings {
+            prefix_space: self.add_prefix_space.unwrap_or(true),
+            lowercase: self.do_lower_case.unwrap_or(false),
+            split_punctuation: self.split_by_punct.unwrap_or(false),
+        }
     }
 
     /// Whether byte-level tokenizers put a space before every text.
@@ -294,52 +267,9 @@ impl TokenizerConfig {
         match self.class() {
             "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer" => Family::WordPiece,
             "RobertaTokenizer" => Family::ByteLevel,
-            _ => Family::Other,
+            class => unigram_class(class).map_or(Family::Other, Family::Unigram),
         }
     }
-}
-
-impl NamedTokens {
-    /// The token that stands for a word to be guessed.
-    pub(super) fn mask(&self) -> Option<String> {
-        text(self.mask_token.as_ref())
-    }
-
-    /// The token that fills up batches.
-    pub(super) fn pad(&self) -> Option<String> {
-        text(self.pad_token.as_ref())
-    }
-
-    /// The token that stands for what the vocabulary cannot express.
-    pub(super) fn unk(&self) -> Option<String> {
-        text(self.unk_token.as_ref())
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            bos_token: self.bos_token.or(other.bos_token),
-            eos_token: self.eos_token.or(other.eos_token),
-            unk_token: self.unk_token.or(other.unk_token),
-            sep_token: self.sep_token.or(other.sep_token),
-            pad_token: self.pad_token.or(other.pad_token),
-            cls_token: self.cls_token.or(other.cls_token),
-            mask_token: self.mask_token.or(other.mask_token),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &TokenEntry> {
-        let Self { bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token } = self;
-        [bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token].into_iter().flatten()
-    }
-}
-
-fn text(token: Option<&TokenEntry>) -> Option<String> {
-    token.map(|token| token.content().to_owned())
-}
-
-#[allow(clippy::unnecessary_wraps)] // as the fields take it
-fn usual(token: &str) -> Option<TokenEntry> {
-    Some(TokenEntry::Text(token.to_owned()))
 }
 
 /// The class `transformers` takes for a model that names none.
@@ -350,6 +280,17 @@ fn class_of(model_type: &str) -> Option<&'static str> {
         "roberta" => Some("RobertaTokenizer"),
         "xlm-roberta" => Some("XLMRobertaTokenizer"),
         "camembert" => Some("CamembertTokenizer"),
+        "deberta-v2" => Some("DebertaV2Tokenizer"),
+        _ => None,
+    }
+}
+
+/// The class over pieces of SentencePiece of that name.
+fn unigram_class(name: &str) -> Option<unigram::Class> {
+    match name {
+        "XLMRobertaTokenizer" => Some(unigram::Class::XlmRoberta),
+        "CamembertTokenizer" => Some(unigram::Class::Camembert),
+        "DebertaV2Tokenizer" => Some(unigram::Class::DebertaV2),
         _ => None,
     }
 }

@@ -5,9 +5,13 @@
 //! switched off (all-MiniLM-L6-v2 is published with padding to 128 tokens). How long a text may be is decided in
 //! `limits.rs`.
 
+mod charsmap;
 mod config;
 mod decode;
 mod parse;
+mod sentencepiece;
+mod tokens;
+mod unigram;
 mod vocabulary;
 
 use std::path::Path;
@@ -19,7 +23,8 @@ use tokenizers::{
 
 use self::config::TokenizerConfig;
 use self::parse::parse;
-use self::vocabulary::assemble;
+pub use self::sentencepiece::SentencePieceError;
+use self::vocabulary::{assemble, read};
 use crate::limits::Limits;
 use crate::options::{Builder, Load, Options};
 use crate::parallel::try_map;
@@ -96,23 +101,23 @@ impl AutoTokenizer {
     pub fn from_folder(folder: &Path, threads: Option<usize>) -> Result<Self> {
         let mut config = TokenizerConfig::read(folder)?;
         let path = folder.join("tokenizer.json");
-        let (path, bytes) = match std::fs::read(&path) {
-            Ok(bytes) => (path, bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                config.name_usual_tokens();
-                let assembled = assemble(folder, &config)?.ok_or_else(|| Error::MissingFile {
-                    folder: folder.into(),
-                    file: "tokenizer.json",
-                    advice: "nor the vocabulary that is read in its place (vocab.txt of BERT, DistilBERT and ELECTRA, \
-                             vocab.json with merges.txt of RoBERTa); AutoTokenizer.from_pretrained(..)\
-                             .save_pretrained(..) of transformers writes it",
-                })?;
-                (assembled.path, assembled.json)
+        let (path, mut inner) = if let Some(bytes) = read(&path)? {
+            match parse(&bytes) {
+                Ok(tokenizer) => (path, tokenizer),
+                Err(e) => return Err(Error::Tokenizer { path, reason: e.to_string() }),
             }
-            Err(e) => return Err(Error::io("read", path)(e)),
+        } else {
+            config.name_usual_tokens();
+            assemble(folder, &config)?.ok_or_else(|| Error::MissingFile {
+                folder: folder.into(),
+                file: "tokenizer.json",
+                advice: "nor the vocabulary that is read in its place (vocab.txt of BERT, DistilBERT and ELECTRA, \
+                         vocab.json with merges.txt of RoBERTa, sentencepiece.bpe.model of XLM-RoBERTa and \
+                         CamemBERT, spm.model of DeBERTa-v2); AutoTokenizer.from_pretrained(..)\
+                         .save_pretrained(..) of transformers writes it",
+            })?
         };
         let failed = |e: tokenizers::Error| Error::Tokenizer { path: path.clone(), reason: e.to_string() };
-        let mut inner = parse(&bytes).map_err(failed)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         config.apply(&mut inner).map_err(failed)?;

@@ -2,60 +2,48 @@
 //! checkpoints have instead and the class that the settings name.
 //!
 //! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA) and `vocab.json` with `merges.txt` (RoBERTa); models of
-//! `sentencepiece` are not. How each class puts its parts together is that of `transformers` 5; `config.rs` then
+//! SentencePiece in `unigram.rs`. How each class puts its parts together is that of `transformers` 5; `config.rs` then
 //! applies the settings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
 use super::config::{TokenizerConfig, Vocabulary};
+use super::parse::parse;
+use super::unigram;
 use crate::json::read_optional;
 use crate::{Error, Result};
-
-/// A `tokenizer.json` that is not there.
-pub(super) struct Assembled {
-    /// The file that the vocabulary is from.
-    pub(super) path: PathBuf,
-    /// What `tokenizer.json` would hold.
-    pub(super) json: Vec<u8>,
-}
 
 /// Ids by token.
 type Ids = BTreeMap<String, u32>;
 
-/// Puts a `tokenizer.json` together; `None` if the folder lacks the files that the class has.
+/// Puts a tokenizer together, with the file that its vocabulary is from; `None` if the folder lacks the files that the
+/// class has.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Json`] and [`Error::Tokenizer`] for unreadable or damaged files, and where a special token is
+/// [`Error::Io`], [`Error::Json`], [`Error::SentencePiece`] and [`Error::Tokenizer`] for unreadable or damaged files, and where a special token is
 /// not in the vocabulary.
-pub(super) fn assemble(folder: &Path, config: &TokenizerConfig) -> Result<Option<Assembled>> {
+pub(super) fn assemble(folder: &Path, config: &TokenizerConfig) -> Result<Option<(PathBuf, Tokenizer)>> {
     match config.vocabulary() {
         Some(Vocabulary::WordPiece) => word_piece(folder, config),
         Some(Vocabulary::ByteLevel) => byte_level(folder, config),
+        Some(Vocabulary::Unigram(class)) => unigram::build(folder, config, class),
         None => Ok(None),
     }
 }
 
 /// `vocab.txt`: a token a line; its id is the line's number.
-fn word_piece(folder: &Path, config: &TokenizerConfig) -> Result<Option<Assembled>> {
+fn word_piece(folder: &Path, config: &TokenizerConfig) -> Result<Option<(PathBuf, Tokenizer)>> {
     let path = folder.join("vocab.txt");
     let Some(text) = read_text(&path)? else { return Ok(None) };
     let ids: Ids = (0..).zip(text.lines()).map(|(id, line)| (line.trim_end().to_owned(), id)).collect();
     let [cls, sep, unk] = ["cls", "sep", "unk"].map(|role| config.special(role));
-    for token in [cls, sep, unk] {
-        id_of(token, &ids, &path)?;
-    }
-    let special = |token: &str, part: u32| json!({"SpecialToken": {"id": token, "type_id": part}});
-    let sequence = |name: &str, part: u32| json!({"Sequence": {"id": name, "type_id": part}});
-    let defined = |token: &str| json!({"id": token, "ids": [ids.get(token)], "tokens": [token]});
-    let template = json!({
-        "type": "TemplateProcessing",
-        "single": [special(cls, 0), sequence("A", 0), special(sep, 0)],
-        "pair": [special(cls, 0), sequence("A", 0), special(sep, 0), sequence("B", 1), special(sep, 1)],
-        "special_tokens": {cls: defined(cls), sep: defined(sep)},
-    });
+    let (cls_id, sep_id) = (id_of(cls, &ids, &path)?, id_of(sep, &ids, &path)?);
+    id_of(unk, &ids, &path)?;
+    let template = template((cls, cls_id), (sep, sep_id), true);
     let normalizer = json!({
         "type": "BertNormalizer",
         "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true,
@@ -64,11 +52,11 @@ fn word_piece(folder: &Path, config: &TokenizerConfig) -> Result<Option<Assemble
         "type": "WordPiece",
         "unk_token": unk, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": ids,
     });
-    Ok(Some(Assembled { path, json: whole(&normalizer, &json!({"type": "BertPreTokenizer"}), &template, &model) }))
+    whole(path, &normalizer, &json!({"type": "BertPreTokenizer"}), &template, &model).map(Some)
 }
 
 /// `vocab.json`, ids by token, and `merges.txt`, a pair of tokens a line, the first to be merged first.
-fn byte_level(folder: &Path, config: &TokenizerConfig) -> Result<Option<Assembled>> {
+fn byte_level(folder: &Path, config: &TokenizerConfig) -> Result<Option<(PathBuf, Tokenizer)>> {
     let (path, merges_path) = (folder.join("vocab.json"), folder.join("merges.txt"));
     let Some(ids) = read_optional::<Ids>(&path)? else { return Ok(None) };
     let Some(text) = read_text(&merges_path)? else { return Ok(None) };
@@ -91,16 +79,44 @@ fn byte_level(folder: &Path, config: &TokenizerConfig) -> Result<Option<Assemble
         "type": "BPE",
         "continuing_subword_prefix": "", "end_of_word_suffix": "", "vocab": ids, "merges": merges,
     });
-    Ok(Some(Assembled { path, json: whole(&Value::Null, &pre_tokenizer, &processor, &model) }))
+    whole(path, &Value::Null, &pre_tokenizer, &processor, &model).map(Some)
 }
 
-fn whole(normalizer: &Value, pre_tokenizer: &Value, post_processor: &Value, model: &Value) -> Vec<u8> {
+/// `first` and `last` around every text, and `last` between those of a pair: once where the second text has a type of its
+/// own (as BERT has it), twice where it has none (as RoBERTa has it).
+pub(super) fn template(first: (&str, u32), last: (&str, u32), types: bool) -> Value {
+    let special = |token: &str, part: u32| json!({"SpecialToken": {"id": token, "type_id": part}});
+    let sequence = |name: &str, part: u32| json!({"Sequence": {"id": name, "type_id": part}});
+    let defined = |(token, id): (&str, u32)| json!({"id": token, "ids": [id], "tokens": [token]});
+    let single = [special(first.0, 0), sequence("A", 0), special(last.0, 0)];
+    let second = u32::from(types);
+    let between = (!types).then(|| special(last.0, 0));
+    let rest = between.into_iter().chain([sequence("B", second), special(last.0, second)]);
+    let pair: Vec<Value> = single.iter().cloned().chain(rest).collect();
+    json!({
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": pair,
+        "special_tokens": {first.0: defined(first), last.0: defined(last)},
+    })
+}
+
+fn whole(
+    path: PathBuf,
+    normalizer: &Value,
+    pre_tokenizer: &Value,
+    post_processor: &Value,
+    model: &Value,
+) -> Result<(PathBuf, Tokenizer)> {
     let parts = json!({
         "version": "1.0",
         "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post_processor, "model": model,
         "added_tokens": [],
     });
-    parts.to_string().into_bytes()
+    match parse(parts.to_string().as_bytes()) {
+        Ok(tokenizer) => Ok((path, tokenizer)),
+        Err(e) => Err(damaged(&path, e.to_string())),
+    }
 }
 
 fn id_of(token: &str, ids: &Ids, path: &Path) -> Result<u32> {
@@ -108,8 +124,14 @@ fn id_of(token: &str, ids: &Ids, path: &Path) -> Result<u32> {
 }
 
 fn read_text(path: &Path) -> Result<Option<String>> {
+    let text = read(path)?.map(String::from_utf8).transpose();
+    text.map_err(|e| damaged(path, e.to_string()))
+}
+
+/// The file, or `None` if there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|e| damaged(path, e.to_string())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path)(e)),
     }
