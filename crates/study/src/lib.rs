@@ -11,11 +11,14 @@
 pub mod error;
 pub mod machine;
 pub mod models;
+pub mod number;
 pub mod operations;
 pub mod protocol;
 pub mod random;
 pub mod record;
 pub mod stats;
+pub mod summary;
+pub mod tables;
 pub mod worker;
 
 pub use error::{Error, Result};

@@ -1,5 +1,7 @@
 //! Statistics against numpy and scipy, on samples stored with what those say of them (`data/make_statistics.py`).
 
+#![allow(clippy::unwrap_used)]
+
 use mlxt_study::stats::{Interval, Samples, ratio_interval};
 use serde::Deserialize;
 

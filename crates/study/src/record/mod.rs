@@ -166,6 +166,17 @@ pub enum Length {
     Ragged,
 }
 
+impl Length {
+    /// Characters or tokens of each text, where all have the same.
+    #[must_use]
+    pub fn size(self) -> Option<usize> {
+        match self {
+            Self::Characters(n) | Self::Tokens(n) => Some(n),
+            Self::Ragged => None,
+        }
+    }
+}
+
 impl fmt::Display for Length {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

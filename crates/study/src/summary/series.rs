@@ -1,0 +1,80 @@
+//! A series: one variant on one machine, with a name short enough for a column and a legend.
+
+use serde::Serialize;
+
+use crate::record::{Limits, Machine, Records, Row, Run, Variant};
+
+/// Who measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Series {
+    /// The machine, as it is written.
+    pub machine: String,
+    /// The variant.
+    pub variant: Variant,
+    /// A name that no other series of the report has: the peer's title, and of the rest only what tells it from others.
+    pub label: String,
+}
+
+impl Series {
+    /// Whether it is this series that a row is of.
+    pub(super) fn made(&self, run: &Run, row: &Row) -> bool {
+        self.variant == row.variant && self.machine == machine(&run.machine)
+    }
+
+    /// The limits measured last on its machine; on the CPU, where they hold.
+    pub(super) fn limits<'a>(&self, runs: &'a [Run]) -> Option<&'a Limits> {
+        let of_machine = runs.iter().filter(|run| machine(&run.machine) == self.machine);
+        let limits = of_machine.filter_map(|run| run.limits.as_ref()).next_back();
+        limits.filter(|_| self.variant.device.split(':').any(|part| part == "cpu"))
+    }
+}
+
+/// A machine's name. Fewer processors of the same kind are another machine.
+pub(crate) fn machine(machine: &Machine) -> String {
+    let unnamed = if machine.name.is_empty() { "unnamed machine" } else { &machine.name };
+    match machine.threads {
+        0 => unnamed.to_owned(),
+        1 => format!("{unnamed}, 1 thread"),
+        threads => format!("{unnamed}, {threads} threads"),
+    }
+}
+
+/// The series of all rows: by machine, full precision first, then by name.
+pub(super) fn all(records: &Records) -> Vec<Series> {
+    let mut found: Vec<(String, Variant, String)> = Vec::new();
+    for row in &records.rows {
+        let Some(run) = records.run_of(row) else { continue }; // Records::read refuses such rows
+        let machine = machine(&run.machine);
+        if !found.iter().any(|(known, variant, _)| *known == machine && *variant == row.variant) {
+            let title =
+                run.peers.get(&row.variant.peer).map(|peer| peer.title.as_str()).filter(|title| !title.is_empty());
+            found.push((machine, row.variant.clone(), title.unwrap_or(&row.variant.peer).to_owned()));
+        }
+    }
+    found.sort_by_key(|(machine, variant, _)| (machine.clone(), variant.dtype != "f32", variant.clone()));
+    let labels: Vec<String> = found.iter().map(|series| label(series, &found)).collect();
+    let named = found.into_iter().zip(labels);
+    named.map(|((machine, variant, _), label)| Series { machine, variant, label }).collect()
+}
+
+fn label((machine, variant, title): &(String, Variant, String), all: &[(String, Variant, String)]) -> String {
+    let mut parts = vec![title.as_str()];
+    let same_peer = || all.iter().map(|(_, other, _)| other).filter(|other| other.peer == variant.peer);
+    if same_peer().any(|other| other.mode != variant.mode) {
+        parts.push(&variant.mode);
+    }
+    if all.iter().any(|(_, other, _)| other.device != variant.device) {
+        parts.push(&variant.device);
+    }
+    if variant.dtype != "f32" {
+        parts.push(&variant.dtype);
+    }
+    let mut label = parts.join(" ");
+    if all.iter().any(|(_, other, other_title)| other_title == title && other.peer != variant.peer) {
+        label = format!("{label} ({})", variant.peer);
+    }
+    if all.iter().any(|(other, _, _)| other != machine) {
+        label = format!("{label}, {machine}");
+    }
+    label
+}

@@ -1,0 +1,83 @@
+//! A table as Markdown, for people, and as CSV, for programs: the same lines, rounded in the one and not in the other.
+
+use super::{Field, Table};
+
+/// With its title and note; numbers as they are read.
+#[must_use]
+pub fn markdown(table: &Table) -> String {
+    let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
+    let titles = line(table.columns.iter().map(|column| inline(&column.title)).collect());
+    let rule = line(table.columns.iter().map(|column| if column.numeric { "--:" } else { ":--" }.into()).collect());
+    let lines = table.lines.iter().map(|row| line(row.fields.iter().map(|field| text(field, row.total)).collect()));
+    let head = format!("## {}\n\n{}\n\n{titles}{rule}", inline(&table.title), inline(&table.note));
+    head + &lines.collect::<String>()
+}
+
+/// Numbers in full; where there is none, the reason.
+#[must_use]
+pub fn csv(table: &Table) -> String {
+    let line = |fields: Vec<String>| fields.join(",") + "\n";
+    let field = |field: &Field| match field {
+        Field::Number { value, .. } => value.to_string(),
+        Field::Text(text) | Field::Missing { why: text, .. } => quoted(text),
+    };
+    let titles = line(table.columns.iter().map(|column| quoted(&column.title)).collect());
+    titles + &table.lines.iter().map(|row| line(row.fields.iter().map(field).collect())).collect::<String>()
+}
+
+fn text(field: &Field, total: bool) -> String {
+    match field {
+        Field::Number { text, .. } | Field::Text(text) if total && !text.is_empty() => format!("**{}**", inline(text)),
+        Field::Number { text, .. } | Field::Text(text) => inline(text),
+        Field::Missing { why, .. } => format!("*{}*", inline(why)),
+    }
+}
+
+/// Text that Markdown takes for nothing else, in one line.
+pub(crate) fn inline(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.trim().chars() {
+        match char {
+            '\n' | '\r' | '\t' => out.push(' '),
+            '\\' | '|' | '*' | '_' | '`' | '[' | ']' | '<' | '>' | '#' => out.extend(['\\', char]),
+            _ => out.push(char),
+        }
+    }
+    out
+}
+
+/// As RFC 4180 wants it.
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Column, Line};
+    use super::*;
+
+    fn table(message: &str) -> Table {
+        let fields = vec![Field::text(message), Field::number(1.0 / 3.0), Field::missing("not run")];
+        Table {
+            id: "x".into(),
+            title: "X".into(),
+            note: String::new(),
+            long: false,
+            columns: vec![Column::text("what"), Column::number("ms"), Column::number("other")],
+            lines: vec![Line { subject: None, series: None, total: true, fields }],
+        }
+    }
+
+    #[test]
+    fn no_message_breaks_a_line_or_a_column_of_markdown() {
+        let text = markdown(&table("a | b\n<script>*x*"));
+        let line = text.lines().last().unwrap();
+        assert_eq!(line, r"| **a \| b \<script\>\*x\*** | **0.333** | *not run* |");
+    }
+
+    #[test]
+    fn csv_gives_back_what_was_put_in() {
+        let text = csv(&table("a, \"b\"\nc"));
+        assert_eq!(text, "what,ms,other\n\"a, \"\"b\"\"\nc\",0.3333333333333333,not run\n");
+    }
+}
