@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::random::Random;
 use crate::record::{Cell, Length, Work};
 use crate::{Error, Result};
@@ -169,7 +170,7 @@ impl Model {
         let h = self.hidden;
         let (positions, types) = if self.family == Family::Bert { (512, 2) } else { (514, 1) };
         let mut all: Vec<(String, Vec<usize>)> = Vec::new();
-        let mut norm = |all: &mut Vec<_>, name: &str| {
+        let norm = |all: &mut Vec<_>, name: &str| {
             all.push((format!("{name}.weight"), vec![h]));
             all.push((format!("{name}.bias"), vec![h]));
         };
@@ -235,7 +236,7 @@ impl Model {
             let (mean, deviation) =
                 match (name.contains("LayerNorm"), name.ends_with("weight"), name.contains("embeddings.")) {
                     (true, true, _) => (1.0, 0.1),
-                    (true, false, _) | (_, false, _) => (0.0, 0.05),
+                    (_, false, _) => (0.0, 0.05),
                     (false, true, true) => (0.0, 0.5),
                     (false, true, false) => (0.0, (shape[1] as f32).sqrt().recip()),
                 };
@@ -264,7 +265,7 @@ pub fn hash(folder: &Path) -> Result<String> {
         let mut file = std::fs::File::open(&path).map_err(Error::io("read", &path))?;
         std::io::copy(&mut file, &mut HashWriter(&mut digest)).map_err(Error::io("read", &path))?;
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest.finalize()))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

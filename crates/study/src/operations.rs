@@ -139,7 +139,7 @@ impl Case {
         let form = |inputs, output, flops: usize, terms| Form { inputs, output, flops: flops as u64, terms };
         Some(match self.operation.as_str() {
             "ReLU" | "LeakyReLU" | "SeLU" | "Sigmoid" | "Softplus" | "Gelu" | "GeluTanh" | "HostToDevice"
-            | "DeviceToHost" => same(1),
+            | "DeviceToHost" | "RoPE" => same(1),
             "PReLU" => form(vec![normal(x), normal(d(1)?)], Shape::f32(x), 0, 1),
             "LayerNorm" => same(last),
             "Softmax" => same(x[axis()?]),
@@ -199,7 +199,6 @@ impl Case {
                 form(inputs, Shape::f32(x), 0, last)
             }
             "RMSNorm" => form(vec![normal(x), normal(d(1)?)], Shape::f32(x), 0, last),
-            "RoPE" => same(1),
             "SelfAttention" => {
                 let &[b, h, t, size] = x else { return None };
                 let lengths = (Shape::i32(d(3)?), Lengths(t));
@@ -227,7 +226,7 @@ fn write_values(file: &Path, len: usize, values: Values, random: &mut Random) ->
         let bytes = match values {
             Values::Normal => random.normal().to_le_bytes(),
             Values::Uniform => random.uniform().to_le_bytes(),
-            Values::Bits => (if random.next() >> 63 == 1 { 1.0_f32 } else { 0.0 }).to_le_bytes(),
+            Values::Bits => (if random.bits() >> 63 == 1 { 1.0_f32 } else { 0.0 }).to_le_bytes(),
             Values::Index(limit) => (random.below(limit) as i32).to_le_bytes(),
             Values::Lengths(most) if i == 0 => (most as i32).to_le_bytes(),
             Values::Lengths(most) => (1 + random.below(most) as i32).to_le_bytes(),

@@ -178,13 +178,16 @@ pub struct Loaded {
 pub struct Ready {}
 
 /// The answer to [`Request::Run`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Times {
     /// Nanoseconds from host to host, for each iteration.
     pub host_ns: Vec<u64>,
     /// The device's own time, where the engine can tell.
     #[serde(default)]
     pub device_ns: Option<Vec<u64>>,
+    /// Energy of the device for each iteration, joules, where the engine can tell.
+    #[serde(default)]
+    pub joules: Option<f64>,
 }
 
 /// The answer to [`Request::Probe`].
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn replies_are_as_the_page_says() {
         let times: Reply<Times> = serde_json::from_str(r#"{"ok": {"host_ns": [5, 6], "device_ns": null}}"#).unwrap();
-        assert_eq!(times, Reply::Ok(Times { host_ns: vec![5, 6], device_ns: None }));
+        assert_eq!(times, Reply::Ok(Times { host_ns: vec![5, 6], device_ns: None, joules: None }));
         let fault: Reply<Times> = serde_json::from_str(r#"{"error": {"stage": "run", "message": "no"}}"#).unwrap();
         assert_eq!(fault, Reply::Error(Fault { stage: "run".into(), message: "no".into(), fatal: false }));
         assert!(serde_json::from_str::<Reply<Times>>(r#"{"ok": {"host_ns": [-1]}}"#).is_err());

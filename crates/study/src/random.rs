@@ -1,6 +1,6 @@
 //! Seeded random numbers: the same on every machine, from a seed and a name, in any order and any part.
 //!
-//! SplitMix64 over a counter. Not for secrets.
+//! `SplitMix64` over a counter. Not for secrets.
 
 /// A stream of random numbers.
 #[derive(Debug, Clone)]
@@ -17,12 +17,12 @@ impl Random {
         let hash =
             name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let mut random = Self { state: seed ^ hash, spare: None };
-        random.next();
+        random.bits();
         random
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,12 +32,12 @@ impl Random {
 
     /// Uniform in `0..limit`, or 0 if that is empty. Off from uniform by less than `limit / 2^64`.
     pub fn below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.next()) * limit as u128) >> 64) as usize
+        ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
 
     /// Uniform in the open interval 0..1.
     pub fn uniform(&mut self) -> f32 {
-        ((self.next() >> 41) as f32 + 0.5) / (1 << 23) as f32
+        ((self.bits() >> 41) as f32 + 0.5) / (1 << 23) as f32
     }
 
     /// Standard normal (Box and Muller's pairs).
@@ -45,7 +45,7 @@ impl Random {
         if let Some(spare) = self.spare.take() {
             return spare;
         }
-        let bits = self.next();
+        let bits = self.bits();
         // Two numbers of 32 bits, the first never 0: its logarithm is taken.
         let (u, v) = (((bits >> 32) as f32 + 0.5) / 4_294_967_296.0, (bits & 0xffff_ffff) as f32 / 4_294_967_296.0);
         let radius = (-2.0 * u.ln()).sqrt();
@@ -70,7 +70,7 @@ mod tests {
     fn the_same_seed_and_name_give_the_same_numbers() {
         let numbers = |seed, name| {
             let mut random = Random::new(seed, name);
-            (0..8).map(|_| random.next()).collect::<Vec<_>>()
+            (0..8).map(|_| random.bits()).collect::<Vec<_>>()
         };
         assert_eq!(numbers(1, "x"), numbers(1, "x"));
         assert_ne!(numbers(1, "x"), numbers(2, "x"));

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -22,6 +23,9 @@ const SAID: usize = 2000;
 const LONGEST_REPLY: u64 = 64 << 20;
 /// How long a worker may take to end when its input is closed.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How soon it is noticed that the run was stopped.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How to start a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,18 +47,23 @@ pub struct Worker {
     replies: Receiver<std::io::Result<String>>,
     said: Arc<Mutex<VecDeque<u8>>>,
     hello: Hello,
+    /// Set when nobody waits for replies any more.
+    stop: Arc<AtomicBool>,
     /// Set when it can no longer be asked.
     dead: bool,
 }
 
 impl Worker {
-    /// Starts the process and hears who it is.
+    /// Starts the process and hears who it is. When `stop` is set, whatever it is asked ends with stage `stopped`.
     ///
     /// # Errors
     /// Stage `start` if there is no such program, it ends, or speaks another protocol; `timeout` if it says nothing.
-    pub fn start(launch: &Launch, timeout: Duration) -> Result<Self, Failure> {
+    pub fn start(launch: &Launch, timeout: Duration, stop: &Arc<AtomicBool>) -> Result<Self, Failure> {
         let mut command = Command::new(&launch.program);
         command.args(&launch.arguments).envs(launch.environment.iter().map(|(name, value)| (name, value)));
+        #[cfg(unix)]
+        // Ctrl-C is for the runner, which ends its workers in order.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |what| failure("start", format!("{}: {what}", launch.program.display()));
         let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
@@ -92,7 +101,8 @@ impl Worker {
         });
 
         let nobody = Hello { protocol: 0, name: String::new(), version: String::new(), detail: String::new() };
-        let mut worker = Self { child, requests: Some(requests), replies, said, hello: nobody, dead: false };
+        let mut worker =
+            Self { child, requests: Some(requests), replies, said, hello: nobody, stop: Arc::clone(stop), dead: false };
         let hello: Hello = worker.ask(&Request::Hello, timeout).map_err(|f| match f.stage.as_str() {
             "crash" | "protocol" => failure("start", f.message),
             _ => f,
@@ -131,7 +141,7 @@ impl Worker {
         line.push('\n');
         // A worker that is gone does not answer either; why is found out below.
         let reply = match self.requests.as_ref().map(|requests| requests.send(line)) {
-            Some(Ok(())) => self.replies.recv_timeout(timeout),
+            Some(Ok(())) => self.reply(timeout),
             _ => Err(RecvTimeoutError::Disconnected),
         };
         match reply {
@@ -153,6 +163,10 @@ impl Worker {
                 self.end();
                 Err(failure("protocol", format!("{e}{}", self.last_words())))
             }
+            Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => {
+                self.end();
+                Err(failure("stopped", "the run was stopped".into()))
+            }
             Err(RecvTimeoutError::Timeout) => {
                 self.end();
                 Err(failure("timeout", format!("no reply in {:.0} s{}", timeout.as_secs_f64(), self.last_words())))
@@ -160,8 +174,20 @@ impl Worker {
             Err(RecvTimeoutError::Disconnected) => {
                 let status = self.wait(GOODBYE);
                 self.end();
-                let how = status.map_or_else(|| "it closed its output".into(), |status| describe(status));
+                let how = status.map_or_else(|| "it closed its output".into(), describe);
                 Err(failure("crash", format!("{how}{}", self.last_words())))
+            }
+        }
+    }
+
+    /// The next line, unless the time is up or the run is stopped.
+    fn reply(&self, timeout: Duration) -> Result<std::io::Result<String>, RecvTimeoutError> {
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            match self.replies.recv_timeout(left.min(PATIENCE)) {
+                Err(RecvTimeoutError::Timeout) if left > PATIENCE && !self.stop.load(Ordering::Relaxed) => {}
+                reply => return reply,
             }
         }
     }

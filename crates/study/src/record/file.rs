@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{Line, Row, Run, SCHEMA};
+use crate::hex::hex;
 use crate::{Error, Result};
 
 /// What stands between a record and its checksum.
@@ -124,8 +125,7 @@ fn parse(line: &str) -> Result<Line, String> {
 }
 
 fn checksum(body: &str) -> String {
-    let digest = Sha256::digest(body.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(body.as_bytes())[..8])
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
@@ -156,6 +156,7 @@ mod tests {
             version: "0.1.0".into(),
             commit: None,
             seed: 7,
+            threads: 2,
             machine: Machine { load: Some(0.1 + 0.2), ..Machine::default() },
             limits: None,
             peers: [].into(),
@@ -196,7 +197,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         let (mut writer, _) = Writer::open(&path).unwrap();
-        lines.iter().for_each(|line| writer.append(line).unwrap());
+        for line in lines {
+            writer.append(line).unwrap();
+        }
         (folder, path)
     }
 

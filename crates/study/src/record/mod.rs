@@ -42,11 +42,13 @@ pub struct Run {
     pub commit: Option<String>,
     /// Of everything random: inputs, weights, orders.
     pub seed: u64,
+    /// Threads of each engine.
+    pub threads: usize,
     /// The machine.
     pub machine: Machine,
     /// What the machine can do, measured by this program just before.
     pub limits: Option<Limits>,
-    /// The engines that took part, by the name of their peer.
+    /// The engines that took part, by peer, mode and device.
     pub peers: BTreeMap<String, PeerInfo>,
     /// SHA-256 of each model's weights, by the model's name.
     pub checkpoints: BTreeMap<String, String>,
