@@ -16,12 +16,7 @@ use crate::worker::Launch;
 use crate::{Error, Result};
 
 /// The workers' programs, by file name.
-const WORKERS: [(&str, &str); 4] = [
-    ("protocol.py", include_str!("../../../study/workers/protocol.py")),
-    ("torch_worker.py", include_str!("../../../study/workers/torch_worker.py")),
-    ("onnxruntime_worker.py", include_str!("../../../study/workers/onnxruntime_worker.py")),
-    ("openvino_worker.py", include_str!("../../../study/workers/openvino_worker.py")),
-];
+const WORKERS: [(&str, &str); 0] = [];
 
 /// All peers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
