@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The same run in two of the files that are to be one.
+    #[error("{path}: run {run} is in another of the files too")]
+    Duplicate {
+        /// The later file.
+        path: PathBuf,
+        /// The run.
+        run: String,
+    },
 }
 
 /// A result of the study.

@@ -8,9 +8,11 @@
 //! measured. **Records to answers**: everything that is printed or drawn is a function of records alone.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod error;
 mod hex;
 pub mod machine;
+pub mod merge;
 pub mod models;
 pub mod number;
 pub mod operations;

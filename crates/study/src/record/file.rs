@@ -43,6 +43,18 @@ impl Records {
         Ok(records)
     }
 
+    /// Writes everything into the new file `path`, at once.
+    ///
+    /// # Errors
+    /// The file being there already; the disk's own.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let lines = self.runs.iter().cloned().map(Line::Run).chain(self.rows.iter().cloned().map(Line::Row));
+        let sealed: serde_json::Result<Vec<String>> = lines.map(|line| seal(&line)).collect();
+        let text = sealed.map_err(std::io::Error::other).map_err(Error::io("write", path))?.concat();
+        let mut file = File::create_new(path).map_err(Error::io("create", path))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+    }
+
     /// The run that a row belongs to.
     #[must_use]
     pub fn run_of(&self, row: &Row) -> Option<&Run> {
