@@ -9,8 +9,8 @@ use anyhow::Result;
 use clap::Args;
 use mlx_transformers::{Builder, Device, Hub, Load, Precision};
 
-use crate::input::{self, Source};
-use crate::output::{self, Document, Sink};
+use crate::input::{self, OnError, Rows, Source};
+use crate::output::{self, Document, Settings, Sink, Ticket};
 use crate::progress::Progress;
 
 /// Wrong usage: the program ends with status 2 instead of 1.
@@ -41,6 +41,15 @@ pub(crate) struct Verbosity {
     /// Say more: the device and why it was chosen, where files come from
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+}
+
+/// The call of the program as a whole.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// What is said besides errors.
+    pub(crate) verbosity: Verbosity,
+    /// Options that change results.
+    pub(crate) settings: Settings,
 }
 
 /// Where a model is found.
@@ -98,15 +107,34 @@ pub(crate) struct InputArgs {
     /// Texts (after `--` if one begins with a dash)
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// A file of texts, `-` for standard input: a text per line, or .jsonl, .csv, .parquet
-    #[arg(short, long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    #[command(flatten)]
+    file: FileArgs,
     /// The field that holds the text in .jsonl, .csv and .parquet [default: text]
     #[arg(long, value_name = "NAME", requires = "input")]
     column: Option<String>,
+}
+
+/// A file to read.
+#[derive(Debug, Args)]
+pub(crate) struct FileArgs {
+    /// A file of texts, `-` for standard input: a text per line, or .jsonl, .csv, .parquet
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
     /// The format of the input [default: by its extension, else text]
     #[arg(long, value_name = "FORMAT", requires = "input")]
     input_format: Option<input::Format>,
+}
+
+/// How a run over many rows deals with what goes wrong.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What becomes of a row that cannot be used: stop, or skip (it is reported and has no result; the others keep
+    /// their index, and the exit status is 0)
+    #[arg(long, value_name = "WHAT", default_value = "stop")]
+    on_error: OnError,
+    /// Go on with a run that was interrupted: the same command, from -i FILE to -o FILE
+    #[arg(long)]
+    resume: bool,
 }
 
 /// What to write.
@@ -115,7 +143,7 @@ pub(crate) struct OutputArgs {
     /// Write to a file, which appears when it is complete
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// text, json, jsonl, csv or npy [default: by the extension of -o; else text on a terminal, jsonl otherwise]
+    /// text, json, jsonl, csv, npy or parquet [default: by the extension of -o; else text on a terminal, jsonl otherwise]
     #[arg(long, value_name = "FORMAT")]
     format: Option<output::Format>,
 }
@@ -167,27 +195,93 @@ impl BatchArgs {
 impl InputArgs {
     /// The one source of texts.
     pub(crate) fn source(self) -> Result<Source> {
-        let Some(input) = self.input else {
-            return match self.texts.len() {
-                0 => Err(Usage::error("no text: give TEXT, or -i FILE (-i - for standard input)")),
-                _ => Ok(Source::Arguments(self.texts)),
-            };
-        };
-        if !self.texts.is_empty() {
-            return Err(Usage::error("both TEXT and -i FILE: give one of them"));
+        self.source_with(None)
+    }
+
+    /// The one source of texts, with a second column if there is one.
+    pub(crate) fn source_with(self, second: Option<String>) -> Result<Source> {
+        if self.file.is_given() {
+            if !self.texts.is_empty() {
+                return Err(Usage::error("both TEXT and -i FILE: give one of them"));
+            }
+            let lines_do = self.column.is_none() && second.is_none();
+            let first = self.column.unwrap_or_else(|| "text".into());
+            return self.file.source([Some(first), second].into_iter().flatten().collect(), lines_do);
         }
-        let path = (input.as_os_str() != "-").then_some(input);
+        match self.texts.len() {
+            0 => Err(Usage::error("no text: give TEXT, or -i FILE (-i - for standard input)")),
+            _ => Ok(Source::Arguments(self.texts.into_iter().map(|text| vec![text]).collect())),
+        }
+    }
+}
+
+impl FileArgs {
+    /// Whether there is one.
+    pub(crate) fn is_given(&self) -> bool {
+        self.input.is_some()
+    }
+
+    /// Its columns as a source; lines of text are one if `lines_do`.
+    pub(crate) fn source(self, columns: Vec<String>, lines_do: bool) -> Result<Source> {
+        let path = self.input.filter(|path| path.as_os_str() != "-");
         let format = match (self.input_format, &path) {
             (Some(format), _) => format,
             (None, Some(path)) => input::Format::of(path)?,
             (None, None) => input::Format::Text,
         };
-        if format == input::Format::Text && self.column.is_some() {
+        if format == input::Format::Text && !lines_do {
+            let columns = columns.join(", ");
+            return Err(Usage::error(format!(
+                "columns ({columns}) need an input of jsonl, csv or parquet: lines of text have no columns"
+            )));
+        }
+        Ok(Source::File { path, format, columns })
+    }
+}
+
+impl RunArgs {
+    /// Opens input and output; a run that goes on finds both where the one before left them.
+    pub(crate) fn open(
+        &self,
+        source: Source,
+        output: OutputArgs,
+        call: &Call,
+        progress: &Progress,
+    ) -> Result<(Rows, Sink)> {
+        let format = output.format();
+        if self.on_error == OnError::Skip && format == output::Format::Npy {
             return Err(Usage::error(
-                "--column needs an input of jsonl, csv or parquet: lines of text have no columns",
+                "an npy array cannot say which rows were skipped: --format parquet, jsonl, json or csv",
             ));
         }
-        Ok(Source::File { path, format, column: self.column.unwrap_or_else(|| "text".into()) })
+        if self.resume && format == output::Format::Parquet {
+            return Err(Usage::error(
+                "a Parquet file cannot be gone on with, its index is written last: --format jsonl, json, csv or npy",
+            ));
+        }
+        let mut rows = source.open(self.on_error, progress)?;
+        let input = rows.identity().filter(|_| format != output::Format::Parquet);
+        let sink = match (input, output.output) {
+            (Some(input), Some(file)) => {
+                let ticket = Ticket { settings: call.settings.clone(), input };
+                Sink::journaled(format, file, ticket, self.resume)?
+            }
+            _ if self.resume => {
+                return Err(Usage::error("--resume needs -i FILE and -o FILE: both must be files that stay"));
+            }
+            (_, file) => Sink::open(format, file)?,
+        };
+        let done = sink.done();
+        rows.go_on_after(done.rows, done.skipped)?;
+        if done.rows > 0 {
+            progress.detail(&format!("going on after {} rows", done.rows));
+        }
+        Ok((rows, sink))
+    }
+
+    /// Refuses to go on with a run whose results are written at its end.
+    pub(crate) fn no_resume(&self, why: &str) -> Result<()> {
+        if self.resume { Err(Usage::error(format!("--resume has nothing to go on with: {why}"))) } else { Ok(()) }
     }
 }
 
@@ -200,9 +294,9 @@ impl OutputArgs {
     /// Refuses npy for results of a kind that has no array.
     pub(crate) fn no_array(&self, results: &str) -> Result<()> {
         match self.format() {
-            output::Format::Npy => {
-                Err(Usage::error(format!("{results} are no array of numbers: --format jsonl, json, csv or text")))
-            }
+            output::Format::Npy => Err(Usage::error(format!(
+                "{results} are no array of numbers: --format jsonl, json, csv, parquet or text"
+            ))),
             _ => Ok(()),
         }
     }
@@ -210,11 +304,6 @@ impl OutputArgs {
     /// Whether results go to standard output.
     pub(crate) fn is_stdout(&self) -> bool {
         self.output.is_none()
-    }
-
-    /// Opens the destination.
-    pub(crate) fn open(self) -> Result<Sink> {
-        Sink::open(self.format(), self.output)
     }
 
     /// The destination of one whole answer.

@@ -17,12 +17,12 @@ use std::io::Write;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
-use crate::args::{Usage, Verbosity};
+use crate::args::{Call, Usage, Verbosity};
 use crate::cmd::Command;
-use crate::output::StdoutClosed;
+use crate::output::{Settings, StdoutClosed};
 
 /// Transformer inference from Hugging Face checkpoints, as they are, on the fastest backend this machine has.
 ///
@@ -41,12 +41,18 @@ struct Cli {
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(internal_error));
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut command = Cli::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
+        let settings = settings(&command, &matches);
+        Ok((Cli::from_arg_matches(&matches)?, settings))
+    });
+    let (cli, settings) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return help_or_usage(&error),
     };
+    let call = Call { verbosity: cli.verbosity, settings };
     // The hook has said what there is to say. Unwinding up to here removes temporary files.
-    let run = panic::AssertUnwindSafe(|| cli.command.run(cli.verbosity));
+    let run = panic::AssertUnwindSafe(|| cli.command.run(&call));
     match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) if error.is::<StdoutClosed>() => ExitCode::SUCCESS,
@@ -56,6 +62,25 @@ fn main() -> ExitCode {
         }
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Options that change no result: only with them may a run that goes on differ from the one that was interrupted.
+const HARMLESS: [&str; 10] =
+    ["input", "output", "resume", "on_error", "threads", "batch_tokens", "offline", "quiet", "verbose", "help"];
+
+/// The command, its version and all its options that may change results, as they were given or left out.
+fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {
+    let mut settings = Settings::from([("version".to_owned(), vec![env!("CARGO_PKG_VERSION").to_owned()])]);
+    let Some((name, matches)) = matches.subcommand() else { return settings };
+    settings.insert("the command".into(), vec![name.to_owned()]);
+    let arguments = command.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
+    for argument in arguments.filter(|argument| !HARMLESS.contains(&argument.get_id().as_str())) {
+        let id = argument.get_id().as_str();
+        let option = argument.get_long().map_or_else(|| id.to_owned(), |long| format!("--{long}"));
+        let values = matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned());
+        settings.insert(option, values.collect());
+    }
+    settings
 }
 
 /// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
@@ -82,7 +107,7 @@ fn help_or_usage(error: &clap::Error) -> ExitCode {
 }
 
 /// An error and its causes in one line; a cause that its error has quoted already is not repeated.
-fn chain(error: &anyhow::Error) -> String {
+pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -142,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
     }
 
     #[test]

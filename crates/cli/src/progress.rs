@@ -28,6 +28,8 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct State {
     bars: bool,
+    /// The part of the input, 0 to 1, that was done by an earlier run.
+    origin: f64,
     bar: Option<ProgressBar>,
     file: Option<Download>,
     texts: Option<Texts>,
@@ -96,12 +98,22 @@ impl Progress {
         }
     }
 
+    /// Says `what` whatever was asked for.
+    pub(crate) fn warn(&self, what: &str) {
+        self.say(what);
+    }
+
+    /// The work begins where an earlier run left it.
+    pub(crate) fn begin_at(&self, fraction: Option<f64>) {
+        self.state().origin = fraction.unwrap_or(0.0);
+    }
+
     /// A chunk of `texts` begins; when it is done, `fraction` of the whole is.
     pub(crate) fn chunk(&self, texts: u64, fraction: Option<f64>) {
         let mut state = self.state();
         let (started, before, from) = match &state.texts {
             Some(t) => (t.started, t.before + t.chunk, t.span.map_or(0.0, |s| s.1)),
-            None => (Instant::now(), 0, 0.0),
+            None => (Instant::now(), 0, state.origin),
         };
         state.texts = Some(Texts { started, before, chunk: texts, span: fraction.map(|to| (from, to)) });
     }
@@ -130,7 +142,7 @@ impl State {
         let total = file.total.map_or_else(String::new, |t| format!(" of {}", HumanBytes(t)));
         let message = format!("{}  {}{total}  {}/s", file.name, HumanBytes(file.received), HumanBytes(rate as u64));
         let fraction = file.total.filter(|&t| t > 0).map(|t| file.received as f64 / t as f64);
-        self.draw(spent, fraction, &message);
+        self.draw(spent, fraction, 0.0, &message);
     }
 
     fn computed(&mut self, done: u64, total: u64) {
@@ -140,15 +152,16 @@ impl State {
         let part = done as f64 / total.max(1) as f64;
         let fraction = texts.span.map(|(from, to)| from + part * (to - from));
         let message = format!("{} texts  {rate:.0}/s", HumanCount(all));
-        self.draw(spent, fraction, &message);
+        self.draw(spent, fraction, self.origin, &message);
     }
 
-    fn draw(&mut self, spent: Duration, fraction: Option<f64>, message: &str) {
+    /// `origin` is the part that took none of the time spent.
+    fn draw(&mut self, spent: Duration, fraction: Option<f64>, origin: f64, message: &str) {
         if !self.bars || spent < LONG {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| ProgressBar::new(STEPS));
-        let left = fraction.filter(|&f| f > 0.0).map(|f| spent.mul_f64((1.0 - f).max(0.0) / f));
+        let left = fraction.filter(|&f| f > origin).map(|f| spent.mul_f64((1.0 - f).max(0.0) / (f - origin)));
         let template = if left.is_some() { "{bar:30} {percent:>3}%  {msg}" } else { "{spinner} {msg}" };
         // A template that cannot be read would leave indicatif's own style.
         if let Ok(style) = ProgressStyle::with_template(template) {

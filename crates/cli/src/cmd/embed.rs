@@ -6,14 +6,14 @@ use mlx_transformers::{Builder, Pooling, SentenceTransformer};
 use serde::Serialize;
 
 use super::stream;
-use crate::args::{BatchArgs, DeviceArgs, InputArgs, ModelArgs, OutputArgs, Verbosity};
-use crate::input::{Limit, Source};
-use crate::output::{Record, Row, Shape, Text, numbered, shown};
+use crate::args::{BatchArgs, Call, DeviceArgs, InputArgs, ModelArgs, OutputArgs, RunArgs};
+use crate::input::{Limit, Row, Source};
+use crate::output::{Column, Kind, Record, Shape, Text, Value, shown};
 use crate::progress::Progress;
 
 /// Texts embedded at a time: enough to sort by length, little beside a model. A chunk's vectors take 6 MiB at 384
 /// dimensions.
-const CHUNK: Limit = Limit { texts: 4096, bytes: 1 << 23 };
+const CHUNK: Limit = Limit { rows: 4096, bytes: 1 << 23 };
 
 /// Arguments of `mlxt embed`.
 #[derive(Debug, Args)]
@@ -37,6 +37,8 @@ pub(crate) struct EmbedArgs {
     input: InputArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -49,10 +51,10 @@ enum PoolingName {
 
 /// One text's vector.
 #[derive(Serialize)]
-struct Embedded<'a> {
+struct Embedded {
     index: u64,
     tokens: usize,
-    embedding: &'a [f32],
+    embedding: Vec<f32>,
 }
 
 /// What `mlxt embed` does, checked.
@@ -60,31 +62,35 @@ struct Config {
     builder: Builder<SentenceTransformer>,
     source: Source,
     output: OutputArgs,
+    run: RunArgs,
 }
 
 /// Embeds all texts.
-pub(crate) fn run(args: EmbedArgs, verbosity: Verbosity) -> Result<()> {
-    let progress = Progress::new(verbosity, args.output.is_stdout());
-    embed(args.config(&progress)?, &progress)
+pub(crate) fn run(args: EmbedArgs, call: &Call) -> Result<()> {
+    let progress = Progress::new(call.verbosity, args.output.is_stdout());
+    embed(args.config(&progress)?, call, &progress)
 }
 
-fn embed(config: Config, progress: &Progress) -> Result<()> {
-    let texts = config.source.open()?;
-    let mut sink = config.output.open()?;
+fn embed(config: Config, call: &Call, progress: &Progress) -> Result<()> {
+    let (rows, mut sink) = config.run.open(config.source, config.output, call, progress)?;
     let model = config.builder.build()?;
     progress.device(model.info());
     sink.begin(&Shape {
         heading: "index  tokens      norm  embedding",
-        columns: ["index", "tokens"].map(str::to_owned).into_iter().chain(numbered('e', model.dim())).collect(),
+        columns: vec![
+            Column::new("index", Kind::Integer),
+            Column::new("tokens", Kind::Integer),
+            Column::new("embedding", Kind::Vector { letter: 'e', width: model.dim() }),
+        ],
         width: model.dim(),
     })?;
-    stream::run(texts, CHUNK, sink, progress, |first, chunk, sink| {
-        let embeddings = model.encode(chunk).map_err(|e| stream::from_start(e, first))?;
-        let rows = embeddings.iter().zip(embeddings.tokens());
-        for (index, (embedding, &tokens)) in (first..).zip(rows) {
-            sink.push(&Embedded { index, tokens, embedding })?;
-        }
-        Ok(())
+    let encode = |rows: &[Row]| {
+        let embeddings = model.encode(rows)?;
+        let vectors = embeddings.iter().map(<[f32]>::to_vec);
+        Ok(vectors.zip(embeddings.tokens().iter().copied()).collect())
+    };
+    stream::run(rows, CHUNK, sink, progress, encode, |row, (embedding, tokens)| {
+        Ok(Embedded { index: row.index, tokens, embedding })
     })
 }
 
@@ -99,7 +105,7 @@ impl EmbedArgs {
         if self.normalize || self.no_normalize {
             builder = builder.normalize(self.normalize);
         }
-        Ok(Config { builder, source, output: self.output })
+        Ok(Config { builder, source, output: self.output, run: self.run })
     }
 }
 
@@ -114,20 +120,17 @@ impl From<PoolingName> for Pooling {
     }
 }
 
-impl Record for Embedded<'_> {
+impl Record for Embedded {
     fn text(&self, out: &mut Text) {
         let Self { index, tokens, embedding } = self;
         out.line(format_args!("{index:>5}  {tokens:>6}  {}", shown(embedding)));
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
-        row.field(self.index);
-        row.field(self.tokens);
-        row.fields(self.embedding);
-        row.end();
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
+        out(&[self.index.into(), self.tokens.into(), self.embedding[..].into()]);
     }
 
     fn array(&self) -> Option<&[f32]> {
-        Some(self.embedding)
+        Some(&self.embedding)
     }
 }

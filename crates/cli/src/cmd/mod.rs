@@ -17,7 +17,7 @@ use clap::Subcommand;
 use mlx_transformers::Origin;
 
 use self::tasks::{answer, classify, fill_mask, ner, rerank, zero_shot};
-use crate::args::Verbosity;
+use crate::args::Call;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -52,21 +52,21 @@ pub(crate) enum Command {
 
 impl Command {
     /// Does it.
-    pub(crate) fn run(self, verbosity: Verbosity) -> Result<()> {
+    pub(crate) fn run(self, call: &Call) -> Result<()> {
         match self {
-            Self::Embed(args) => embed::run(args, verbosity),
-            Self::Features(args) => features::run(args, verbosity),
-            Self::FillMask(args) => fill_mask::run(args, verbosity),
-            Self::Classify(args) => classify::run(args, verbosity),
-            Self::Ner(args) => ner::run(args, verbosity),
-            Self::Answer(args) => answer::run(args, verbosity),
-            Self::Rerank(args) => rerank::run(args, verbosity),
-            Self::ZeroShot(args) => zero_shot::run(args, verbosity),
-            Self::Tokenize(args) => tokenize::run(args, verbosity),
-            Self::Inspect(args) => inspect::run(args, verbosity),
-            Self::Pull(args) => pull::run(args, verbosity),
+            Self::Embed(args) => embed::run(args, call),
+            Self::Features(args) => features::run(args, call),
+            Self::FillMask(args) => fill_mask::run(args, call),
+            Self::Classify(args) => classify::run(args, call),
+            Self::Ner(args) => ner::run(args, call),
+            Self::Answer(args) => answer::run(args, call),
+            Self::Rerank(args) => rerank::run(args, call),
+            Self::ZeroShot(args) => zero_shot::run(args, call),
+            Self::Tokenize(args) => tokenize::run(args, call),
+            Self::Inspect(args) => inspect::run(args, call.verbosity),
+            Self::Pull(args) => pull::run(args, call.verbosity),
             Self::Doctor(args) => doctor::run(args),
-            Self::Demo(args) => demo::run(&args, verbosity),
+            Self::Demo(args) => demo::run(&args, call.verbosity),
         }
     }
 }

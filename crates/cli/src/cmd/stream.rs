@@ -1,69 +1,144 @@
-//! The loop that commands over texts share: a chunk is read, computed and written, then the next. Memory is that of a chunk, however long the input.
+//! The loop that commands over rows share: a chunk is read, computed and written, then the next. Memory is that of a
+//! chunk, however long the input.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use mlx_transformers::Error;
 
-use crate::input::{Limit, Texts};
-use crate::output::Sink;
+use crate::args::Usage;
+use crate::input::{Limit, Row, Rows};
+use crate::output::{Record, Sink};
 use crate::progress::Progress;
 
-/// Runs `work` on chunk after chunk, with the index of its first text, and completes `sink`.
-pub(super) fn run(
-    texts: Texts,
+/// Writes a record of what `answer` gives for each row, and completes `sink`.
+pub(super) fn run<A, R: Record>(
+    mut rows: Rows,
     limit: Limit,
     mut sink: Sink,
     progress: &Progress,
-    mut work: impl FnMut(u64, &[String], &mut Sink) -> Result<()>,
+    answer: impl Fn(&[Row]) -> mlx_transformers::Result<Vec<A>>,
+    record: impl Fn(&Row, A) -> Result<R>,
 ) -> Result<()> {
-    each(texts, limit, progress, |first, chunk| {
-        work(first, chunk, &mut sink)?;
-        sink.flush()
-    })?;
-    sink.finish()
+    let result = chunks(&mut rows, limit, progress, answer, |rows, chunk| {
+        for (row, answer) in chunk {
+            sink.push(&record(row, answer)?)?;
+        }
+        sink.flush()?;
+        sink.note(rows.read(), rows.skipped())
+    });
+    match (result, sink.kept()) {
+        (Ok(()), _) => sink.finish(),
+        (Err(error), Some(kept)) if !error.is::<Usage>() => {
+            let kept = kept.display();
+            Err(anyhow!("{}; what is done is in {kept}: the same command with --resume goes on", crate::chain(&error)))
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
-/// The same for work that writes nothing before the end.
-pub(super) fn each(
-    mut texts: Texts,
+/// Calls `take` with what `answer` gives for each row, in order.
+pub(super) fn each<A>(
+    mut rows: Rows,
     limit: Limit,
     progress: &Progress,
-    mut work: impl FnMut(u64, &[String]) -> Result<()>,
+    answer: impl Fn(&[Row]) -> mlx_transformers::Result<Vec<A>>,
+    mut take: impl FnMut(&Row, A),
 ) -> Result<()> {
-    let mut first = 0;
+    chunks(&mut rows, limit, progress, answer, |_, chunk| {
+        for (row, answer) in chunk {
+            take(row, answer);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `done` with the rows of chunk after chunk that have an answer.
+fn chunks<A>(
+    rows: &mut Rows,
+    limit: Limit,
+    progress: &Progress,
+    answer: impl Fn(&[Row]) -> mlx_transformers::Result<Vec<A>>,
+    mut done: impl FnMut(&Rows, Vec<(&Row, A)>) -> Result<()>,
+) -> Result<()> {
     loop {
-        let chunk = texts.chunk(limit)?;
+        let chunk = rows.chunk(limit)?;
         if chunk.is_empty() {
             break;
         }
-        progress.chunk(chunk.len() as u64, texts.fraction());
-        work(first, &chunk)?;
-        first += chunk.len() as u64;
+        progress.chunk(chunk.len() as u64, rows.fraction());
+        let mut answered = Vec::with_capacity(chunk.len());
+        answer_all(rows, &chunk, &answer, &mut answered)?;
+        done(rows, answered)?;
     }
     progress.clear();
+    rows.summary();
     Ok(())
 }
 
-/// The error with its text's index counted from the start of the input, not of the chunk.
-pub(super) fn from_start(mut error: Error, first: u64) -> Error {
-    match &mut error {
+/// Answers all rows. Where some cannot be answered and are to be skipped, each half is tried by itself, down to single
+/// rows: finding a few among thousands costs a few times the work of one try, and most of it only tokenising.
+fn answer_all<'a, A>(
+    rows: &mut Rows,
+    chunk: &'a [Row],
+    answer: &impl Fn(&[Row]) -> mlx_transformers::Result<Vec<A>>,
+    answered: &mut Vec<(&'a Row, A)>,
+) -> Result<()> {
+    match answer(chunk) {
+        Ok(answers) => answered.extend(chunk.iter().zip(answers)),
+        Err(error) if rows.skips() && is_of_one_row(&error) => {
+            if let [row] = chunk {
+                rows.skip(row, from_start(error, chunk).into());
+            } else {
+                let (first, second) = chunk.split_at(chunk.len() / 2);
+                answer_all(rows, first, answer, answered)?;
+                answer_all(rows, second, answer, answered)?;
+            }
+        }
+        Err(mut error) => {
+            let row = index(&mut error).and_then(|index| chunk.get(*index));
+            let error = from_start(error, chunk).into();
+            return Err(match row {
+                Some(row) => rows.placed(row, error),
+                None => error,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is the fault of one row alone, and the others may do.
+fn is_of_one_row(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::TooLong { .. }
+            | Error::NoTokens { .. }
+            | Error::NoMask { .. }
+            | Error::Tokenise { .. }
+            | Error::Empty { .. }
+            | Error::NoRoom { .. }
+    )
+}
+
+/// The place of an error's text in the call.
+fn index(error: &mut Error) -> Option<&mut usize> {
+    match error {
         Error::TooLong { index, .. }
         | Error::NoTokens { index }
         | Error::NonFinite { index }
         | Error::NoMask { index, .. }
         | Error::Tokenise { index, .. }
-        | Error::ForeignToken { index, .. } => *index += first as usize,
-        _ => {}
+        | Error::Empty { index, .. }
+        | Error::NoRoom { index, .. }
+        | Error::ForeignToken { index, .. } => Some(index),
+        _ => None,
     }
-    error
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn indices_count_from_the_start() {
-        let error = from_start(Error::TooLong { index: 3, tokens: 9, limit: 8 }, 4096);
-        assert!(error.to_string().starts_with("text 4099 has 9 tokens"), "{error}");
+/// The error with its text's index counted from the start of the input, not of the chunk.
+fn from_start(mut error: Error, chunk: &[Row]) -> Error {
+    if let Some(index) = index(&mut error)
+        && let Some(row) = chunk.get(*index)
+    {
+        *index = row.index as usize;
     }
+    error
 }

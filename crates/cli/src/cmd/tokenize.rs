@@ -9,14 +9,14 @@ use mlx_transformers::{AutoTokenizer, Builder};
 use serde::Serialize;
 
 use super::stream;
-use crate::args::{BatchArgs, DeviceArgs, InputArgs, ModelArgs, OutputArgs, Verbosity};
-use crate::input::{Limit, Source};
+use crate::args::{BatchArgs, Call, DeviceArgs, InputArgs, ModelArgs, OutputArgs, RunArgs};
+use crate::input::{Limit, Row, Source};
 use crate::one_line;
-use crate::output::{Record, Row, Shape, Text};
+use crate::output::{Kind, Record, Shape, Text, Value};
 use crate::progress::Progress;
 
 /// Texts tokenised at a time: a few hundred thousand tokens at most.
-const CHUNK: Limit = Limit { texts: 4096, bytes: 1 << 20 };
+const CHUNK: Limit = Limit { rows: 4096, bytes: 1 << 20 };
 
 /// Arguments of `mlxt tokenize`.
 #[derive(Debug, Args)]
@@ -31,6 +31,8 @@ pub(crate) struct TokenizeArgs {
     input: InputArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// What `mlxt tokenize` does, checked.
@@ -38,33 +40,33 @@ struct Config {
     builder: Builder<AutoTokenizer>,
     source: Source,
     output: OutputArgs,
+    run: RunArgs,
 }
 
 /// One text's tokens.
 #[derive(Serialize)]
-struct Tokenized<'a> {
+struct Tokenized {
     index: u64,
-    ids: &'a [u32],
-    tokens: &'a [String],
+    ids: Vec<u32>,
+    tokens: Vec<String>,
 }
 
 /// Tokenises all texts.
-pub(crate) fn run(args: TokenizeArgs, verbosity: Verbosity) -> Result<()> {
-    let progress = Progress::new(verbosity, args.output.is_stdout());
-    tokenize(args.config(&progress)?, &progress)
+pub(crate) fn run(args: TokenizeArgs, call: &Call) -> Result<()> {
+    let progress = Progress::new(call.verbosity, args.output.is_stdout());
+    tokenize(args.config(&progress)?, call, &progress)
 }
 
-fn tokenize(config: Config, progress: &Progress) -> Result<()> {
-    let texts = config.source.open()?;
-    let mut sink = config.output.open()?;
+fn tokenize(config: Config, call: &Call, progress: &Progress) -> Result<()> {
+    let (rows, mut sink) = config.run.open(config.source, config.output, call, progress)?;
     let tokenizer = config.builder.build()?;
-    sink.begin(&Shape::table("index  tokens  token:id", &["index", "ids", "tokens"]))?;
-    stream::run(texts, CHUNK, sink, progress, |first, chunk, sink| {
-        let encodings = tokenizer.encode_batch(chunk).map_err(|e| stream::from_start(e, first))?;
-        for (index, encoding) in (first..).zip(&encodings) {
-            sink.push(&Tokenized { index, ids: &encoding.ids, tokens: &encoding.tokens })?;
-        }
-        Ok(())
+    sink.begin(&Shape::table(
+        "index  tokens  token:id",
+        &[("index", Kind::Integer), ("ids", Kind::Integers), ("tokens", Kind::Texts)],
+    ))?;
+    let tokenize = |rows: &[Row]| tokenizer.encode_batch(rows);
+    stream::run(rows, CHUNK, sink, progress, tokenize, |row, encoding| {
+        Ok(Tokenized { index: row.index, ids: encoding.ids, tokens: encoding.tokens })
     })
 }
 
@@ -74,22 +76,18 @@ impl TokenizeArgs {
         let source = self.input.source()?;
         let builder = self.model.hub.apply(AutoTokenizer::builder(self.model.model), progress);
         let builder = self.batch.apply(self.device.apply(builder));
-        Ok(Config { builder, source, output: self.output })
+        Ok(Config { builder, source, output: self.output, run: self.run })
     }
 }
 
-impl Record for Tokenized<'_> {
+impl Record for Tokenized {
     fn text(&self, out: &mut Text) {
-        let pairs = self.tokens.iter().zip(self.ids).map(|(token, id)| format!("{}:{id}", one_line(token)));
+        let pairs = self.tokens.iter().zip(&self.ids).map(|(token, id)| format!("{}:{id}", one_line(token)));
         let pairs: Vec<String> = pairs.collect();
         out.line(format_args!("{:>5}  {:>6}  {}", self.index, self.ids.len(), pairs.join(" ")));
     }
 
-    /// Lists are written as JSON: tokens may hold any character.
-    fn csv(&self, row: &mut Row<'_>) {
-        row.field(self.index);
-        row.field(serde_json::json!(self.ids));
-        row.field(serde_json::json!(self.tokens));
-        row.end();
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
+        out(&[self.index.into(), self.ids[..].into(), self.tokens[..].into()]);
     }
 }

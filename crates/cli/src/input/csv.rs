@@ -1,42 +1,54 @@
-//! Comma-separated values with a header row, of which one column is the text. Quoted fields may hold line breaks.
+//! Comma-separated values with a header row, of which some columns are the texts. Quoted fields may hold line breaks.
 
 use std::io::BufRead;
 
 use anyhow::{Context, Result, anyhow};
-use csv::{ErrorKind, Reader, StringRecord};
+use csv::{ErrorKind, StringRecord};
 
-/// The texts of one column.
+use super::{BadRow, Reader};
+
+/// The texts of some columns.
 pub(super) struct Rows {
-    reader: Reader<Box<dyn BufRead>>,
+    reader: csv::Reader<Box<dyn BufRead>>,
     record: StringRecord,
     name: String,
-    column: usize,
+    columns: Vec<usize>,
+    line: u64,
 }
 
 impl Rows {
-    /// Fields under the header `column` of `reader`, which errors call `name`.
-    pub(super) fn open(reader: Box<dyn BufRead>, name: String, column: &str) -> Result<Self> {
-        let mut reader = Reader::from_reader(reader);
+    /// Fields under the headers `columns` of `reader`, which errors call `name`.
+    pub(super) fn open(reader: Box<dyn BufRead>, name: String, columns: &[String]) -> Result<Self> {
+        let mut reader = csv::Reader::from_reader(reader);
         let headers = reader.headers().with_context(|| format!("cannot read the header row of {name}"))?;
-        let found = headers.iter().position(|h| h == column);
-        let column = found.ok_or_else(|| {
-            let columns = super::shortened(headers);
-            anyhow!("{name} has no column \"{column}\" in its header row, only {columns}: choose with --column")
-        })?;
-        Ok(Self { reader, record: StringRecord::new(), name, column })
+        let place = |column: &String| {
+            let found = headers.iter().position(|h| h == column);
+            found.ok_or_else(|| {
+                let columns = super::shortened(headers);
+                anyhow!("{name} has no column \"{column}\" in its header row, only {columns}: choose with --column")
+            })
+        };
+        let columns = columns.iter().map(place).collect::<Result<_>>()?;
+        Ok(Self { reader, record: StringRecord::new(), name, columns, line: 0 })
     }
 }
 
-impl Iterator for Rows {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Reader for Rows {
+    fn read(&mut self) -> Result<Option<Vec<String>>> {
         match self.reader.read_record(&mut self.record) {
-            // All records have the header's number of fields: the reader refuses others.
-            Ok(true) => Some(Ok(self.record.get(self.column).unwrap_or_default().to_owned())),
-            Ok(false) => None,
-            Err(error) => Some(Err(placed(error, &self.name))),
+            Ok(true) => {
+                self.line = self.record.position().map_or(0, csv::Position::line);
+                // All records have the header's number of fields: the reader refuses others.
+                let field = |&column: &usize| self.record.get(column).unwrap_or_default().to_owned();
+                Ok(Some(self.columns.iter().map(field).collect()))
+            }
+            Ok(false) => Ok(None),
+            Err(error) => Err(placed(error, &self.name)),
         }
+    }
+
+    fn number(&self) -> u64 {
+        self.line
     }
 }
 
@@ -44,10 +56,12 @@ impl Iterator for Rows {
 fn placed(error: csv::Error, name: &str) -> anyhow::Error {
     let line = error.position().map_or(0, csv::Position::line);
     match error.kind() {
-        ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            anyhow!("line {line} of {name} has {len} fields, expected {expected_len} as in the header row")
+        ErrorKind::UnequalLengths { expected_len, len, .. } => BadRow::error(format!(
+            "line {line} of {name} has {len} fields, expected {expected_len} as in the header row"
+        )),
+        ErrorKind::Utf8 { err, .. } => {
+            BadRow::error(format!("line {line} of {name} is not UTF-8 (field {})", err.field() + 1))
         }
-        ErrorKind::Utf8 { err, .. } => anyhow!("line {line} of {name} is not UTF-8 (field {})", err.field() + 1),
         _ => anyhow!(error).context(format!("cannot read {name}")),
     }
 }
@@ -57,8 +71,10 @@ mod tests {
     use super::*;
 
     fn rows(bytes: &'static [u8], column: &str) -> Result<Vec<String>, String> {
-        let rows = Rows::open(Box::new(bytes), "x.csv".into(), column).map_err(|e| format!("{e:#}"))?;
-        rows.map(|t| t.map_err(|e| format!("{e:#}"))).collect()
+        let rows = Rows::open(Box::new(bytes), "x.csv".into(), &[column.to_owned()]);
+        let mut rows = rows.map_err(|e| format!("{e:#}"))?;
+        let read = || rows.read().map(|row| row.map(|texts| texts.concat())).map_err(|e| format!("{e:#}"));
+        std::iter::repeat_with(read).map_while(Result::transpose).collect()
     }
 
     #[test]

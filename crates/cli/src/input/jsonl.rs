@@ -1,29 +1,35 @@
-//! JSON lines: an object per line, of which one string is the text. Blank lines between objects are skipped.
+//! JSON lines: an object per line, of which some strings are the texts. Blank lines between objects are skipped.
 
 use std::io::BufRead;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::text::Lines;
+use super::{BadRow, Reader};
 
-/// The texts of one column.
+/// The texts of some columns.
 pub(super) struct Objects {
     lines: Lines,
-    column: String,
+    columns: Vec<String>,
 }
 
 impl Objects {
-    /// Strings called `column` in the objects of `reader`, which errors call `name`.
-    pub(super) fn new(reader: Box<dyn BufRead>, name: String, column: String) -> Self {
-        Self { lines: Lines::new(reader, name), column }
+    /// Strings called as `columns` in the objects of `reader`, which errors call `name`.
+    pub(super) fn new(reader: Box<dyn BufRead>, name: String, columns: Vec<String>) -> Self {
+        Self { lines: Lines::new(reader, name), columns }
     }
 
-    fn text(&self, line: &str) -> Result<String> {
-        let mut object: Map<String, Value> =
-            serde_json::from_str(line).with_context(|| format!("{} is not a JSON object", self.lines.place()))?;
-        let found = match object.remove(&self.column) {
-            Some(Value::String(text)) => return Ok(text),
+    fn texts(&self, line: &str) -> Result<Vec<String>> {
+        let object: Map<String, Value> = serde_json::from_str(line)
+            .map_err(|e| BadRow::error(format!("{} is not a JSON object: {e}", self.lines.place())))?;
+        self.columns.iter().map(|column| self.text(&object, column)).collect()
+    }
+
+    fn text(&self, object: &Map<String, Value>, column: &str) -> Result<String> {
+        let place = self.lines.place();
+        let found = match object.get(column) {
+            Some(Value::String(text)) => return Ok(text.clone()),
             Some(Value::Null) => "is null",
             Some(Value::Bool(_)) => "is a boolean",
             Some(Value::Number(_)) => "is a number",
@@ -31,24 +37,25 @@ impl Objects {
             Some(Value::Object(_)) => "is an object",
             None => {
                 let keys = super::shortened(object.keys());
-                bail!("{} has no \"{}\", only {keys}: choose with --column", self.lines.place(), self.column)
+                return Err(BadRow::error(format!("{place} has no \"{column}\", only {keys}: choose with --column")));
             }
         };
-        bail!("\"{}\" {found} in {}, expected a string", self.column, self.lines.place())
+        Err(BadRow::error(format!("\"{column}\" {found} in {place}, expected a string")))
     }
 }
 
-impl Iterator for Objects {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.lines.next()? {
-                Ok(line) if line.trim_ascii().is_empty() => {}
-                Ok(line) => return Some(self.text(&line)),
-                Err(error) => return Some(Err(error)),
+impl Reader for Objects {
+    fn read(&mut self) -> Result<Option<Vec<String>>> {
+        while let Some(line) = self.lines.line()? {
+            if !line.trim_ascii().is_empty() {
+                return self.texts(&line).map(Some);
             }
         }
+        Ok(None)
+    }
+
+    fn number(&self) -> u64 {
+        self.lines.number()
     }
 }
 
@@ -57,8 +64,9 @@ mod tests {
     use super::*;
 
     fn texts(bytes: &'static [u8]) -> Vec<Result<String, String>> {
-        let objects = Objects::new(Box::new(bytes), "x.jsonl".into(), "text".into());
-        objects.map(|t| t.map_err(|e| format!("{e:#}"))).collect()
+        let mut objects = Objects::new(Box::new(bytes), "x.jsonl".into(), vec!["text".into()]);
+        let read = || objects.read().map(|row| row.map(|texts| texts.concat())).map_err(|e| e.to_string());
+        std::iter::repeat_with(read).map_while(Result::transpose).collect()
     }
 
     #[test]
@@ -74,6 +82,7 @@ mod tests {
         assert_eq!(errors[0], "\"text\" is a number in line 1 of x.jsonl, expected a string");
         assert_eq!(errors[1], "line 2 of x.jsonl has no \"text\", only \"title\": choose with --column");
         assert!(errors[2].starts_with("line 3 of x.jsonl is not a JSON object: "), "{}", errors[2]);
+        assert_eq!(errors.len(), 4);
         assert!(errors[3].starts_with("line 4 of x.jsonl is not a JSON object: "), "{}", errors[3]);
     }
 }

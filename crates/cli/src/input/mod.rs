@@ -1,11 +1,13 @@
 //! Where texts come from: arguments, or a file of lines, JSON lines, CSV or Parquet, always as a stream.
 //!
-//! A file is never held in memory: readers give one text at a time and [`Texts::chunk`] gathers as many as one round of
+//! A file is never held in memory: readers give one row at a time and [`Rows::chunk`] gathers as many as one round of
 //! work takes. Every error names the file and the line (or row) it was found in. One format per file beside this one.
 
 mod csv;
 mod jsonl;
+mod pages;
 mod parquet;
+mod rows;
 mod text;
 
 use std::cell::Cell;
@@ -13,11 +15,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Usage;
+use crate::progress::Progress;
+pub(crate) use rows::{Limit, OnError, Row, Rows};
 
 /// Bytes read from a file at a time.
 const READ: usize = 1 << 16;
@@ -38,84 +44,92 @@ pub(crate) enum Format {
 /// What to read, checked.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// Texts given as arguments.
-    Arguments(Vec<String>),
+    /// Rows given as arguments.
+    Arguments(Vec<Vec<String>>),
     /// A file, or standard input where there is no path.
-    File { path: Option<PathBuf>, format: Format, column: String },
+    File { path: Option<PathBuf>, format: Format, columns: Vec<String> },
 }
 
-/// A stream of texts.
-pub(crate) struct Texts {
-    stream: Box<dyn Iterator<Item = Result<String>>>,
-    extent: Extent,
-    given: u64,
+/// What tells a file from another, or from itself after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    bytes: u64,
+    /// Since 1970.
+    modified_nanoseconds: Option<u64>,
 }
 
-/// How much a chunk may hold.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limit {
-    /// Texts.
-    pub(crate) texts: usize,
-    /// Bytes of text; the last text may go over it.
-    pub(crate) bytes: usize,
+/// What is wrong with one row. The rows behind it can be read.
+#[derive(Debug)]
+pub(crate) struct BadRow(String);
+
+/// A reader of rows.
+trait Reader {
+    /// The texts of the next row, one for each column; none at the end.
+    ///
+    /// # Errors
+    /// [`BadRow`] for a row that others may follow.
+    fn read(&mut self) -> Result<Option<Vec<String>>>;
+
+    /// The line, or row, of what was read last; the first is 1.
+    fn number(&self) -> u64;
 }
+
+impl BadRow {
+    /// An error that says what is wrong, and in which row of which file.
+    fn error(what: String) -> anyhow::Error {
+        Self(what).into()
+    }
+}
+
+impl std::fmt::Display for BadRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadRow {}
 
 /// How long a stream is, as far as one can know before reading it.
 enum Extent {
     Unknown,
-    Texts(u64),
+    Rows(u64),
     Bytes { read: Rc<Cell<u64>>, total: u64 },
 }
 
 impl Source {
     /// Opens it. Columns and headers are looked up here, before any model is loaded.
-    pub(crate) fn open(self) -> Result<Texts> {
-        let (path, format, column) = match self {
-            Self::Arguments(texts) => {
-                let extent = Extent::Texts(texts.len() as u64);
-                return Ok(Texts { stream: Box::new(texts.into_iter().map(Ok)), extent, given: 0 });
-            }
-            Self::File { path, format, column } => (path, format, column),
+    pub(crate) fn open(self, on_error: OnError, progress: &Progress) -> Result<Rows> {
+        let (path, format, columns) = match self {
+            Self::Arguments(rows) => return Ok(Rows::of_arguments(rows, on_error, progress)),
+            Self::File { path, format, columns } => (path, format, columns),
         };
         let name = path.as_deref().map_or_else(|| "standard input".to_owned(), |p| p.display().to_string());
-        if format == Format::Parquet {
+        let (reader, unit, extent): (Box<dyn Reader>, _, _) = if format == Format::Parquet {
             let file = seekable(path.as_deref()).with_context(|| format!("cannot read {name}"))?;
-            let rows = parquet::Rows::open(file, &name, &column)?;
-            let extent = Extent::Texts(rows.total());
-            return Ok(Texts { stream: Box::new(rows), extent, given: 0 });
-        }
-        let (reader, extent) = open(path.as_deref()).with_context(|| format!("cannot read {name}"))?;
-        let stream: Box<dyn Iterator<Item = Result<String>>> = match format {
-            Format::Jsonl => Box::new(jsonl::Objects::new(reader, name, column)),
-            Format::Csv => Box::new(csv::Rows::open(reader, name, &column)?),
-            Format::Text | Format::Parquet => Box::new(text::Lines::new(reader, name)),
+            let rows = parquet::Rows::open(file, &name, &columns)?;
+            let extent = Extent::Rows(rows.total());
+            (Box::new(rows), "row", extent)
+        } else {
+            let (reader, extent) = open(path.as_deref()).with_context(|| format!("cannot read {name}"))?;
+            let reader: Box<dyn Reader> = match format {
+                Format::Jsonl => Box::new(jsonl::Objects::new(reader, name.clone(), columns)),
+                Format::Csv => Box::new(csv::Rows::open(reader, name.clone(), &columns)?),
+                Format::Text | Format::Parquet => Box::new(text::Lines::new(reader, name.clone())),
+            };
+            (reader, "line", extent)
         };
-        Ok(Texts { stream, extent, given: 0 })
+        let identity = path.and_then(|path| Identity::of(&path));
+        Ok(Rows::of_file(reader, (unit, name), extent, identity, on_error, progress))
     }
 }
 
-impl Texts {
-    /// The next texts, as many as `limit` allows; none at the end.
-    pub(crate) fn chunk(&mut self, limit: Limit) -> Result<Vec<String>> {
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        while chunk.len() < limit.texts && bytes < limit.bytes {
-            let Some(text) = self.stream.next().transpose()? else { break };
-            bytes += text.len();
-            chunk.push(text);
-        }
-        self.given += chunk.len() as u64;
-        Ok(chunk)
-    }
-
-    /// The part of the input that has been given out, 0 to 1, where the total is known.
-    pub(crate) fn fraction(&self) -> Option<f64> {
-        let (done, total) = match &self.extent {
-            Extent::Unknown => return None,
-            Extent::Texts(total) => (self.given, *total),
-            Extent::Bytes { read, total } => (read.get(), *total),
-        };
-        (total > 0).then(|| (done as f64 / total as f64).min(1.0))
+impl Identity {
+    /// Of a file that can be read again; none of a pipe or a device.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let modified_nanoseconds = modified.and_then(|since| u64::try_from(since.as_nanos()).ok());
+        Some(Self { bytes: metadata.len(), modified_nanoseconds })
     }
 }
 
@@ -191,17 +205,21 @@ impl Read for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Verbosity;
 
     #[test]
     fn chunks_stop_at_either_limit() {
-        let texts = ["aaaa", "bbbb", "c", "d", "e"].map(str::to_owned).to_vec();
-        let mut texts = Source::Arguments(texts).open().unwrap();
-        let limit = Limit { texts: 3, bytes: 6 };
-        assert_eq!(texts.chunk(limit).unwrap(), ["aaaa", "bbbb"]);
-        assert_eq!(texts.fraction(), Some(0.4));
-        assert_eq!(texts.chunk(limit).unwrap(), ["c", "d", "e"]);
-        assert_eq!(texts.fraction(), Some(1.0));
-        assert!(texts.chunk(limit).unwrap().is_empty());
+        let rows = ["aaaa", "bbbb", "c", "d", "e"].map(|text| vec![text.to_owned()]).to_vec();
+        let quiet = Progress::new(Verbosity { quiet: true, verbose: false }, true);
+        let mut rows = Source::Arguments(rows).open(OnError::Stop, &quiet).unwrap();
+        let limit = Limit { rows: 3, bytes: 6 };
+        let mut texts = || {
+            let chunk = rows.chunk(limit).unwrap();
+            (chunk.iter().map(|row| row.fields[0].clone()).collect::<Vec<_>>(), rows.fraction())
+        };
+        assert_eq!(texts(), (vec!["aaaa".to_owned(), "bbbb".to_owned()], Some(0.4)));
+        assert_eq!(texts(), (["c", "d", "e"].map(str::to_owned).to_vec(), Some(1.0)));
+        assert_eq!(texts().0, [""; 0]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::BufRead;
 
 use anyhow::{Context, Result, bail};
 
+use super::{BadRow, Reader};
+
 /// The longest line, in bytes. It bounds memory when something that is not text is given (a device, a binary file).
 const LONGEST: u64 = 1 << 28;
 
@@ -27,7 +29,8 @@ impl Lines {
         format!("line {} of {}", self.number, self.name)
     }
 
-    fn line(&mut self) -> Result<Option<String>> {
+    /// The next line.
+    pub(super) fn line(&mut self) -> Result<Option<String>> {
         let mut bytes = Vec::new();
         let mut limited = std::io::Read::take(&mut self.reader, LONGEST);
         let read = limited.read_until(b'\n', &mut bytes).with_context(|| format!("cannot read {}", self.name))?;
@@ -48,16 +51,21 @@ impl Lines {
         }
         match String::from_utf8(bytes) {
             Ok(line) => Ok(Some(line)),
-            Err(e) => bail!("{} is not UTF-8 (byte {})", self.place(), e.utf8_error().valid_up_to() + 1),
+            Err(e) => {
+                let byte = e.utf8_error().valid_up_to() + 1;
+                Err(BadRow::error(format!("{} is not UTF-8 (byte {byte})", self.place())))
+            }
         }
     }
 }
 
-impl Iterator for Lines {
-    type Item = Result<String>;
+impl Reader for Lines {
+    fn read(&mut self) -> Result<Option<Vec<String>>> {
+        Ok(self.line()?.map(|line| vec![line]))
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        self.line().transpose()
+    fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -66,7 +74,8 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &'static [u8]) -> Vec<String> {
-        Lines::new(Box::new(bytes), "x".into()).collect::<Result<_>>().unwrap()
+        let mut lines = Lines::new(Box::new(bytes), "x".into());
+        std::iter::from_fn(|| lines.line().unwrap()).collect()
     }
 
     #[test]
@@ -80,9 +89,11 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_named() {
-        let mut lines = Lines::new(Box::new(&b"ok\nab\xff\n"[..]), "x.txt".into());
-        assert_eq!(lines.next().unwrap().unwrap(), "ok");
-        let error = lines.next().unwrap().unwrap_err().to_string();
-        assert_eq!(error, "line 2 of x.txt is not UTF-8 (byte 3)");
+        let mut lines = Lines::new(Box::new(&b"ok\nab\xff\nmore"[..]), "x.txt".into());
+        assert_eq!(lines.line().unwrap().unwrap(), "ok");
+        let error = lines.line().unwrap_err();
+        assert!(error.is::<BadRow>());
+        assert_eq!(error.to_string(), "line 2 of x.txt is not UTF-8 (byte 3)");
+        assert_eq!(lines.line().unwrap().unwrap(), "more");
     }
 }

@@ -1,33 +1,54 @@
-//! Comma-separated values as RFC 4180 has them, but with `\n` as the end of a row.
+//! Comma-separated values as RFC 4180 has them, but with `\n` as the end of a row. A vector is as many fields; a list is
+//! written as JSON, because strings may hold any character.
 //!
 //! Rows go to memory and cannot fail there, which is why this is not the csv crate's writer (that one reads the input).
 
 use std::fmt::{Display, Write};
 
-/// Writes rows, field by field.
-pub(crate) struct Row<'a> {
+use super::table::{Column, Kind, Value};
+
+/// The names of the columns.
+pub(super) fn header(columns: &[Column], out: &mut Vec<u8>) {
+    let mut row = Row::new(out);
+    for column in columns {
+        match column.kind {
+            Kind::Vector { letter, width } => (0..width).for_each(|i| row.field(format_args!("{letter}{i}"))),
+            _ => row.field(column.name),
+        }
+    }
+    row.end();
+}
+
+/// One row.
+pub(super) fn row(values: &[Value<'_>], out: &mut Vec<u8>) {
+    let mut row = Row::new(out);
+    for value in values {
+        match value {
+            Value::Integer(value) => row.field(value),
+            // The fewest digits that read back as the same f32.
+            Value::Float(value) => row.field(value),
+            Value::Text(value) => row.field(value),
+            Value::Vector(values) => values.iter().for_each(|value| row.field(value)),
+            Value::Integers(values) => row.field(serde_json::json!(values)),
+            Value::Texts(values) => row.field(serde_json::json!(values)),
+        }
+    }
+    row.end();
+}
+
+/// A row that is being written, field by field.
+struct Row<'a> {
     out: &'a mut Vec<u8>,
     field: String,
     started: bool,
 }
 
-/// The names of the columns.
-pub(super) fn header(columns: &[String], out: &mut Vec<u8>) {
-    let mut row = Row::new(out);
-    for column in columns {
-        row.field(column);
-    }
-    row.end();
-}
-
 impl<'a> Row<'a> {
-    /// Adds rows to `out`.
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
+    fn new(out: &'a mut Vec<u8>) -> Self {
         Self { out, field: String::new(), started: false }
     }
 
-    /// One field. An f32 keeps the fewest digits that read back as the same f32.
-    pub(crate) fn field(&mut self, value: impl Display) {
+    fn field(&mut self, value: impl Display) {
         if self.started {
             self.out.push(b',');
         }
@@ -44,17 +65,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// One field for each value.
-    pub(crate) fn fields(&mut self, values: &[f32]) {
-        for value in values {
-            self.field(value);
-        }
-    }
-
-    /// Ends the row.
-    pub(crate) fn end(&mut self) {
+    fn end(self) {
         self.out.push(b'\n');
-        self.started = false;
     }
 }
 
@@ -66,12 +78,8 @@ mod tests {
     fn reads_back_as_written() {
         let fields = ["plain", "", "a,b", "\"q\"", "line\nbreak\r\n", " ü "];
         let mut out = Vec::new();
-        header(&fields.map(str::to_owned), &mut out);
-        let mut row = Row::new(&mut out);
-        for value in [0.1f32, -1e-30, 16_777_216.0, f32::MIN_POSITIVE] {
-            row.field(value);
-        }
-        row.end();
+        header(&fields.map(|name| Column::new(name, Kind::Float)), &mut out);
+        row(&[0.1f32, -1e-30, 16_777_216.0, f32::MIN_POSITIVE].map(Value::Float), &mut out);
         let mut reader = ::csv::ReaderBuilder::new().flexible(true).from_reader(&out[..]);
         assert_eq!(reader.headers().unwrap(), &fields[..]);
         let row = reader.records().next().unwrap().unwrap();

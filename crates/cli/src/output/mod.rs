@@ -4,8 +4,12 @@
 //! `target.rs` is the destination, one format per file beside it.
 
 mod csv;
+mod journal;
 mod json;
 mod npy;
+mod parquet;
+mod partial;
+mod table;
 mod target;
 mod text;
 
@@ -16,7 +20,9 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::args::Usage;
-pub(crate) use csv::Row;
+pub(crate) use journal::{Done, Settings};
+pub(crate) use partial::Ticket;
+pub(crate) use table::{Column, Kind, Value};
 pub(crate) use target::{StdoutClosed, Target};
 pub(crate) use text::{Text, shown};
 
@@ -33,6 +39,8 @@ pub(crate) enum Format {
     Csv,
     /// A NumPy array of little-endian f32.
     Npy,
+    /// Apache Parquet.
+    Parquet,
 }
 
 /// The result for one text.
@@ -41,8 +49,8 @@ pub(crate) enum Format {
 pub(crate) trait Record: Serialize {
     /// Adds the lines that show it to people, each with its end.
     fn text(&self, out: &mut Text);
-    /// Gives its rows, with as many fields as the sink was given columns.
-    fn csv(&self, row: &mut Row<'_>);
+    /// Gives its rows of a table, each with a value for every column that the sink was given.
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>]));
     /// The rows it adds to an array, as values end to end; none if it is not numbers.
     fn array(&self) -> Option<&[f32]> {
         None
@@ -54,8 +62,8 @@ pub(crate) trait Record: Serialize {
 pub(crate) struct Shape {
     /// The line above all text.
     pub(crate) heading: &'static str,
-    /// Names of the columns of CSV.
-    pub(crate) columns: Vec<String>,
+    /// The columns of CSV and Parquet.
+    pub(crate) columns: Vec<Column>,
     /// Columns of the array.
     pub(crate) width: usize,
 }
@@ -67,6 +75,7 @@ pub(crate) struct Sink {
     encoded: Vec<u8>,
     text: Text,
     array: Option<npy::Array>,
+    table: Option<parquet::Table>,
     records: u64,
 }
 
@@ -78,8 +87,8 @@ pub(crate) struct Document {
 
 impl Shape {
     /// Of results that are a table, but no array of numbers.
-    pub(crate) fn table(heading: &'static str, columns: &[&str]) -> Self {
-        Self { heading, columns: columns.iter().map(|&column| column.to_owned()).collect(), width: 0 }
+    pub(crate) fn table(heading: &'static str, columns: &[(&'static str, Kind)]) -> Self {
+        Self { heading, columns: columns.iter().map(|&(name, kind)| Column::new(name, kind)).collect(), width: 0 }
     }
 }
 
@@ -92,6 +101,7 @@ impl Format {
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "csv" => Some(Self::Csv),
             "npy" => Some(Self::Npy),
+            "parquet" => Some(Self::Parquet),
             "txt" => Some(Self::Text),
             _ => None,
         };
@@ -103,13 +113,44 @@ impl Format {
 impl Sink {
     /// Opens the destination: `file`, or standard output.
     pub(crate) fn open(format: Format, file: Option<PathBuf>) -> Result<Self> {
-        let target = Target::open(file)?;
-        Ok(Self { format, target, encoded: Vec::new(), text: Text::default(), array: None, records: 0 })
+        Ok(Self::over(Target::open(file)?, format))
+    }
+
+    /// Opens `file` in such a way that another run can go on with it; so does this one if `resume` says so and there is
+    /// something to go on with.
+    pub(crate) fn journaled(format: Format, file: PathBuf, ticket: Ticket, resume: bool) -> Result<Self> {
+        Ok(Self::over(Target::journaled(file, ticket, resume)?, format))
+    }
+
+    fn over(target: Target, format: Format) -> Self {
+        let records = target.done().records;
+        Self { format, target, encoded: Vec::new(), text: Text::default(), array: None, table: None, records }
+    }
+
+    /// How far the run is that this goes on with.
+    pub(crate) fn done(&self) -> Done {
+        self.target.done()
+    }
+
+    /// Notes that the results of `rows` rows, of which `skipped` had none, are written.
+    pub(crate) fn note(&mut self, rows: u64, skipped: u64) -> Result<()> {
+        self.target.note(Done { rows, skipped, records: self.records, bytes: 0 })
+    }
+
+    /// The file that is kept for a run that goes on, if there is one.
+    pub(crate) fn kept(&self) -> Option<PathBuf> {
+        self.target.kept()
     }
 
     /// Writes what stands before all records. To be called once, before the first.
     pub(crate) fn begin(&mut self, shape: &Shape) -> Result<()> {
+        let bytes = self.done().bytes;
         match self.format {
+            Format::Npy if bytes > 0 => {
+                self.array = Some(npy::Array::resumed(shape.width, bytes));
+                Ok(())
+            }
+            _ if bytes > 0 => Ok(()),
             Format::Text => self.target.write(format!("{}\n", shape.heading).as_bytes()),
             Format::Jsonl => Ok(()),
             Format::Json => self.target.write(b"["),
@@ -119,6 +160,10 @@ impl Sink {
             }
             Format::Npy => {
                 self.array = Some(npy::Array::begin(shape.width, &mut self.target)?);
+                Ok(())
+            }
+            Format::Parquet => {
+                self.table = Some(parquet::Table::new(&shape.columns)?);
                 Ok(())
             }
         }
@@ -134,7 +179,17 @@ impl Sink {
             }
             Format::Json => json::element(record, self.records == 0, &mut self.encoded)?,
             Format::Jsonl => json::line(record, &mut self.encoded)?,
-            Format::Csv => record.csv(&mut Row::new(&mut self.encoded)),
+            Format::Csv => record.rows(&mut |row| csv::row(row, &mut self.encoded)),
+            Format::Parquet => {
+                let (table, target) = (&mut self.table, &mut self.target);
+                let mut result = Ok(());
+                record.rows(&mut |row| {
+                    if let (Some(table), Ok(())) = (table.as_mut(), &result) {
+                        result = table.push(row, target);
+                    }
+                });
+                result?;
+            }
             Format::Npy => {
                 let values = record.array().ok_or_else(|| Usage::error("these results have no npy format"))?;
                 if let Some(array) = &mut self.array {
@@ -160,6 +215,11 @@ impl Sink {
                     array.finish(&mut self.target)?;
                 }
             }
+            Format::Parquet => {
+                if let Some(table) = self.table.take() {
+                    table.finish(&mut self.target)?;
+                }
+            }
             Format::Text | Format::Jsonl | Format::Csv => {}
         }
         self.target.finish()
@@ -172,11 +232,6 @@ impl Sink {
     }
 }
 
-/// Names of columns: a letter and a number from 0 on.
-pub(crate) fn numbered(letter: char, columns: usize) -> impl Iterator<Item = String> {
-    (0..columns).map(move |i| format!("{letter}{i}"))
-}
-
 impl Document {
     /// Where and how to write it.
     ///
@@ -184,7 +239,9 @@ impl Document {
     pub(crate) fn new(format: Format, file: Option<PathBuf>) -> Result<Self> {
         match format {
             Format::Text | Format::Json | Format::Jsonl => Ok(Self { format, file }),
-            Format::Csv | Format::Npy => Err(Usage::error("this answer is no table: --format text, json or jsonl")),
+            Format::Csv | Format::Npy | Format::Parquet => {
+                Err(Usage::error("this answer is no table: --format text, json or jsonl"))
+            }
         }
     }
 

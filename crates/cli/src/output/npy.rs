@@ -39,6 +39,12 @@ impl Array {
         Ok(Self { width, values: 0, spool, bytes: Vec::new() })
     }
 
+    /// Goes on with an array of which a file of `bytes` holds the header and some rows.
+    pub(super) fn resumed(width: usize, bytes: u64) -> Self {
+        let values = bytes.saturating_sub(HEADER as u64) / size_of::<f32>() as u64;
+        Self { width, values, spool: None, bytes: Vec::new() }
+    }
+
     /// Adds whole rows.
     pub(super) fn extend(&mut self, values: &[f32], target: &mut Target) -> Result<()> {
         self.bytes.clear();

@@ -1,7 +1,7 @@
 //! The place results are written to: standard output, a new file, or something else that has a path (a pipe, a device).
 //!
 //! A new file is written beside its final name and renamed at the end, so that a failed or killed run leaves nothing
-//! under that name. A reader that closes standard output early (`| head`) has what it wanted: see [`StdoutClosed`].
+//! under that name; with a journal (`partial.rs`) another run can go on with it. A reader that closes standard output early (`| head`) has what it wanted: see [`StdoutClosed`].
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
 
+use super::journal::Done;
+use super::partial::{Partial, Ticket};
+
 /// Bytes gathered before a write.
-const BUFFER: usize = 1 << 17;
+pub(super) const BUFFER: usize = 1 << 17;
 
 /// Standard output was closed by its reader. Not a failure: the program ends at once, quietly, with status 0.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ enum Kind {
         file: BufWriter<NamedTempFile>,
         path: PathBuf,
     },
+    /// The same, with a journal: another run can go on with it.
+    Partial(Partial),
     Existing(BufWriter<File>),
 }
 
@@ -53,9 +58,36 @@ impl Target {
         Ok(Self { kind, name })
     }
 
+    /// Opens `path` with a journal, going on with what is there if `resume` says so. What is no file (a pipe, a device)
+    /// has none.
+    pub(super) fn journaled(path: PathBuf, ticket: Ticket, resume: bool) -> Result<Self> {
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        if fs::metadata(&path).is_ok_and(|m| !m.is_file()) {
+            return Self::open(Some(path));
+        }
+        let name = path.display().to_string();
+        Ok(Self { kind: Kind::Partial(Partial::open(path, ticket, resume)?), name })
+    }
+
+    /// How far the run is that this goes on with: not at all for a new one.
+    pub(super) fn done(&self) -> Done {
+        if let Kind::Partial(partial) = &self.kind { partial.done() } else { Done::default() }
+    }
+
+    /// Notes how far the run is, where it can be gone on with.
+    pub(super) fn note(&mut self, done: Done) -> Result<()> {
+        let Kind::Partial(partial) = &mut self.kind else { return Ok(()) };
+        partial.note(done).with_context(|| format!("cannot write {}", self.name))
+    }
+
+    /// The file that is kept for a run that goes on, if there is one.
+    pub(super) fn kept(&self) -> Option<PathBuf> {
+        if let Kind::Partial(partial) = &self.kind { partial.kept() } else { None }
+    }
+
     /// Whether it is a new file, whose start can be written again.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self.kind, Kind::New { .. })
+        matches!(self.kind, Kind::New { .. } | Kind::Partial(_))
     }
 
     /// Writes all of `bytes`.
@@ -72,28 +104,35 @@ impl Target {
 
     /// Writes `bytes` over the first ones of a new file.
     pub(crate) fn rewrite_start(&mut self, bytes: &[u8]) -> Result<()> {
-        let Kind::New { file, .. } = &mut self.kind else { return Ok(()) };
-        // Seeking flushes the buffer first.
-        let result = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(bytes));
+        let result = match &mut self.kind {
+            // Seeking flushes the buffer first.
+            Kind::New { file, .. } => file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(bytes)),
+            Kind::Partial(partial) => partial.rewrite_start(bytes),
+            Kind::Stdout(_) | Kind::Existing(_) => Ok(()),
+        };
         self.check(result)
     }
 
     /// Completes it; a new file gets its name.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let Kind::New { file, path } = self.kind else { return Ok(()) };
-        let renamed = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
-            // Without this, a crash of the machine soon after could leave the name on an empty file.
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|e| e.error)
-        });
-        renamed.map(drop).with_context(|| format!("cannot write {}", self.name))
+        let renamed = match self.kind {
+            Kind::New { file, path } => file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
+                // Without this, a crash of the machine soon after could leave the name on an empty file.
+                file.as_file().sync_all()?;
+                file.persist(&path).map(drop).map_err(|e| e.error)
+            }),
+            Kind::Partial(partial) => partial.finish(),
+            Kind::Stdout(_) | Kind::Existing(_) => Ok(()),
+        };
+        renamed.with_context(|| format!("cannot write {}", self.name))
     }
 
     fn writer(&mut self) -> &mut dyn Write {
         match &mut self.kind {
             Kind::Stdout(stdout) => stdout,
             Kind::New { file, .. } => file,
+            Kind::Partial(partial) => partial,
             Kind::Existing(file) => file,
         }
     }
@@ -130,7 +169,7 @@ impl Kind {
 
 /// Those of the file that will be replaced, or what a new file gets; a temporary file alone would be its owner's only.
 #[cfg(unix)]
-fn permissions(path: &Path) -> fs::Permissions {
+pub(super) fn permissions(path: &Path) -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).map_or_else(|_| fs::Permissions::from_mode(0o666), |m| m.permissions())
 }

@@ -26,7 +26,7 @@ fn wrong_usage_is_status_2() {
         (&["embed", "-m", m, "a", "-q", "-v"], "cannot be used with"),
         (&["embed", "-m", m, "a", "--colour"], "--colour"),
         (&["embed", "-m", m, "a", "--column", "b"], "--input"),
-        (&["embed", "-m", m, "-i", "a.txt", "--column", "b"], "--column needs"),
+        (&["embed", "-m", m, "-i", "a.txt", "--column", "b"], "lines of text have no columns"),
         (&["embed", "-m", m, "-i", "a.json"], "cannot read .json files"),
         (&["features", "-m", m, "a", "b", "--format", "npy"], "features of several texts"),
         (&["features", "-m", m, "a", "--format", "csv", "--pooler"], "--pooler has no place in csv"),

@@ -146,7 +146,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
         ("not a string", file(folder.path(), "c.jsonl", "{\"text\": 5}\n"), &[], "is a number in line 1 of "),
         ("no header", file(folder.path(), "a.csv", "body\nx\n"), &[], "no column \"text\""),
         ("uneven rows", file(folder.path(), "b.csv", "text,n\na,1\nb\n"), &[], "line 3 of "),
-        ("null", null.clone(), &["--column", "body"], "row 4 has no \"body\" (null)"),
+        ("null", null.clone(), &["--column", "body"], "null.parquet has no \"body\" (null)"),
         ("not strings", null, &["--column", "id"], "holds INT64, expected strings"),
         ("cut", cut, &["--column", "body"], "cut.parquet is not a Parquet file"),
     ];

@@ -7,6 +7,9 @@ mod commands;
 mod errors;
 mod inputs;
 mod outputs;
+mod parquet;
+mod resume;
+mod rows;
 mod task_options;
 mod tasks;
 

@@ -123,7 +123,7 @@ fn the_extension_of_the_file_chooses_the_format() {
 }
 
 #[test]
-fn a_failed_run_leaves_no_file_and_keeps_the_old_one() {
+fn a_failed_run_keeps_the_old_file_and_what_can_be_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.jsonl");
     let mut text = "{\"text\": \"fox\"}\n".repeat(6000);
@@ -132,11 +132,18 @@ fn a_failed_run_leaves_no_file_and_keeps_the_old_one() {
     let model = fixture("bert");
     let run = || mlxt(["embed", "-m", &model, "-i", &input, "-o"]).arg(&out).output().unwrap();
     assert!(error_line(1, &run()).contains("\"text\" is null in line 6001 of "));
-    assert_eq!(names(folder.path()), ["in.jsonl"]);
+    let kept = ["in.jsonl", "out.jsonl.partial", "out.jsonl.resume"];
+    assert_eq!(names(folder.path()), kept);
     std::fs::write(&out, "old").unwrap();
     error_line(1, &run());
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "old");
-    assert_eq!(names(folder.path()), ["in.jsonl", "out.jsonl"]);
+    assert_eq!(names(folder.path()), ["in.jsonl", "out.jsonl", "out.jsonl.partial", "out.jsonl.resume"]);
+    // Nothing to go on with: nothing is left.
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let input = file(folder.path(), "in.jsonl", "{}\n");
+    error_line(1, &mlxt(["embed", "-m", &model, "-i", &input, "-o"]).arg(&out).output().unwrap());
+    assert_eq!(names(folder.path()), ["in.jsonl"]);
 }
 
 #[test]

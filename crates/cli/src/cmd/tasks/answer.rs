@@ -1,6 +1,6 @@
 //! `mlxt answer`: the parts of a context that answer a question best.
 //!
-//! One question and one context, from the options: files of texts have one column, and this takes two.
+//! One question and one context from the options, or a row for each question from a file.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,9 +8,10 @@ use mlx_transformers::{Answer, QuestionAnswerer};
 use serde::Serialize;
 
 use super::{Job, TaskArgs};
-use crate::args::{ModelArgs, Verbosity, at_least_one};
+use crate::args::{Call, FileArgs, ModelArgs, Usage, at_least_one};
+use crate::input::{Row, Source};
 use crate::one_line;
-use crate::output::{Record, Row, Shape, Text};
+use crate::output::{Kind, Record, Shape, Text, Value};
 
 /// Arguments of `mlxt answer`.
 #[derive(Debug, Args)]
@@ -22,11 +23,19 @@ pub(crate) struct AnswerArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// The question
-    #[arg(long, value_name = "TEXT")]
-    question: String,
+    #[arg(long, value_name = "TEXT", conflicts_with = "input")]
+    question: Option<String>,
     /// The text to answer it from
-    #[arg(long, value_name = "TEXT")]
-    context: String,
+    #[arg(long, value_name = "TEXT", conflicts_with = "input")]
+    context: Option<String>,
+    #[command(flatten)]
+    file: FileArgs,
+    /// The field that holds the question in the input
+    #[arg(long, value_name = "NAME", default_value = "question", requires = "input")]
+    question_column: String,
+    /// The field that holds the context in the input
+    #[arg(long, value_name = "NAME", default_value = "context", requires = "input")]
+    context_column: String,
     /// The most answers
     #[arg(long, value_name = "K", default_value = "1", value_parser = at_least_one)]
     top_k: usize,
@@ -56,24 +65,37 @@ struct Part {
     end: usize,
 }
 
-/// Answers the question.
-pub(crate) fn run(args: AnswerArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } =
-        args.task.job(args.model, QuestionAnswerer::builder, "answers", verbosity)?;
+/// Answers all questions.
+pub(crate) fn run(args: AnswerArgs, call: &Call) -> Result<()> {
+    let source = match (args.question, args.context) {
+        (Some(question), Some(context)) => Source::Arguments(vec![vec![question, context]]),
+        _ if args.file.is_given() => args.file.source(vec![args.question_column, args.context_column], false)?,
+        _ => return Err(Usage::error("no question: give --question and --context, or -i FILE with both in columns")),
+    };
+    let Job { builder, work } = args.task.job(args.model, QuestionAnswerer::builder, source, "answers", call)?;
     let mut builder = builder.handle_impossible_answer(args.handle_impossible_answer);
     if let Some(stride) = args.stride {
         builder = builder.stride(stride);
     }
-    let mut sink = output.open()?;
     let model = builder.build()?;
-    progress.device(model.info());
-    sink.begin(&Shape::table("index     score  start    end  answer", &["index", "answer", "score", "start", "end"]))?;
-    let answers = model.answer(&[(args.question, args.context)], args.top_k)?;
-    progress.clear();
-    for (index, answers) in (0..).zip(answers) {
-        sink.push(&Answered { index, answers: answers.into_iter().map(Part::from).collect() })?;
-    }
-    sink.finish()
+    let shape = Shape::table(
+        "index     score  start    end  answer",
+        &[
+            ("index", Kind::Integer),
+            ("answer", Kind::Text),
+            ("score", Kind::Float),
+            ("start", Kind::Integer),
+            ("end", Kind::Integer),
+        ],
+    );
+    let answer = |rows: &[Row]| {
+        let questions: Vec<(&str, &str)> = rows.iter().map(|row| (row.field(0), row.field(1))).collect();
+        model.answer(&questions, args.top_k)
+    };
+    work.each(model.info(), &shape, answer, |row, answers| Answered {
+        index: row.index,
+        answers: answers.into_iter().map(Part::from).collect(),
+    })
 }
 
 impl From<Answer> for Part {
@@ -90,14 +112,9 @@ impl Record for Answered {
         }
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
         for Part { answer, score, start, end } in &self.answers {
-            row.field(self.index);
-            row.field(answer);
-            row.field(score);
-            row.field(start);
-            row.field(end);
-            row.end();
+            out(&[self.index.into(), answer.into(), (*score).into(), (*start).into(), (*end).into()]);
         }
     }
 }

@@ -5,10 +5,11 @@ use clap::Args;
 use mlx_transformers::{Scored, TextClassifier};
 use serde::Serialize;
 
-use super::{Job, TaskArgs, each};
-use crate::args::{InputArgs, ModelArgs, Verbosity};
+use super::{Job, TaskArgs};
+use crate::args::{Call, InputArgs, ModelArgs};
+use crate::input::Row;
 use crate::one_line;
-use crate::output::{Record, Row, Shape, Text};
+use crate::output::{Kind, Record, Shape, Text, Value};
 
 /// Arguments of `mlxt classify`.
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(crate) struct ClassifyArgs {
     /// A second text, with which each text makes a pair
     #[arg(long, value_name = "TEXT")]
     pair: Option<String>,
+    /// The field that holds the second text of each row in .jsonl, .csv and .parquet
+    #[arg(long, value_name = "NAME", requires = "input", conflicts_with = "pair")]
+    pair_column: Option<String>,
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
@@ -38,33 +42,36 @@ struct Label {
 }
 
 /// Classifies all texts.
-pub(crate) fn run(args: ClassifyArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } = args.task.job(args.model, TextClassifier::builder, "labels", verbosity)?;
-    let texts = args.input.source()?.open()?;
-    let mut sink = output.open()?;
+pub(crate) fn run(args: ClassifyArgs, call: &Call) -> Result<()> {
+    let in_file = args.pair_column.is_some();
+    let source = args.input.source_with(args.pair_column)?;
+    let Job { builder, work } = args.task.job(args.model, TextClassifier::builder, source, "labels", call)?;
     let model = builder.build()?;
-    progress.device(model.info());
-    sink.begin(&Labelled::shape())?;
-    let classify = |texts: &[String]| match &args.pair {
-        None => model.classify(texts),
-        Some(second) => {
-            let pairs: Vec<(&String, &String)> = texts.iter().map(|text| (text, second)).collect();
+    let second = args.pair.as_deref();
+    let classify = |rows: &[Row]| match second {
+        None if !in_file => model.classify(rows),
+        _ => {
+            let pairs: Vec<(&str, &str)> =
+                rows.iter().map(|row| (row.field(0), second.unwrap_or_else(|| row.field(1)))).collect();
             model.classify_pairs(&pairs)
         }
     };
-    each(texts, sink, &progress, classify, Labelled::new)
+    work.each(model.info(), &Labelled::shape(), classify, Labelled::new)
 }
 
 impl Labelled {
     /// What stands above and around them.
     pub(super) fn shape() -> Shape {
-        Shape::table("index     score  label", &["index", "label", "score"])
+        Shape::table(
+            "index     score  label",
+            &[("index", Kind::Integer), ("label", Kind::Text), ("score", Kind::Float)],
+        )
     }
 
-    /// The record of text `index`.
-    pub(super) fn new(index: u64, _: &str, labels: Vec<Scored>) -> Self {
+    /// The record of a row.
+    pub(super) fn new(row: &Row, labels: Vec<Scored>) -> Self {
         let labels = labels.into_iter().map(|Scored { label, score }| Label { label, score });
-        Self { index, labels: labels.collect() }
+        Self { index: row.index, labels: labels.collect() }
     }
 }
 
@@ -75,12 +82,9 @@ impl Record for Labelled {
         }
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
         for Label { label, score } in &self.labels {
-            row.field(self.index);
-            row.field(label);
-            row.field(score);
-            row.end();
+            out(&[self.index.into(), label.into(), (*score).into()]);
         }
     }
 }

@@ -5,10 +5,10 @@ use clap::Args;
 use mlx_transformers::{FillMask, Guess};
 use serde::Serialize;
 
-use super::{Job, TaskArgs, each};
-use crate::args::{InputArgs, ModelArgs, Verbosity, at_least_one};
+use super::{Job, TaskArgs};
+use crate::args::{Call, InputArgs, ModelArgs, at_least_one};
 use crate::one_line;
-use crate::output::{Record, Row, Shape, Text};
+use crate::output::{Kind, Record, Shape, Text, Value};
 
 /// Arguments of `mlxt fill-mask`.
 #[derive(Debug, Args)]
@@ -44,21 +44,23 @@ struct Candidate {
 }
 
 /// Fills all texts.
-pub(crate) fn run(args: FillMaskArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } = args.task.job(args.model, FillMask::builder, "guesses", verbosity)?;
-    let texts = args.input.source()?.open()?;
-    let mut sink = output.open()?;
+pub(crate) fn run(args: FillMaskArgs, call: &Call) -> Result<()> {
+    let source = args.input.source()?;
+    let Job { builder, work } = args.task.job(args.model, FillMask::builder, source, "guesses", call)?;
     let model = builder.build()?;
-    progress.device(model.info());
-    sink.begin(&Shape::table(
+    let shape = Shape::table(
         "index  mask     score      id  token             sequence",
-        &["index", "mask", "token", "token_id", "score", "sequence"],
-    ))?;
-    let record = |index, _: &str, masks: Vec<Vec<Guess>>| Filled {
-        index,
-        masks: masks.into_iter().map(|guesses| guesses.into_iter().map(Candidate::from).collect()).collect(),
-    };
-    each(texts, sink, &progress, |texts| model.fill(texts, args.top_k), record)
+        &[
+            ("index", Kind::Integer),
+            ("mask", Kind::Integer),
+            ("token", Kind::Text),
+            ("token_id", Kind::Integer),
+            ("score", Kind::Float),
+            ("sequence", Kind::Text),
+        ],
+    );
+    let fill = |rows: &[_]| model.fill(rows, args.top_k);
+    work.each(model.info(), &shape, fill, |row, masks| Filled::new(row.index, masks))
 }
 
 impl From<Guess> for Candidate {
@@ -68,29 +70,31 @@ impl From<Guess> for Candidate {
 }
 
 impl Filled {
+    fn new(index: u64, masks: Vec<Vec<Guess>>) -> Self {
+        Self {
+            index,
+            masks: masks.into_iter().map(|guesses| guesses.into_iter().map(Candidate::from).collect()).collect(),
+        }
+    }
+
     /// All guesses with their mask's number.
-    fn rows(&self) -> impl Iterator<Item = (usize, &Candidate)> {
+    fn candidates(&self) -> impl Iterator<Item = (usize, &Candidate)> {
         self.masks.iter().enumerate().flat_map(|(mask, guesses)| guesses.iter().map(move |guess| (mask, guess)))
     }
 }
 
 impl Record for Filled {
     fn text(&self, out: &mut Text) {
-        for (mask, Candidate { token, token_id, score, sequence }) in self.rows() {
+        for (mask, Candidate { token, token_id, score, sequence }) in self.candidates() {
             let (index, token, sequence) = (self.index, one_line(token), one_line(sequence));
             out.line(format_args!("{index:>5}  {mask:>4}  {score:>8.4}  {token_id:>6}  {token:<16}  {sequence}"));
         }
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
-        for (mask, Candidate { token, token_id, score, sequence }) in self.rows() {
-            row.field(self.index);
-            row.field(mask);
-            row.field(token);
-            row.field(token_id);
-            row.field(score);
-            row.field(sequence);
-            row.end();
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
+        for (mask, Candidate { token, token_id, score, sequence }) in self.candidates() {
+            let (index, mask, id, score) = (self.index.into(), mask.into(), (*token_id).into(), (*score).into());
+            out(&[index, mask, token.into(), id, score, sequence.into()]);
         }
     }
 }

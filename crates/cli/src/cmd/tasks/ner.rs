@@ -7,10 +7,11 @@ use clap::Args;
 use mlx_transformers::{Aggregation, Entity, TokenClassifier};
 use serde::Serialize;
 
-use super::{Job, TaskArgs, each};
-use crate::args::{InputArgs, ModelArgs, Verbosity};
+use super::{Job, TaskArgs};
+use crate::args::{Call, InputArgs, ModelArgs};
+use crate::input::Row;
 use crate::one_line;
-use crate::output::{Record, Row, Shape, Text};
+use crate::output::{Kind, Record, Shape, Text, Value};
 
 /// Arguments of `mlxt ner`.
 #[derive(Debug, Args)]
@@ -48,23 +49,29 @@ struct Found {
 }
 
 /// Labels all texts.
-pub(crate) fn run(args: NerArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } =
-        args.task.job(args.model, TokenClassifier::builder, "entities", verbosity)?;
-    let texts = args.input.source()?.open()?;
-    let mut sink = output.open()?;
+pub(crate) fn run(args: NerArgs, call: &Call) -> Result<()> {
+    let source = args.input.source()?;
+    let Job { builder, work } = args.task.job(args.model, TokenClassifier::builder, source, "entities", call)?;
     let model = builder.build()?;
-    progress.device(model.info());
-    sink.begin(&Shape::table(
+    let shape = Shape::table(
         "index     score  start    end  entity      text",
-        &["index", "entity", "score", "start", "end", "text", "word"],
-    ))?;
-    each(texts, sink, &progress, |texts| model.tag(texts, args.aggregation), Tagged::new)
+        &[
+            ("index", Kind::Integer),
+            ("entity", Kind::Text),
+            ("score", Kind::Float),
+            ("start", Kind::Integer),
+            ("end", Kind::Integer),
+            ("text", Kind::Text),
+            ("word", Kind::Text),
+        ],
+    );
+    work.each(model.info(), &shape, |rows| model.tag(rows, args.aggregation), Tagged::new)
 }
 
 impl Tagged {
-    fn new(index: u64, text: &str, entities: Vec<Entity>) -> Self {
-        Self { index, entities: entities.into_iter().map(|entity| Found::new(text, entity)).collect() }
+    fn new(row: &Row, entities: Vec<Entity>) -> Self {
+        let found = |entity| Found::new(row.field(0), entity);
+        Self { index: row.index, entities: entities.into_iter().map(found).collect() }
     }
 }
 
@@ -83,16 +90,10 @@ impl Record for Tagged {
         }
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
         for Found { entity, score, start, end, text, word } in &self.entities {
-            row.field(self.index);
-            row.field(entity);
-            row.field(score);
-            row.field(start);
-            row.field(end);
-            row.field(text);
-            row.field(word);
-            row.end();
+            let (index, score, start, end) = (self.index.into(), (*score).into(), (*start).into(), (*end).into());
+            out(&[index, entity.into(), score, start, end, text.into(), word.into()]);
         }
     }
 }

@@ -8,9 +8,10 @@ use clap::Args;
 use mlx_transformers::Reranker;
 use serde::Serialize;
 
-use super::{CHUNK, Job, TaskArgs, stream};
-use crate::args::{InputArgs, ModelArgs, Verbosity};
-use crate::output::{Record, Row, Shape, Text};
+use super::{CHUNK, Job, TaskArgs, Work, stream};
+use crate::args::{Call, InputArgs, ModelArgs};
+use crate::input::Row;
+use crate::output::{Kind, Record, Shape, Text, Value};
 
 /// Arguments of `mlxt rerank`.
 #[derive(Debug, Args)]
@@ -38,20 +39,20 @@ struct Document {
 }
 
 /// Scores all documents, then writes them in their order.
-pub(crate) fn run(args: RerankArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } = args.task.job(args.model, Reranker::builder, "ranks", verbosity)?;
-    let texts = args.input.source()?.open()?;
-    let mut sink = output.open()?;
+pub(crate) fn run(args: RerankArgs, call: &Call) -> Result<()> {
+    args.task.run.no_resume("documents are written when all of them have a score")?;
+    let source = args.input.source()?;
+    let Job { builder, work } = args.task.job(args.model, Reranker::builder, source, "ranks", call)?;
+    let Work { rows, mut sink, progress } = work;
     let model = builder.build()?;
     progress.device(model.info());
-    sink.begin(&Shape::table("index     score", &["index", "score"]))?;
+    sink.begin(&Shape::table("index     score", &[("index", Kind::Integer), ("score", Kind::Float)]))?;
+    let score = |rows: &[Row]| {
+        let pairs: Vec<(&str, &Row)> = rows.iter().map(|document| (args.query.as_str(), document)).collect();
+        model.score(&pairs)
+    };
     let mut documents = Vec::new();
-    stream::each(texts, CHUNK, &progress, |first, chunk| {
-        let pairs: Vec<(&str, &String)> = chunk.iter().map(|document| (args.query.as_str(), document)).collect();
-        let scores = model.score(&pairs).map_err(|e| stream::from_start(e, first))?;
-        documents.extend((first..).zip(scores).map(|(index, score)| Document { index, score }));
-        Ok(())
-    })?;
+    stream::each(rows, CHUNK, &progress, score, |row, score| documents.push(Document { index: row.index, score }))?;
     // Equal ones stay in the order they came in.
     documents.sort_by(|a, b| b.score.total_cmp(&a.score));
     for document in &documents {
@@ -65,9 +66,7 @@ impl Record for Document {
         out.line(format_args!("{:>5}  {:>8.4}", self.index, self.score));
     }
 
-    fn csv(&self, row: &mut Row<'_>) {
-        row.field(self.index);
-        row.field(self.score);
-        row.end();
+    fn rows(&self, out: &mut dyn FnMut(&[Value<'_>])) {
+        out(&[self.index.into(), self.score.into()]);
     }
 }

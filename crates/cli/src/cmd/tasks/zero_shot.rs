@@ -5,8 +5,8 @@ use clap::Args;
 use mlx_transformers::{Error, ZeroShotClassifier};
 
 use super::classify::Labelled;
-use super::{Job, TaskArgs, each};
-use crate::args::{InputArgs, ModelArgs, Usage, Verbosity};
+use super::{Job, TaskArgs};
+use crate::args::{Call, InputArgs, ModelArgs, Usage};
 
 /// Arguments of `mlxt zero-shot`.
 #[derive(Debug, Args)]
@@ -29,20 +29,16 @@ pub(crate) struct ZeroShotArgs {
 }
 
 /// Classifies all texts.
-pub(crate) fn run(args: ZeroShotArgs, verbosity: Verbosity) -> Result<()> {
-    let Job { builder, output, progress } =
-        args.task.job(args.model, ZeroShotClassifier::builder, "labels", verbosity)?;
+pub(crate) fn run(args: ZeroShotArgs, call: &Call) -> Result<()> {
+    let source = args.input.source()?;
+    let Job { builder, work } = args.task.job(args.model, ZeroShotClassifier::builder, source, "labels", call)?;
     let mut builder = builder.multi_label(args.multi_label);
     if let Some(template) = args.template {
         builder = builder.template(template);
     }
-    let texts = args.input.source()?.open()?;
-    let mut sink = output.open()?;
     let model = builder.build().map_err(|error| match error {
         Error::Template { .. } => Usage::error(error.to_string()),
         other => other.into(),
     })?;
-    progress.device(model.info());
-    sink.begin(&Labelled::shape())?;
-    each(texts, sink, &progress, |texts| model.classify(texts, &args.labels), Labelled::new)
+    work.each(model.info(), &Labelled::shape(), |rows| model.classify(rows, &args.labels), Labelled::new)
 }

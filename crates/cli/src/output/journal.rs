@@ -1,0 +1,88 @@
+//! How far a run is that writes a file from a file, so that another can go on after a kill, a power cut or a full disk.
+//!
+//! Beside the output `x` lie, until it is whole, `x.partial` with the results so far and `x.resume`, this journal: how
+//! many rows of the input are done, how many bytes of `x.partial` hold their results, and for which input and options
+//! that is so. The journal is replaced only once those bytes are on the disk, so it never promises too much; what lies
+//! behind them in `x.partial` is cut off by the run that goes on.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::input::Identity;
+
+/// Options that change results, and their values, in the words of the command line.
+pub(crate) type Settings = BTreeMap<String, Vec<String>>;
+
+/// What a journal says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// Of the run it is of.
+    pub(crate) settings: Settings,
+    /// What is read.
+    pub(crate) input: Identity,
+    /// How far it is.
+    pub(crate) done: Done,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// Rows of the input, those left out included.
+    pub(crate) rows: u64,
+    /// Rows left out.
+    pub(crate) skipped: u64,
+    /// Results.
+    pub(crate) records: u64,
+    /// Bytes of output that hold them.
+    pub(crate) bytes: u64,
+}
+
+impl Journal {
+    /// Reads a journal; none if there is none.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let journal = serde_json::from_slice(&text);
+        journal
+            .map(Some)
+            .with_context(|| format!("{} is damaged: delete it, or leave out --resume, to begin again", path.display()))
+    }
+
+    /// Replaces the journal at `path`, wholly or not at all.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_added_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        fs::rename(new, path)
+    }
+
+    /// That it is of the same input and options as a run that is to go on.
+    pub(super) fn check(&self, settings: &Settings, input: Identity) -> Result<()> {
+        const ADVICE: &str = "leave out --resume to begin again";
+        let names = self.settings.keys().chain(settings.keys());
+        for name in names {
+            let (old, new) = (self.settings.get(name), settings.get(name));
+            if old != new {
+                let shown = |values: Option<&Vec<String>>| match values {
+                    Some(values) if !values.is_empty() => values.join(", "),
+                    _ => "not given".to_owned(),
+                };
+                let (old, new) = (shown(old), shown(new));
+                bail!("cannot go on: {name} was {old} in the run that was interrupted, and is {new} now; {ADVICE}");
+            }
+        }
+        if self.input != input {
+            bail!("cannot go on: the input has changed since the run that was interrupted; {ADVICE}");
+        }
+        Ok(())
+    }
+}
