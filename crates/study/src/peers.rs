@@ -16,7 +16,17 @@ use crate::worker::Launch;
 use crate::{Error, Result};
 
 /// The workers' programs, by file name.
-const WORKERS: [(&str, &str); 0] = [];
+const WORKERS: [(&str, &str); 9] = [
+    ("protocol.py", include_str!("../../../study/workers/protocol.py")),
+    ("convert.py", include_str!("../../../study/workers/convert.py")),
+    ("torch_worker.py", include_str!("../../../study/workers/torch_worker.py")),
+    ("torch_operations.py", include_str!("../../../study/workers/torch_operations.py")),
+    ("onnxruntime_worker.py", include_str!("../../../study/workers/onnxruntime_worker.py")),
+    ("openvino_worker.py", include_str!("../../../study/workers/openvino_worker.py")),
+    ("mlx_worker.py", include_str!("../../../study/workers/mlx_worker.py")),
+    ("mlx_models.py", include_str!("../../../study/workers/mlx_models.py")),
+    ("mlx_operations.py", include_str!("../../../study/workers/mlx_operations.py")),
+];
 
 /// All peers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
