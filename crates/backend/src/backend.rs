@@ -1,6 +1,9 @@
 //! The trait every backend implements: a few coarse operations, all required, on ragged rows.
 
-use crate::{Activation, Attention, HostTensor, Lookup, MatrixSource, NormSource, Reduction, Result, Segments};
+use crate::{
+    Activation, Attention, HostTensor, Lookup, MatrixSource, NormSource, Reduction, RelativeSource, Result, Rotation,
+    Segments,
+};
 
 /// The size of a value that a backend keeps.
 pub trait Shaped {
@@ -41,6 +44,8 @@ pub trait Backend: Send + Sync {
     type Norm: Send + Sync;
     /// Rows to look up.
     type Table: Shaped + Send + Sync;
+    /// What attention adds to its scores by distance, in the layout its kernel wants.
+    type Relative: Send + Sync;
     /// Whatever attention and pooling need to know of one batch, made once per batch.
     type Layout: Send + Sync;
 
@@ -64,6 +69,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Gain and shift of different sizes, a negative or non-finite epsilon.
     fn norm_weights(&self, source: NormSource) -> Result<Self::Norm>;
+
+    /// Loads a relative term of attention. Its parts are tensors, since they may be results of other operations.
+    ///
+    /// # Errors
+    /// An even number of buckets, a bucket outside a part, no part at all.
+    fn relative(&self, source: RelativeSource<Self::Tensor>) -> Result<Self::Relative>;
 
     /// Prepares a batch.
     ///
@@ -95,18 +106,51 @@ pub trait Backend: Send + Sync {
     /// `x` without the matrix's number of inputs.
     fn linear(&self, x: &Self::Tensor, w: &Self::Matrix, activation: Activation) -> Result<Self::Tensor>;
 
+    /// `activation(left half of a row) * right half`: `[rows, 2 n]` to `[rows, n]`.
+    ///
+    /// # Errors
+    /// An odd number of columns.
+    fn gate(&self, x: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;
+
     /// Normalises each row of `x + residual`: `norm(x + residual) * gain + shift`, `[rows, cols]`.
     ///
     /// # Errors
     /// Operands of different sizes.
     fn norm(&self, x: Self::Tensor, residual: Option<&Self::Tensor>, n: &Self::Norm) -> Result<Self::Tensor>;
 
+    /// `x + residual`, and that normalised as by [`Backend::norm`]: both `[rows, cols]`, the sum first. For layers
+    /// that normalise what they read and add to what they were given.
+    ///
+    /// # Errors
+    /// Operands of different sizes.
+    fn add_norm(
+        &self,
+        x: Self::Tensor,
+        residual: &Self::Tensor,
+        n: &Self::Norm,
+    ) -> Result<(Self::Tensor, Self::Tensor)>;
+
+    /// Turns queries and keys by their position, `[rows, 3 * heads * head_size]`; values stay as they are.
+    ///
+    /// With `a = position * frequencies[t]`, rounded to f32, and positions counted from 0 in each sequence, columns `t`
+    /// and `t + head_size / 2` of each head, `x` and `y`, become `x cos a - y sin a` and `y cos a + x sin a`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit the layout or the heads, an odd head size, a base below 1.
+    fn rotate(&self, qkv: Self::Tensor, layout: &Self::Layout, rotation: &Rotation) -> Result<Self::Tensor>;
+
     /// `softmax(scale q kᵀ + mask) v` per sequence and head: `[rows, 3 * heads * head_size]` to
-    /// `[rows, heads * head_size]`.
+    /// `[rows, heads * head_size]`. The scores gain what [`RelativeSource`] says where there is a relative term.
     ///
     /// # Errors
     /// Sizes that do not fit the layout or the heads.
-    fn attention(&self, qkv: &Self::Tensor, layout: &Self::Layout, attention: &Attention) -> Result<Self::Tensor>;
+    fn attention(
+        &self,
+        qkv: &Self::Tensor,
+        layout: &Self::Layout,
+        attention: &Attention,
+        relative: Option<&Self::Relative>,
+    ) -> Result<Self::Tensor>;
 
     /// The rows named, in that order: `[indices, cols]`.
     ///

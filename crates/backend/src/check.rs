@@ -1,7 +1,8 @@
 //! The checks of operands that every backend makes, so that all refuse the same things with the same words.
 
 use crate::{
-    Attention, Error, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision, Result, Segments, Shaped,
+    Attention, Error, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision, RelativeShape,
+    RelativeSource, Result, Rotation, Segments, Shaped,
 };
 
 /// That `found` is the size `expected`.
@@ -77,6 +78,26 @@ pub fn norm_weights(source: &NormSource) -> Result<usize> {
     Ok(cols)
 }
 
+/// Operands of [`crate::Backend::relative`]; gives the columns of its parts.
+///
+/// # Errors
+/// As the operation's.
+pub fn relative<T: Shaped>(source: &RelativeSource<T>) -> Result<RelativeShape> {
+    let op = "relative";
+    if source.buckets.len() % 2 == 0 {
+        let what = format!("the number of buckets must be odd, 2 * reach + 1; found {}", source.buckets.len());
+        return Err(Error::Setting { op, what });
+    }
+    let parts = [&source.keys, &source.queries, &source.bias];
+    if parts.iter().all(|part| part.is_none()) {
+        return Err(Error::Setting { op, what: "keys, queries or bias are needed, found none of them".into() });
+    }
+    for part in parts.into_iter().flatten() {
+        indices(op, &source.buckets, part.rows())?;
+    }
+    Ok(source.into())
+}
+
 /// Operands of [`crate::Backend::write`].
 ///
 /// # Errors
@@ -122,17 +143,64 @@ pub fn norm<T: Shaped>(x: &T, residual: Option<&T>, cols: usize) -> Result<()> {
     Ok(())
 }
 
+/// Operands of [`crate::Backend::gate`]; gives the columns of the result.
+///
+/// # Errors
+/// As the operation's.
+pub fn gate<T: Shaped>(x: &T) -> Result<usize> {
+    let half = x.cols() / 2;
+    size("gate", "columns (two halves)", 2 * half, x.cols())?;
+    Ok(half)
+}
+
+/// Operands of [`crate::Backend::rotate`].
+///
+/// # Errors
+/// As the operation's.
+pub fn rotate<T: Shaped>(qkv: &T, segments: &Segments, r: &Rotation) -> Result<()> {
+    let op = "rotate";
+    packed(op, qkv, segments, r.heads, r.head_size)?;
+    if r.head_size % 2 != 0 {
+        return Err(Error::Setting { op, what: format!("the head size must be even, found {}", r.head_size) });
+    }
+    if !(r.theta >= 1.0 && r.theta.is_finite()) {
+        return Err(Error::Setting { op, what: format!("the base must be finite and at least 1, found {}", r.theta) });
+    }
+    Ok(())
+}
+
 /// Operands of [`crate::Backend::attention`]; gives the columns of the result.
 ///
 /// # Errors
 /// As the operation's.
-pub fn attention<T: Shaped>(qkv: &T, segments: &Segments, a: &Attention) -> Result<usize> {
+pub fn attention<T: Shaped>(
+    qkv: &T,
+    segments: &Segments,
+    a: &Attention,
+    relative: Option<RelativeShape>,
+) -> Result<usize> {
     let op = "attention";
-    if a.heads == 0 || a.head_size == 0 {
-        let what = format!("heads and head size must be at least 1, found {} and {}", a.heads, a.head_size);
+    let hidden = packed(op, qkv, segments, a.heads, a.head_size)?;
+    let parts = relative.map(|r| {
+        [
+            ("columns of the relative keys", r.keys, hidden),
+            ("columns of the relative queries", r.queries, hidden),
+            ("columns of the relative bias", r.bias, a.heads),
+        ]
+    });
+    for (what, found, expected) in parts.into_iter().flatten() {
+        size(op, what, expected, found.unwrap_or(expected))?;
+    }
+    Ok(hidden)
+}
+
+/// Queries, keys and values side by side; gives the columns of one of them.
+fn packed<T: Shaped>(op: &'static str, qkv: &T, segments: &Segments, heads: usize, head_size: usize) -> Result<usize> {
+    if heads == 0 || head_size == 0 {
+        let what = format!("heads and head size must be at least 1, found {heads} and {head_size}");
         return Err(Error::Setting { op, what });
     }
-    let hidden = a.heads.saturating_mul(a.head_size);
+    let hidden = heads.saturating_mul(head_size);
     size(op, "columns (3 * heads * head size)", hidden.saturating_mul(3), qkv.cols())?;
     size(op, "rows of the layout", segments.rows(), qkv.rows())?;
     Ok(hidden)

@@ -27,6 +27,7 @@ pub use error::{Error, Result};
 pub use host::{DType, HostTensor};
 pub use operands::{
     Activation, Attention, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource, Precision, Reduction,
+    RelativeShape, RelativeSource, Rotation,
 };
 pub use reference::Reference;
 pub use segments::{Segments, TokenBatch};

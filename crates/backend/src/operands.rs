@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{DType, HostTensor};
+use crate::{DType, HostTensor, Shaped};
 
 /// How a backend keeps and multiplies weights. A property of a matrix, never of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -160,6 +160,71 @@ pub struct Attention {
     pub scale: f32,
     /// Which keys a query sees.
     pub mask: Mask,
+}
+
+/// What a backend makes an attention's relative term from: what the scores gain by how far query and key are apart.
+///
+/// Distances are put in buckets: query `i` and key `j` of a sequence are in bucket
+/// `b = buckets[clamp(i - j, -reach, reach) + reach]`, where `buckets` has `2 reach + 1` entries. The score is then
+/// `scale (q_i · k_j + q_i · keys[b] + k_j · queries[b]) + bias[b, head]`, each of the three only where it is there.
+#[derive(Debug, Clone)]
+pub struct RelativeSource<T> {
+    /// The bucket of every distance from `-reach` to `reach`: an odd number of entries.
+    pub buckets: Vec<u32>,
+    /// What queries are multiplied by, `[buckets, heads * head_size]`.
+    pub keys: Option<T>,
+    /// What keys are multiplied by, `[buckets, heads * head_size]`.
+    pub queries: Option<T>,
+    /// What is added as it is, `[buckets, heads]`.
+    pub bias: Option<T>,
+}
+
+impl<T> RelativeSource<T> {
+    /// The largest distance that has a bucket of its own.
+    #[must_use]
+    pub fn reach(&self) -> usize {
+        self.buckets.len() / 2
+    }
+}
+
+/// The columns of a relative term's parts, which have to fit the attention's heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelativeShape {
+    /// Of [`RelativeSource::keys`].
+    pub keys: Option<usize>,
+    /// Of [`RelativeSource::queries`].
+    pub queries: Option<usize>,
+    /// Of [`RelativeSource::bias`].
+    pub bias: Option<usize>,
+}
+
+impl<T: Shaped> From<&RelativeSource<T>> for RelativeShape {
+    fn from(source: &RelativeSource<T>) -> Self {
+        let cols = |part: &Option<T>| part.as_ref().map(Shaped::cols);
+        Self { keys: cols(&source.keys), queries: cols(&source.queries), bias: cols(&source.bias) }
+    }
+}
+
+/// The settings of a rotary position embedding of the queries and keys in packed `[rows, 3 * heads * head_size]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotation {
+    /// Number of heads.
+    pub heads: usize,
+    /// Columns of one head, an even number.
+    pub head_size: usize,
+    /// The base of the frequencies, at least 1.
+    pub theta: f32,
+}
+
+impl Rotation {
+    /// By how much each pair of columns turns from one position to the next, in radians: `theta^(-2t / head_size)` for
+    /// `t < head_size / 2`, rounded where `transformers` rounds. At position 8000 these roundings are worth 5e-4
+    /// radians, so all backends take the same.
+    #[must_use]
+    pub fn frequencies(&self) -> Vec<f32> {
+        let exponent = |t: usize| (2 * t) as f32 / self.head_size as f32;
+        (0..self.head_size / 2).map(|t| 1.0 / self.theta.powf(exponent(t))).collect()
+    }
 }
 
 /// How the rows of one sequence become one row.

@@ -4,7 +4,7 @@
 
 use crate::{
     Activation, Attention, Backend, DType, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind, NormSource,
-    Reduction, Result, Segments, Shaped, check,
+    Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 /// The backend of plain loops.
@@ -68,6 +68,7 @@ impl Backend for Reference {
     type Matrix = Matrix;
     type Norm = Norm;
     type Table = Values;
+    type Relative = RelativeSource<Values>;
     type Layout = Segments;
 
     fn info(&self) -> DeviceInfo {
@@ -106,6 +107,11 @@ impl Backend for Reference {
         let cols = check::norm_weights(&source)?;
         let shift = source.shift.as_ref().map_or_else(|| vec![0.0; cols], HostTensor::to_f32);
         Ok(Norm { kind: source.kind, gain: source.gain.to_f32(), shift, eps: f64::from(source.eps) })
+    }
+
+    fn relative(&self, source: RelativeSource<Values>) -> Result<RelativeSource<Values>> {
+        check::relative(&source)?;
+        Ok(source)
     }
 
     fn layout(&self, segments: &Segments) -> Result<Segments> {
@@ -170,8 +176,49 @@ impl Backend for Reference {
         Ok(Values::new(x.rows, x.cols, out))
     }
 
-    fn attention(&self, qkv: &Values, segments: &Segments, a: &Attention) -> Result<Values> {
-        let hidden = check::attention(qkv, segments, a)?;
+    fn add_norm(&self, mut x: Values, residual: &Values, n: &Norm) -> Result<(Values, Values)> {
+        let normed = self.norm(x.clone(), Some(residual), n)?;
+        x.data.iter_mut().zip(&residual.data).for_each(|(x, add)| *x += add);
+        Ok((x, normed))
+    }
+
+    fn gate(&self, x: &Values, activation: Activation) -> Result<Values> {
+        let cols = check::gate(x)?;
+        let mut out = Vec::with_capacity(x.rows * cols);
+        for (left, right) in (0..x.rows).map(|r| x.row(r).split_at(cols)) {
+            let gated = |(&l, &r): (&f32, &f32)| (activate(activation, f64::from(l)) * f64::from(r)) as f32;
+            out.extend(left.iter().zip(right).map(gated));
+        }
+        Ok(Values::new(x.rows, cols, out))
+    }
+
+    fn rotate(&self, mut qkv: Values, segments: &Segments, r: &Rotation) -> Result<Values> {
+        check::rotate(&qkv, segments, r)?;
+        let (frequencies, half) = (r.frequencies(), r.head_size / 2);
+        for range in segments.ranges() {
+            for (position, row) in range.enumerate() {
+                let row = &mut qkv.data[row * qkv.cols..][..qkv.cols];
+                for head in row.chunks_exact_mut(r.head_size).take(2 * r.heads) {
+                    for (t, frequency) in frequencies.iter().enumerate() {
+                        let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+                        let (x, y) = (f64::from(head[t]), f64::from(head[t + half]));
+                        head[t] = (x * cos - y * sin) as f32;
+                        head[t + half] = (y * cos + x * sin) as f32;
+                    }
+                }
+            }
+        }
+        Ok(qkv)
+    }
+
+    fn attention(
+        &self,
+        qkv: &Values,
+        segments: &Segments,
+        a: &Attention,
+        relative: Option<&RelativeSource<Values>>,
+    ) -> Result<Values> {
+        let hidden = check::attention(qkv, segments, a, relative.map(Into::into))?;
         let mut out = vec![0.0; qkv.rows * hidden];
         for range in segments.ranges() {
             for head in 0..a.heads {
@@ -180,8 +227,18 @@ impl Backend for Reference {
                 };
                 for i in 0..range.len() {
                     let seen = a.mask.visible(i, range.len());
-                    let scores: Vec<f64> =
-                        seen.clone().map(|j| f64::from(a.scale) * dot(part(i, 0), part(j, 1))).collect();
+                    let score = |j: usize| {
+                        let (mut products, mut added) = (dot(part(i, 0), part(j, 1)), 0.0);
+                        if let Some(relative) = relative {
+                            let bucket = bucket(&relative.buckets, i, j);
+                            let times = |row: &[f32], of: &Values| dot(row, &of.row(bucket)[head * a.head_size..]);
+                            products += relative.keys.as_ref().map_or(0.0, |keys| times(part(i, 0), keys));
+                            products += relative.queries.as_ref().map_or(0.0, |queries| times(part(j, 1), queries));
+                            added = relative.bias.as_ref().map_or(0.0, |bias| f64::from(bias.row(bucket)[head]));
+                        }
+                        f64::from(a.scale) * products + added
+                    };
+                    let scores: Vec<f64> = seen.clone().map(score).collect();
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
                     let total: f64 = weights.iter().sum();
@@ -224,6 +281,14 @@ impl Backend for Reference {
     }
 }
 
+/// The bucket of query `i` and key `j`.
+fn bucket(buckets: &[u32], i: usize, j: usize) -> usize {
+    let reach = buckets.len() / 2;
+    let place = if i >= j { reach + (i - j).min(reach) } else { reach - (j - i).min(reach) };
+    buckets[place] as usize
+}
+
+/// The product of two rows, or of the shorter and as much of the longer.
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
@@ -300,7 +365,27 @@ mod tests {
     fn sequences_do_not_see_each_other() {
         let a = Attention { heads: 1, head_size: 1, scale: 1.0, mask: crate::Mask::Full };
         let x = Reference.write(3, 3, &[0.0, 0.0, 1.0, 0.0, 0.0, 3.0, 9.0, 9.0, 7.0]).unwrap();
-        let out = Reference.attention(&x, &Segments::from_lengths(&[2, 1]).unwrap(), &a).unwrap();
+        let out = Reference.attention(&x, &Segments::from_lengths(&[2, 1]).unwrap(), &a, None).unwrap();
         assert_eq!(Reference.read(&out).unwrap(), [2.0, 2.0, 7.0]);
+    }
+
+    /// Values printed by PyTorch 2.15 for two positions of one head of four columns with a base of 100.
+    #[test]
+    fn rotations_turn_halves_against_each_other() {
+        let r = Rotation { heads: 1, head_size: 4, theta: 100.0 };
+        let row = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
+        let x = Reference.write(2, 12, &[row, row].concat()).unwrap();
+        let out = Reference.rotate(x, &Segments::from_lengths(&[2]).unwrap(), &r).unwrap();
+        assert_eq!(out.row(0), row);
+        let turned = [-1.984_111_1, 1.590_674_7, 2.462_378, 4.179_683_7, -3.188_785, 5.171_357, 7.989_470_5, 8.559_034];
+        for (got, want) in out.row(1).iter().zip(turned.iter().chain(&row[8..])) {
+            assert!((got - want).abs() < 1e-6, "{got} instead of {want}");
+        }
+    }
+
+    #[test]
+    fn distances_beyond_the_reach_are_in_the_last_buckets() {
+        let buckets = [7, 6, 5, 1, 2]; // of distances -2 to 2
+        assert_eq!([(0, 9), (0, 1), (3, 3), (3, 2), (9, 0)].map(|(i, j)| bucket(&buckets, i, j)), [7, 6, 5, 1, 2]);
     }
 }

@@ -248,7 +248,7 @@ impl<'a> Encoder<'a> {
         let mut x = cpu.embed(&[Lookup { table: &self.words, ids: &ids }])?;
         for layer in &self.layers {
             let qkv = cpu.linear(&x, &layer.qkv, Activation::Identity)?;
-            let y = cpu.linear(&cpu.attention(&qkv, &layout, &attention)?, &layer.out, Activation::Identity)?;
+            let y = cpu.linear(&cpu.attention(&qkv, &layout, &attention, None)?, &layer.out, Activation::Identity)?;
             x = cpu.norm(y, Some(&x), &layer.norm1)?;
             let up = cpu.linear(&x, &layer.up, Activation::Gelu)?;
             x = cpu.norm(cpu.linear(&up, &layer.down, Activation::Identity)?, Some(&x), &layer.norm2)?;

@@ -20,11 +20,11 @@ mod threads;
 use std::sync::Arc;
 
 use mlxt_backend::{
-    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Reduction, Result,
-    Segments, Shaped, check,
+    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Reduction,
+    RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
-pub use kernels::attention::Layout;
+pub use kernels::attention::{Layout, Relative};
 pub use kernels::embed::Table;
 pub use kernels::gemm::Matrix;
 pub use kernels::norm::Norm;
@@ -114,6 +114,7 @@ impl Backend for Cpu {
     type Matrix = Matrix;
     type Norm = Norm;
     type Table = Table;
+    type Relative = Relative;
     type Layout = Layout;
 
     fn info(&self) -> DeviceInfo {
@@ -139,6 +140,11 @@ impl Backend for Cpu {
     fn norm_weights(&self, source: NormSource) -> Result<Norm> {
         check::norm_weights(&source)?;
         Ok(Norm::new(&source))
+    }
+
+    fn relative(&self, source: RelativeSource<Tensor>) -> Result<Relative> {
+        check::relative(&source)?;
+        Relative::new(&source)
     }
 
     fn layout(&self, segments: &Segments) -> Result<Layout> {
@@ -176,11 +182,38 @@ impl Backend for Cpu {
         Ok(x)
     }
 
-    fn attention(&self, qkv: &Tensor, layout: &Layout, attention: &Attention) -> Result<Tensor> {
-        let hidden = check::attention(qkv, &layout.segments, attention)?;
+    fn gate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let cols = check::gate(x)?;
+        let mut out = self.tensor(x.rows, cols)?;
+        kernels::gate::gate((self.token, &self.pool), &x.values, cols, activation, &mut out.values);
+        Ok(out)
+    }
+
+    fn add_norm(&self, mut x: Tensor, residual: &Tensor, n: &Norm) -> Result<(Tensor, Tensor)> {
+        check::norm(&x, Some(residual), n.cols())?;
+        let mut out = self.tensor(x.rows, x.cols)?;
+        kernels::norm::add_norm((self.token, &self.pool), &mut x.values, &residual.values, n, &mut out.values);
+        Ok((x, out))
+    }
+
+    fn rotate(&self, mut qkv: Tensor, layout: &Layout, rotation: &Rotation) -> Result<Tensor> {
+        check::rotate(&qkv, &layout.segments, rotation)?;
+        let context = (self.token, &self.pool, &self.arena);
+        kernels::rotate::rotate(context, &mut qkv.values, &layout.segments, rotation)?;
+        Ok(qkv)
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        layout: &Layout,
+        attention: &Attention,
+        relative: Option<&Relative>,
+    ) -> Result<Tensor> {
+        let hidden = check::attention(qkv, &layout.segments, attention, relative.map(Relative::shape))?;
         let mut out = self.tensor(qkv.rows, hidden)?;
         let context = (self.token, &self.pool, &self.arena);
-        kernels::attention::attention(context, &qkv.values, layout, attention, &mut out.values)?;
+        kernels::attention::attention(context, &qkv.values, layout, attention, relative, &mut out.values)?;
         Ok(out)
     }
 

@@ -4,7 +4,7 @@ use std::thread;
 
 use mlxt_backend::{
     Activation, Attention, Backend, Error, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
-    Precision, Reduction, Result, Segments, Shaped,
+    Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped,
 };
 
 use crate::{Cpu, CpuOptions, Isa};
@@ -84,7 +84,7 @@ impl Layer {
         let x = cpu.embed(&[Lookup { table: &self.words, ids: &ids }])?;
         let x = cpu.norm(x, None, &self.norm)?;
         let a = Attention { heads: 3, head_size: 8, scale: 0.35, mask: Mask::Full };
-        let y = cpu.attention(&cpu.linear(&x, &self.qkv, Activation::Identity)?, &layout, &a)?;
+        let y = cpu.attention(&cpu.linear(&x, &self.qkv, Activation::Identity)?, &layout, &a, None)?;
         let x = cpu.norm(y, Some(&x), &self.norm)?;
         let up = cpu.linear(&x, &self.up, Activation::Gelu)?;
         let x = cpu.norm(cpu.linear(&up, &self.down, Activation::Identity)?, Some(&x), &self.norm)?;
@@ -186,6 +186,46 @@ fn operands_that_do_not_fit_are_errors() {
     let table = cpu.table(HostTensor::from_f32(&[5, 2], &[0.0; 10]).unwrap()).unwrap();
     assert_eq!((table.rows(), table.cols()), (5, 2));
     assert!(matches!(cpu.embed(&[Lookup { table: &table, ids: &[5] }]), Err(Error::Index { limit: 5, .. })));
+}
+
+#[test]
+fn relative_terms_that_do_not_fit_are_errors() {
+    let cpu = cpu(1);
+    let part = |rows: usize, cols: usize| Some(cpu.write(rows, cols, &vec![0.0; rows * cols]).unwrap());
+    let source = |buckets: &[u32], keys, bias| {
+        let buckets = buckets.to_vec();
+        cpu.relative(RelativeSource { buckets, keys, queries: None, bias })
+    };
+    assert!(matches!(source(&[], part(2, 6), None), Err(Error::Setting { op: "relative", .. })));
+    assert!(matches!(source(&[0, 1], part(2, 6), None), Err(Error::Setting { op: "relative", .. })));
+    assert!(matches!(source(&[0], None, None), Err(Error::Setting { op: "relative", .. })));
+    assert!(matches!(source(&[0, 1, 2], part(3, 6), part(2, 2)), Err(Error::Index { index: 2, limit: 2, .. })));
+    let layout = cpu.layout(&Segments::from_lengths(&[4]).unwrap()).unwrap();
+    let attend = |keys, bias| {
+        let relative = source(&[0, 1, 0], keys, bias)?;
+        let a = Attention { heads: 2, head_size: 3, scale: 1.0, mask: Mask::Full };
+        cpu.attention(&cpu.write(4, 18, &[0.0; 72])?, &layout, &a, Some(&relative))
+    };
+    assert!(attend(part(2, 6), part(2, 2)).is_ok());
+    assert!(matches!(attend(part(2, 5), None), Err(Error::Shape { expected: 6, found: 5, .. })));
+    assert!(matches!(attend(None, part(2, 1)), Err(Error::Shape { expected: 2, found: 1, .. })));
+}
+
+#[test]
+fn rotations_and_gates_that_do_not_fit_are_errors() {
+    let cpu = cpu(1);
+    let layout = cpu.layout(&Segments::from_lengths(&[2]).unwrap()).unwrap();
+    let rotate = |cols: usize, rows: usize, head_size, theta| {
+        cpu.rotate(cpu.write(rows, cols, &vec![0.0; rows * cols])?, &layout, &Rotation { heads: 1, head_size, theta })
+    };
+    assert!(rotate(6, 2, 2, 1.0).is_ok());
+    assert!(matches!(rotate(9, 2, 3, 1.0), Err(Error::Setting { op: "rotate", .. })));
+    assert!(matches!(rotate(6, 2, 2, f32::NAN), Err(Error::Setting { op: "rotate", .. })));
+    assert!(matches!(rotate(6, 2, 2, 0.5), Err(Error::Setting { op: "rotate", .. })));
+    assert!(matches!(rotate(6, 3, 2, 1.0), Err(Error::Shape { what: "rows of the layout", .. })));
+    assert!(matches!(rotate(8, 2, 2, 1.0), Err(Error::Shape { op: "rotate", .. })));
+    let odd = cpu.gate(&cpu.write(1, 3, &[0.0; 3]).unwrap(), Activation::Gelu);
+    assert!(matches!(odd, Err(Error::Shape { op: "gate", expected: 2, found: 3, .. })));
 }
 
 #[test]

@@ -115,16 +115,15 @@ impl Pipeline {
         Ok(ids)
     }
 
-    /// The head's logits of each text's first token, in input order.
-    pub(crate) fn first_logits(&self, ids: &[TokenIds]) -> Result<Vec<Vec<f32>>> {
+    /// The head's logits of each text as a whole, in input order.
+    pub(crate) fn sequence_logits(&self, ids: &[TokenIds]) -> Result<Vec<Vec<f32>>> {
         let mut results = vec![Vec::new(); ids.len()];
         self.for_each_batch(ids, |batch, places| {
-            let rows: Vec<u32> = batch.segments().ranges().map(|range| range.start as u32).collect();
-            self.session.logits(batch, &rows, &mut |row, logits| {
-                finite(places[row], logits)?;
-                results[places[row]] = logits.to_vec();
-                Ok(())
-            })
+            for (&place, logits) in places.iter().zip(self.session.sequence_logits(batch)?.iter()) {
+                finite(place, logits)?;
+                results[place] = logits.to_vec();
+            }
+            Ok(())
         })?;
         Ok(results)
     }

@@ -96,6 +96,12 @@ pub trait Session: Send + Sync {
     /// As [`Session::hidden`]; [`mlxt_models::Error::NoHead`] if the model was loaded without a task; those of `each`.
     fn logits(&self, batch: &TokenBatch, rows: &[u32], each: &mut dyn FnMut(usize, &[f32]) -> Result<()>)
     -> Result<()>;
+
+    /// What the task's head makes of the row that stands for each sequence, `[sequences, outputs]`.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    fn sequence_logits(&self, batch: &TokenBatch) -> Result<Rows>;
 }
 
 /// A model on the backend `B`.
@@ -117,6 +123,10 @@ impl<B: Backend> EngineSession<B> {
             }
         };
         Ok(Self { backend, encoder, head, info })
+    }
+
+    fn head(&self) -> Result<&Head<B>> {
+        Ok(self.head.as_ref().ok_or(mlxt_models::Error::NoHead)?)
     }
 
     fn read(&self, tensor: &B::Tensor) -> Result<Rows> {
@@ -166,7 +176,7 @@ impl<B: Backend> Session for EngineSession<B> {
         rows: &[u32],
         each: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let head = self.head.as_ref().ok_or(mlxt_models::Error::NoHead)?;
+        let head = self.head()?;
         let hidden = self.encoder.forward(&self.backend, batch)?;
         let at_once = (LOGITS_AT_ONCE / head.outputs().max(1)).max(1);
         for (part, rows) in rows.chunks(at_once).enumerate() {
@@ -177,5 +187,12 @@ impl<B: Backend> Session for EngineSession<B> {
             }
         }
         Ok(())
+    }
+
+    fn sequence_logits(&self, batch: &TokenBatch) -> Result<Rows> {
+        let head = self.head()?;
+        let hidden = self.encoder.forward(&self.backend, batch)?;
+        let rows = head.sequence_rows(&self.backend, &hidden)?;
+        self.read(&head.forward(&self.backend, &rows)?)
     }
 }

@@ -12,7 +12,33 @@ use mlx_transformers::{
 use proptest::prelude::*;
 use serde_json::Value;
 
-const FAMILIES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"];
+/// Every family.
+const FAMILIES: [&str; 10] = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "deberta-v2",
+    "modernbert",
+    "nomic-bert",
+];
+/// Those with all heads in one checkpoint: the first 8 of [`FAMILIES`].
+const WHOLE: usize = 8;
+/// Checkpoints that answer questions: those with all heads, and one of its own.
+const ANSWERING: [&str; 9] = [
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "deberta-v2",
+    "modernbert-answer",
+];
 /// Of scores, which are probabilities or of their size.
 const TOLERANCE: f64 = 1e-5;
 
@@ -177,7 +203,7 @@ fn tokens_are_labelled_and_joined_as_the_pipeline_does() {
 
 #[test]
 fn questions_are_answered_as_the_pipeline_did() {
-    for name in FAMILIES {
+    for name in ANSWERING {
         let golden = golden(name, "answer");
         let questions = pairs(&golden["questions"]);
         for case in list(&golden["cases"]) {
@@ -217,7 +243,7 @@ proptest! {
     fn a_batch_is_its_texts_alone(
         texts in prop::collection::vec("[a-zа-я敏捷 .,]{0,30}|\\PC{0,12}", 1..12),
         budget in 1_usize..200,
-        family in 0..FAMILIES.len(),
+        family in 0..WHOLE,
     ) {
         let name = path(&folder(FAMILIES[family]));
         let cut = |budget| (
@@ -246,12 +272,16 @@ proptest! {
 #[test]
 fn a_checkpoint_says_what_it_can_do() {
     let tasks = |name: &str| inspect(folder(name)).unwrap().tasks;
-    for name in FAMILIES {
+    for name in &FAMILIES[..WHOLE] {
         assert_eq!(tasks(name), [Task::FillMask, Task::Classify, Task::TokenClassify, Task::Answer], "{name}");
         // Without the classes' names, the tensors tell the same.
         let unnamed = with_settings(name, &[("architectures", Value::Null)]);
         assert_eq!(inspect(unnamed.path()).unwrap().tasks, tasks(name), "{name}");
     }
+    for name in &FAMILIES[WHOLE..] {
+        assert_eq!(tasks(name), [Task::FillMask, Task::Classify, Task::TokenClassify], "{name}");
+    }
+    assert_eq!(tasks("modernbert-answer"), [Task::Answer]);
     assert_eq!(tasks("bert-nli"), [Task::Classify, Task::ZeroShot]);
     assert_eq!(tasks("bert-reranker"), [Task::Classify, Task::Rerank]);
     assert!(inspect(common::fixtures().join("bert")).unwrap().tasks.is_empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mlxt_backend::{Backend, HostTensor, MatrixSource, NormSource, Precision, Segments, TokenBatch};
 
-use crate::layers::{Block, Embeddings, Pooler};
+use crate::layers::{Block, Embeddings, Pooler, Relative, RelativeParts, Stream};
 use crate::tasks::head::{Head, HeadParts};
 use crate::tasks::{Task, require};
 use crate::weights::Loader;
@@ -12,17 +12,22 @@ use crate::{Config, Error, Misfit, Result, Role, Weights};
 
 /// The parts of an encoder, as tensors of a checkpoint or on a backend.
 #[derive(Debug)]
-struct Parts<T, M, N> {
+struct Parts<T, M, N, R> {
     embeddings: Embeddings<T, M, N>,
     blocks: Vec<Block<M, N>>,
+    relative: R,
     pooler: Option<Pooler<M>>,
 }
 
-impl Parts<HostTensor, MatrixSource, NormSource> {
+impl Parts<HostTensor, MatrixSource, NormSource, RelativeParts> {
     fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
+        let embeddings = Embeddings::request(loader, config, precision);
+        let blocks = (0..config.layers()).map(|layer| Block::request(loader, config, layer, precision));
+        let blocks: Vec<_> = blocks.collect();
         Self {
-            embeddings: Embeddings::request(loader, config, precision),
-            blocks: (0..config.layers()).map(|layer| Block::request(loader, config, layer, precision)).collect(),
+            embeddings,
+            relative: RelativeParts::request(loader, config, &blocks, precision),
+            blocks,
             pooler: Pooler::request(loader, config, precision),
         }
     }
@@ -32,7 +37,7 @@ impl Parts<HostTensor, MatrixSource, NormSource> {
 #[derive(Debug)]
 pub struct Encoder<B: Backend> {
     config: Config,
-    parts: Parts<B::Table, B::Matrix, B::Norm>,
+    parts: Parts<B::Table, B::Matrix, B::Norm, Relative<B::Relative>>,
 }
 
 /// The hidden states of a batch.
@@ -82,7 +87,11 @@ impl<B: Backend> Encoder<B> {
         let mut loader = Loader::new(weights, config)?;
         let mut parts = Parts::request(&mut loader, config, precision);
         let words = parts.embeddings.words();
-        let head = task.map(|task| HeadParts::request(&mut loader, config, precision, task, words)).transpose()?;
+        let head = task.map(|task| {
+            let names = task.head(config, weights);
+            HeadParts::request(&mut loader, config, precision, (task, names), words)
+        });
+        let head = head.transpose()?;
         let (_, misfit) = loader.finish();
         misfit.check()?;
         if head.is_some() {
@@ -92,9 +101,10 @@ impl<B: Backend> Encoder<B> {
         let parts = Parts {
             embeddings: parts.embeddings.load(backend)?,
             blocks: blocks.collect::<Result<_>>()?,
+            relative: parts.relative.load(backend)?,
             pooler: parts.pooler.map(|pooler| pooler.load(backend)).transpose()?,
         };
-        let head = head.map(|head| head.load(backend)).transpose()?;
+        let head = head.map(|head| head.load(backend, config)).transpose()?;
         Ok((Self { config: config.clone(), parts }, head))
     }
 
@@ -112,11 +122,11 @@ impl<B: Backend> Encoder<B> {
     pub fn forward(&self, backend: &B, batch: &TokenBatch) -> Result<Hidden<B>> {
         self.check(batch)?;
         let layout = backend.layout(batch.segments())?;
-        let mut x = self.parts.embeddings.forward(backend, batch, &self.config)?; // [rows, hidden]
-        for block in &self.parts.blocks {
-            x = block.forward(backend, &x, &layout, &self.config)?;
+        let mut x = Stream::new(self.parts.embeddings.forward(backend, batch, &self.config)?); // [rows, hidden]
+        for (layer, block) in self.parts.blocks.iter().enumerate() {
+            x = block.forward(backend, x, &layout, &self.config, layer, self.parts.relative.of(layer))?;
         }
-        Ok(Hidden { tensor: x, layout, segments: batch.segments().clone() })
+        Ok(Hidden { tensor: x.normed, layout, segments: batch.segments().clone() })
     }
 
     /// Whether the checkpoint has a pooler.

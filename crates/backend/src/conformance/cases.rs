@@ -40,6 +40,35 @@ pub enum Operation {
         /// Is added to every input: far from 0, a one-pass variance loses its digits.
         offset: f32,
     },
+    /// [`crate::Backend::add_norm`]; the result is sums and normalised rows, one after the other.
+    AddNorm {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Which.
+        kind: NormKind,
+    },
+    /// [`crate::Backend::gate`]
+    Gate {
+        /// Rows.
+        rows: usize,
+        /// Columns of the result.
+        cols: usize,
+        /// Applied to the left half.
+        activation: Activation,
+    },
+    /// [`crate::Backend::rotate`]
+    Rotate {
+        /// Length of each sequence.
+        lengths: Vec<usize>,
+        /// Heads.
+        heads: usize,
+        /// Columns of one head.
+        head_size: usize,
+        /// The base of the frequencies.
+        theta: f32,
+    },
     /// [`crate::Backend::attention`]
     Attention {
         /// Length of each sequence.
@@ -52,6 +81,8 @@ pub enum Operation {
         mask: Mask,
         /// Deviation of queries and keys: large ones saturate the softmax.
         spread: f32,
+        /// What scores gain by distance.
+        relative: Option<RelativeTerm>,
     },
     /// [`crate::Backend::embed`]
     Embed {
@@ -84,6 +115,21 @@ pub enum Operation {
     },
 }
 
+/// The relative term of an attention: buckets in no order, and any of the three parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelativeTerm {
+    /// The largest distance with a bucket of its own.
+    pub reach: usize,
+    /// Number of buckets.
+    pub buckets: usize,
+    /// Whether queries are multiplied by something.
+    pub keys: bool,
+    /// Whether keys are.
+    pub queries: bool,
+    /// Whether something is added as it is.
+    pub bias: bool,
+}
+
 impl Operation {
     /// A plain linear layer with a bias.
     #[must_use]
@@ -104,7 +150,11 @@ impl Operation {
         match self {
             Self::Linear { .. } => "linear",
             Self::Norm { .. } => "norm",
-            Self::Attention { .. } => "attention",
+            Self::AddNorm { .. } => "add norm",
+            Self::Gate { .. } => "gate",
+            Self::Rotate { .. } => "rotate",
+            Self::Attention { relative: None, .. } => "attention",
+            Self::Attention { .. } => "relative attention",
             Self::Embed { .. } => "embed",
             Self::TakeRows { .. } => "take rows",
             Self::ReduceRows { .. } => "reduce rows",
@@ -116,11 +166,18 @@ impl Operation {
     pub fn flops(&self) -> u64 {
         match self {
             Self::Linear { rows, inputs, outputs, .. } => 2 * (rows * inputs * outputs.iter().sum::<usize>()) as u64,
-            Self::Attention { lengths, heads, head_size, mask, .. } => {
+            Self::Attention { lengths, heads, head_size, mask, relative, .. } => {
                 let seen = |&n: &usize| (0..n).map(|i| mask.visible(i, n).len()).sum::<usize>();
-                4 * (lengths.iter().map(seen).sum::<usize>() * heads * head_size) as u64
+                let products = 2 + relative.map_or(0, |r| usize::from(r.keys) + usize::from(r.queries));
+                2 * (products * lengths.iter().map(seen).sum::<usize>() * heads * head_size) as u64
             }
-            Self::Norm { .. } | Self::Embed { .. } | Self::TakeRows { .. } | Self::ReduceRows { .. } => 0,
+            Self::Norm { .. }
+            | Self::AddNorm { .. }
+            | Self::Gate { .. }
+            | Self::Rotate { .. }
+            | Self::Embed { .. }
+            | Self::TakeRows { .. }
+            | Self::ReduceRows { .. } => 0,
         }
     }
 }
@@ -158,7 +215,9 @@ pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     linear(&mut all);
     norm(&mut all);
+    between(&mut all);
     attention(&mut all);
+    relative(&mut all);
     rows(&mut all);
     all
 }
@@ -242,13 +301,38 @@ fn norm(all: &mut Vec<Case>) {
     }
 }
 
+/// What stands between products and attention in models after BERT.
+fn between(all: &mut Vec<Case>) {
+    for kind in [NormKind::LayerNorm, NormKind::RmsNorm] {
+        for cols in (1..=9).chain([15, 16, 17, 31, 33, 384]) {
+            all.push(Case::new(Operation::AddNorm { rows: 5, cols, kind }));
+        }
+    }
+    all.push(Case::timed(Operation::AddNorm { rows: 122, cols: 768, kind: NormKind::LayerNorm }));
+    for activation in Activation::ALL {
+        all.push(Case::new(Operation::Gate { rows: 7, cols: 20, activation }));
+    }
+    for cols in (1..=19).chain([31, 32, 33, 64, 65, 384]) {
+        all.push(Case::new(Operation::Gate { rows: 3, cols, activation: Activation::Gelu }));
+    }
+    all.push(Case::timed(Operation::Gate { rows: 122, cols: 1152, activation: Activation::Gelu }));
+    for (heads, head_size) in [(1, 2), (3, 4), (2, 6), (1, 16), (2, 20), (1, 34), (2, 64), (1, 128)] {
+        for theta in [1.0, 160_000.0] {
+            all.push(Case::new(Operation::Rotate { lengths: vec![1, 2, 17, 5, 33], heads, head_size, theta }));
+        }
+    }
+    // Far out, where the rounding of an angle shows.
+    all.push(Case::new(Operation::Rotate { lengths: vec![9000], heads: 1, head_size: 8, theta: 10_000.0 }));
+    all.push(Case::timed(Operation::Rotate { lengths: vec![122; 4], heads: 12, head_size: 64, theta: 10_000.0 }));
+}
+
 fn attention(all: &mut Vec<Case>) {
     let masks = [Mask::Full, Mask::Causal, Mask::Window { radius: 0 }, Mask::Window { radius: 3 }];
     let shapes = [(1, 1), (2, 3), (3, 7), (2, 8), (1, 16), (2, 20), (1, 33), (2, 64), (1, 128)];
     for (heads, head_size) in shapes {
         for mask in masks {
             let lengths = vec![1, 2, 17, 5, 33];
-            all.push(Case::new(Operation::Attention { lengths, heads, head_size, mask, spread: 1.0 }));
+            all.push(Case::new(Operation::Attention { lengths, heads, head_size, mask, spread: 1.0, relative: None }));
         }
     }
     // Every length around query and key blocks, in one ragged batch.
@@ -258,21 +342,69 @@ fn attention(all: &mut Vec<Case>) {
         head_size: 12,
         mask: Mask::Full,
         spread: 1.0,
+        relative: None,
     }));
     // Scores in the hundreds: the softmax becomes a choice, and a careless exp overflows.
     for mask in masks {
         let lengths = vec![40, 3];
-        all.push(Case::new(Operation::Attention { lengths, heads: 2, head_size: 16, mask, spread: 12.0 }));
+        all.push(Case::new(Operation::Attention {
+            lengths,
+            heads: 2,
+            head_size: 16,
+            mask,
+            spread: 12.0,
+            relative: None,
+        }));
     }
     for lengths in [vec![1], vec![14], vec![50], vec![122], vec![512], vec![14; 16], vec![5, 122, 31, 1, 64]] {
         for head_size in [32, 64] {
             let lengths = lengths.clone();
-            all.push(Case::timed(Operation::Attention { lengths, heads: 4, head_size, mask: Mask::Full, spread: 1.0 }));
+            let (heads, mask) = (4, Mask::Full);
+            all.push(Case::timed(Operation::Attention {
+                lengths,
+                heads,
+                head_size,
+                mask,
+                spread: 1.0,
+                relative: None,
+            }));
         }
     }
     let lengths = vec![512, 200];
     let mask = Mask::Window { radius: 64 };
-    all.push(Case::timed(Operation::Attention { lengths, heads: 2, head_size: 64, mask, spread: 1.0 }));
+    all.push(Case::timed(Operation::Attention { lengths, heads: 2, head_size: 64, mask, spread: 1.0, relative: None }));
+}
+
+fn relative(all: &mut Vec<Case>) {
+    let mut push = |lengths: Vec<usize>, heads, head_size, mask, relative| {
+        let relative = Some(relative);
+        all.push(Case::new(Operation::Attention { lengths, heads, head_size, mask, spread: 1.0, relative }));
+    };
+    let terms = |reach: usize, buckets: usize| {
+        [(true, true, true), (true, false, false), (false, true, false), (false, false, true), (true, true, false)]
+            .map(|(keys, queries, bias)| RelativeTerm { reach, buckets, keys, queries, bias })
+    };
+    // Every combination of parts, on sequences shorter and longer than the reach and than a block of queries.
+    for term in terms(6, 9).into_iter().chain(terms(40, 17)).chain(terms(0, 1)) {
+        push(vec![1, 2, 17, 5, 33, 100], 2, 12, Mask::Full, term);
+    }
+    for (heads, head_size) in [(1, 1), (2, 3), (3, 7), (2, 8), (1, 16), (2, 20), (1, 33), (2, 64), (1, 128)] {
+        push(vec![30, 3], heads, head_size, Mask::Full, terms(11, 23)[0]);
+    }
+    for mask in [Mask::Causal, Mask::Window { radius: 0 }, Mask::Window { radius: 3 }] {
+        push(vec![1, 17, 150], 2, 8, mask, terms(9, 12)[0]);
+        push(vec![70], 1, 8, mask, terms(200, 30)[0]);
+    }
+    push((1..=70).collect(), 1, 12, Mask::Full, terms(25, 31)[0]);
+    let timed = |lengths, relative| {
+        let (heads, head_size, mask) = (4, 64, Mask::Full);
+        Operation::Attention { lengths, heads, head_size, mask, spread: 1.0, relative: Some(relative) }
+    };
+    for lengths in [vec![14; 16], vec![122], vec![512]] {
+        // MPNet's and DeBERTa's.
+        all.push(Case::timed(timed(lengths.clone(), terms(128, 32)[3])));
+        all.push(Case::timed(timed(lengths, terms(511, 512)[4])));
+    }
 }
 
 fn rows(all: &mut Vec<Case>) {
@@ -319,7 +451,10 @@ mod tests {
 
     #[test]
     fn attention_counts_only_what_the_mask_shows() {
-        let of = |mask| Operation::Attention { lengths: vec![4, 1], heads: 2, head_size: 3, mask, spread: 1.0 }.flops();
+        let of = |mask| {
+            Operation::Attention { lengths: vec![4, 1], heads: 2, head_size: 3, mask, spread: 1.0, relative: None }
+                .flops()
+        };
         assert_eq!(of(Mask::Full), 4 * 17 * 6);
         assert_eq!(of(Mask::Causal), 4 * 11 * 6);
     }

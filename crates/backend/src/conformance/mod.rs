@@ -19,7 +19,7 @@ mod tolerance;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use cases::{Case, Operation, cases};
+pub use cases::{Case, Operation, RelativeTerm, cases};
 pub use tolerance::{Tolerance, tolerance};
 
 use crate::{Backend, Precision, Reference, Result};

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::cases::{Case, Operation};
+use super::cases::{Case, Operation, RelativeTerm};
 use super::random::Random;
 use crate::{
     Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision,
-    Reduction, Result, Segments,
+    Reduction, RelativeSource, Result, Rotation, Segments,
 };
 
 /// A case with its operands on a backend.
@@ -18,7 +18,10 @@ pub(super) struct Prepared<'a, B: Backend> {
 enum Operands<B: Backend> {
     Linear { x: B::Tensor, w: B::Matrix, activation: Activation },
     Norm { rows: usize, cols: usize, x: Vec<f32>, residual: Option<B::Tensor>, n: B::Norm },
-    Attention { qkv: B::Tensor, layout: B::Layout, attention: Attention },
+    AddNorm { rows: usize, cols: usize, x: Vec<f32>, residual: B::Tensor, n: B::Norm },
+    Gate { x: B::Tensor, activation: Activation },
+    Rotate { rows: usize, cols: usize, qkv: Vec<f32>, layout: B::Layout, rotation: Rotation },
+    Attention { qkv: B::Tensor, layout: B::Layout, attention: Attention, relative: Option<B::Relative> },
     Embed { tables: Vec<B::Table>, ids: Vec<Vec<u32>> },
     TakeRows { x: B::Tensor, indices: Vec<u32> },
     ReduceRows { x: B::Tensor, layout: B::Layout, reduction: Reduction },
@@ -49,7 +52,23 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
             let x = random.normals(rows * cols, 1.0).iter().map(|v| v + offset).collect();
             Operands::Norm { rows: *rows, cols: *cols, x, residual, n }
         }
-        Operation::Attention { lengths, heads, head_size, mask, spread } => {
+        Operation::AddNorm { rows, cols, kind } => {
+            let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
+            let n = backend.norm_weights(NormSource { kind: *kind, gain, shift: None, eps: 1e-5 })?;
+            let (x, residual) = (random.normals(rows * cols, 1.0), normal(random, *rows, *cols)?);
+            Operands::AddNorm { rows: *rows, cols: *cols, x, residual, n }
+        }
+        Operation::Gate { rows, cols, activation } => {
+            Operands::Gate { x: normal(random, *rows, 2 * cols)?, activation: *activation }
+        }
+        Operation::Rotate { lengths, heads, head_size, theta } => {
+            let segments = Segments::from_lengths(lengths)?;
+            let (rows, cols) = (segments.rows(), 3 * heads * head_size);
+            let rotation = Rotation { heads: *heads, head_size: *head_size, theta: *theta };
+            let qkv = random.normals(rows * cols, 1.0);
+            Operands::Rotate { rows, cols, qkv, layout: backend.layout(&segments)?, rotation }
+        }
+        Operation::Attention { lengths, heads, head_size, mask, spread, relative } => {
             let segments = Segments::from_lengths(lengths)?;
             let hidden = heads * head_size;
             let mut values = random.normals(segments.rows() * 3 * hidden, 1.0);
@@ -57,7 +76,9 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
                 row[..2 * hidden].iter_mut().for_each(|v| *v *= spread);
             }
             let scale = 1.0 / (*head_size as f32).sqrt();
+            let relative = relative.map(|term| self::relative(backend, random, term, *heads, hidden)).transpose()?;
             Operands::Attention {
+                relative,
                 qkv: backend.write(segments.rows(), 3 * hidden, &values)?,
                 layout: backend.layout(&segments)?,
                 attention: Attention { heads: *heads, head_size: *head_size, scale, mask: *mask },
@@ -83,22 +104,25 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
 }
 
 impl<B: Backend> Prepared<'_, B> {
-    /// The operation's result on the host.
+    /// The operation's result on the host; several results one after the other.
     pub(super) fn result(&self) -> Result<Vec<f32>> {
-        self.backend.read(&self.apply()?.0)
+        let parts: Result<Vec<_>> = self.apply()?.0.iter().map(|part| self.backend.read(part)).collect();
+        Ok(parts?.concat())
     }
 
     /// The time of one run: the operation, and the copy of its result to the host by which every backend is sure to
     /// have finished.
     pub(super) fn run(&self) -> Result<Duration> {
         let (out, started) = self.apply()?;
-        self.backend.read(&out)?;
+        for part in &out {
+            self.backend.read(part)?;
+        }
         Ok(started.elapsed())
     }
 
-    /// The result and when the operation began; an operand that it may overwrite is brought to the device before
+    /// The results and when the operation began; an operand that it may overwrite is brought to the device before
     /// that.
-    fn apply(&self) -> Result<(B::Tensor, Instant)> {
+    fn apply(&self) -> Result<(Vec<B::Tensor>, Instant)> {
         let b = self.backend;
         let mut started = Instant::now();
         let out = match &self.operands {
@@ -108,7 +132,21 @@ impl<B: Backend> Prepared<'_, B> {
                 started = Instant::now();
                 b.norm(x, residual.as_ref(), n)
             }
-            Operands::Attention { qkv, layout, attention } => b.attention(qkv, layout, attention),
+            Operands::AddNorm { rows, cols, x, residual, n } => {
+                let x = b.write(*rows, *cols, x)?;
+                started = Instant::now();
+                let (sum, normed) = b.add_norm(x, residual, n)?;
+                return Ok((vec![sum, normed], started));
+            }
+            Operands::Gate { x, activation } => b.gate(x, *activation),
+            Operands::Rotate { rows, cols, qkv, layout, rotation } => {
+                let qkv = b.write(*rows, *cols, qkv)?;
+                started = Instant::now();
+                b.rotate(qkv, layout, rotation)
+            }
+            Operands::Attention { qkv, layout, attention, relative } => {
+                b.attention(qkv, layout, attention, relative.as_ref())
+            }
             Operands::Embed { tables, ids } => {
                 let lookups: Vec<_> = tables.iter().zip(ids).map(|(table, ids)| Lookup { table, ids }).collect();
                 b.embed(&lookups)
@@ -116,8 +154,24 @@ impl<B: Backend> Prepared<'_, B> {
             Operands::TakeRows { x, indices } => b.take_rows(x, indices),
             Operands::ReduceRows { x, layout, reduction } => b.reduce_rows(x, layout, *reduction),
         };
-        Ok((out?, started))
+        Ok((vec![out?], started))
     }
+}
+
+/// A relative term of random buckets and parts; its products with queries and keys have the size of theirs.
+fn relative<B: Backend>(
+    backend: &B,
+    random: &mut Random,
+    term: RelativeTerm,
+    heads: usize,
+    hidden: usize,
+) -> Result<B::Relative> {
+    let mut part = |present: bool, cols: usize| {
+        present.then(|| backend.write(term.buckets, cols, &random.normals(term.buckets * cols, 1.0))).transpose()
+    };
+    let (keys, queries, bias) = (part(term.keys, hidden)?, part(term.queries, hidden)?, part(term.bias, heads)?);
+    let buckets = (0..=2 * term.reach).map(|_| random.below(term.buckets) as u32).collect();
+    backend.relative(RelativeSource { buckets, keys, queries, bias })
 }
 
 fn tensor(random: &mut Random, shape: &[usize], scale: f32, stored: DType) -> Result<HostTensor> {

@@ -42,9 +42,11 @@ pub fn tolerance(operation: &Operation, precision: Precision) -> Tolerance {
         // Copies and maxima change nothing.
         (Operation::TakeRows { .. }, _) => exact,
         (Operation::Embed { .. } | Operation::ReduceRows { .. }, _) => of(1e-6, 1e-6),
+        // One sine, one cosine and two products; one activation and one product.
+        (Operation::Rotate { .. } | Operation::Gate { .. }, _) => of(1e-6, 1e-6),
         // Weights of 16 bits are rounded once, when they are loaded, and the reference rounds them too.
         (Operation::Linear { .. }, Precision::F32 | Precision::Bf16 | Precision::F16) => of(1e-5, 1e-6),
-        (Operation::Norm { .. }, _) => of(4e-6, 2e-6),
+        (Operation::Norm { .. } | Operation::AddNorm { .. }, _) => of(4e-6, 2e-6),
         // Scores grow with the square of the spread, and so does their rounding, which the softmax passes on whole
         // where two keys are nearly even: 144 * 3 deviations * 6e-8 * (values 2 apart) for a spread of 12.
         (Operation::Attention { spread, .. }, _) => of(4e-6 + 5e-7 * f64::from(spread * spread - 1.0), 2e-6),

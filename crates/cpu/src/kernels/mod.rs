@@ -3,7 +3,9 @@
 pub(crate) mod activate;
 pub(crate) mod attention;
 pub(crate) mod embed;
+pub(crate) mod gate;
 pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod norm;
+pub(crate) mod rotate;
 pub(crate) mod rows;

@@ -3,7 +3,7 @@
 use mlxt_backend::{HostTensor, NormKind, NormSource};
 
 use crate::simd::{Kernel, Simd, Token};
-use crate::threads::Pool;
+use crate::threads::{Pool, Shareable};
 
 /// A normalisation's weights.
 #[derive(Debug)]
@@ -36,21 +36,36 @@ pub(crate) fn norm((token, pool): (Token, &Pool), x: &mut [f32], residual: Optio
     // Three passes over a row that stays in the cache.
     pool.rows(x, cols, cols / 4, |first, rows| {
         let residual = residual.map(|r| &r[first * cols..][..rows.len()]);
-        token.run(Rows { x: rows, residual, n });
+        token.run(Rows { x: rows, residual, n, out: None });
+    });
+}
+
+/// Adds `residual` to `x`, and writes the rows of the sum, normalised, to `out`.
+pub(crate) fn add_norm((token, pool): (Token, &Pool), x: &mut [f32], residual: &[f32], n: &Norm, out: &mut [f32]) {
+    let cols = n.cols();
+    let sums = Shareable(x.as_mut_ptr());
+    pool.rows(out, cols, cols / 4, |first, rows| {
+        let residual = Some(&residual[first * cols..][..rows.len()]);
+        // SAFETY: the same rows of `x`, which has the size of `out`, as no other thread is given of that.
+        let x = unsafe { std::slice::from_raw_parts_mut(sums.get().add(first * cols), rows.len()) };
+        token.run(Rows { x, residual, n, out: Some(rows) });
     });
 }
 
 struct Rows<'a> {
     x: &'a mut [f32],
+    /// Is added to `x`.
     residual: Option<&'a [f32]>,
     n: &'a Norm,
+    /// Where the result goes, if not over `x`.
+    out: Option<&'a mut [f32]>,
 }
 
 impl Kernel for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let cols = self.n.cols();
         for (r, row) in self.x.chunks_exact_mut(cols).enumerate() {
             if let Some(residual) = self.residual {
@@ -60,9 +75,19 @@ impl Kernel for Rows<'_> {
             }
             let [mean, scale, left] = statistics(s, row, self.n).map(|v| s.splat(v));
             let weights = self.n.gain.chunks(S::LANES).zip(self.n.shift.chunks(S::LANES));
-            for (x, (gain, shift)) in row.chunks_mut(S::LANES).zip(weights) {
+            let normed = |x: &[f32], gain: &[f32], shift: &[f32]| {
                 let unit = s.mul_add(s.sub(s.get(x), mean), scale, left);
-                s.put(x, s.mul_add(unit, s.get(gain), s.get(shift)));
+                s.mul_add(unit, s.get(gain), s.get(shift))
+            };
+            if let Some(out) = &mut self.out {
+                let out = out[r * cols..][..cols].chunks_mut(S::LANES);
+                for ((x, out), (gain, shift)) in row.chunks(S::LANES).zip(out).zip(weights) {
+                    s.put(out, normed(x, gain, shift));
+                }
+            } else {
+                for (x, (gain, shift)) in row.chunks_mut(S::LANES).zip(weights) {
+                    s.put(x, normed(x, gain, shift));
+                }
             }
         }
     }
@@ -158,6 +183,27 @@ mod tests {
     fn rows_of_every_tail_are_the_references() {
         for cols in 2..70 {
             check(3, cols, 1.0, 0.0, 2e-6);
+        }
+    }
+
+    #[test]
+    fn sums_are_kept_beside_their_norm() {
+        for (rows, cols) in [(3, 17), (1, 64), (300, 384)] {
+            let (values, residual) = (noise(rows * cols, 1.0), noise(rows * cols, 2.0));
+            let source = || NormSource {
+                kind: NormKind::LayerNorm,
+                gain: HostTensor::from_f32(&[cols], &noise(cols, 1.0)).unwrap(),
+                shift: None,
+                eps: 1e-5,
+            };
+            let sums: Vec<f32> = values.iter().zip(&residual).map(|(x, r)| x + r).collect();
+            every_cpu(|cpu| {
+                let (x, r) = (cpu.write(rows, cols, &values)?, cpu.write(rows, cols, &residual)?);
+                let (sum, out) = cpu.add_norm(x, &r, &cpu.norm_weights(source())?)?;
+                assert_eq!(cpu.read(&sum)?, sums);
+                assert_eq!(cpu.read(&out)?, normed(cpu, (rows, cols), &values, Some(&residual), source()));
+                Ok(())
+            });
         }
     }
 

@@ -91,7 +91,7 @@ impl TextClassifier {
     }
 
     fn scored(&self, ids: &[TokenIds]) -> Result<Vec<Vec<Scored>>> {
-        let logits = self.pipeline.first_logits(ids)?;
+        let logits = self.pipeline.sequence_logits(ids)?;
         let scores = logits.into_iter().map(|logits| match self.problem {
             Problem::SingleLabel => softmax(&logits),
             Problem::MultiLabel => logits.into_iter().map(sigmoid).collect(),

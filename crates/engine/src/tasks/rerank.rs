@@ -73,7 +73,7 @@ impl Reranker {
         A: AsRef<str> + Sync,
         B: AsRef<str> + Sync,
     {
-        let logits = self.pipeline.first_logits(&self.pipeline.tokenise_pairs(pairs)?)?;
+        let logits = self.pipeline.sequence_logits(&self.pipeline.tokenise_pairs(pairs)?)?;
         Ok(logits.into_iter().flatten().map(|logit| self.activation.of(logit)).collect())
     }
 

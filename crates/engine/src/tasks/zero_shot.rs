@@ -68,7 +68,7 @@ impl ZeroShotClassifier {
         let pairs: Vec<(&str, &str)> =
             texts.iter().flat_map(|text| sentences.iter().map(|sentence| (text.as_ref(), sentence.as_str()))).collect();
         let ids = self.pipeline.tokenise_pairs(&pairs);
-        let logits = ids.and_then(|ids| self.pipeline.first_logits(&ids));
+        let logits = ids.and_then(|ids| self.pipeline.sequence_logits(&ids));
         let logits = logits.map_err(|error| error.replaced(|pair| pair / labels.len()))?;
         Ok(logits.chunks_exact(labels.len()).map(|logits| best_first(labels, &self.scores(logits))).collect())
     }

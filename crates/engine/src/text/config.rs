@@ -32,6 +32,7 @@ pub(super) struct TokenizerConfig {
     add_prefix_space: Option<bool>,
     split_by_punct: Option<bool>,
     truncation_side: Option<String>,
+    model_input_names: Option<Vec<String>>,
     clean_up_tokenization_spaces: Option<bool>,
     added_tokens_decoder: Option<BTreeMap<u32, TokenEntry>>,
     #[serde(alias = "additional_special_tokens")]
@@ -102,7 +103,7 @@ impl TokenizerConfig {
     /// The special tokens as the files name them, else as `transformers` does for classes like BERT's and like RoBERTa's.
     pub(super) fn names(&self) -> NamedTokens {
         let usual = match self.class() {
-            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => NamedTokens {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "DebertaV2Tokenizer" => NamedTokens {
                 unk_token: usual("[UNK]"),
                 sep_token: usual("[SEP]"),
                 pad_token: usual("[PAD]"),
@@ -253,6 +254,9 @@ impl TokenizerConfig {
 
     /// Whether the tokenizer gives token types at all; where it does not, they are 0 even in pairs.
     pub(super) fn has_types(&self) -> bool {
+        if let Some(inputs) = &self.model_input_names {
+            return inputs.iter().any(|input| input == "token_type_ids");
+        }
         let without =
             ["DistilBertTokenizer", "RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "MPNetTokenizer"];
         !without.contains(&self.class())
@@ -275,7 +279,8 @@ impl TokenizerConfig {
 /// The class `transformers` takes for a model that names none.
 fn class_of(model_type: &str) -> Option<&'static str> {
     match model_type {
-        "bert" | "distilbert" | "electra" => Some("BertTokenizer"),
+        "bert" | "distilbert" | "electra" | "nomic_bert" => Some("BertTokenizer"),
+        "deberta-v2" => Some("DebertaV2Tokenizer"),
         "mpnet" => Some("MPNetTokenizer"),
         "roberta" => Some("RobertaTokenizer"),
         "xlm-roberta" => Some("XLMRobertaTokenizer"),

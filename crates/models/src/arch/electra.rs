@@ -3,11 +3,11 @@
 use mlxt_backend::Activation;
 
 use super::bert::BERT;
-use super::{Architecture, HeadDense, HeadNames, Heads, Setting, Settings};
+use super::{Architecture, HeadActivation, HeadDense, HeadNames, Heads, Names, Setting, Settings, Widen};
 
 pub(super) const ELECTRA: Architecture = Architecture {
     model_type: "electra",
-    prefix: "electra",
+    prefixes: &["electra"],
     settings: Settings {
         embedding_size: Some(Setting { names: &["embedding_size"], default: 128 }),
         hidden_size: Setting { names: &["hidden_size"], default: 256 },
@@ -15,20 +15,22 @@ pub(super) const ELECTRA: Architecture = Architecture {
         intermediate_size: Setting { names: &["intermediate_size"], default: 1024 },
         ..BERT.settings
     },
+    names: Names { widen: Widen::AfterNorm("embeddings_project"), ..BERT.names },
     pooler: false,
     heads: Heads {
-        fill_mask: HeadNames {
-            dense: Some(HeadDense::Own("generator_predictions.dense", Some(Activation::Gelu))),
+        fill_mask: &[HeadNames {
+            dense: Some(HeadDense::Own("generator_predictions.dense", HeadActivation::Is(Activation::Gelu))),
             norm: Some("generator_predictions.LayerNorm"),
             out: "generator_lm_head",
             biases: &["generator_lm_head.bias"],
-        },
+        }],
         classify: HeadNames {
-            dense: Some(HeadDense::Own("classifier.dense", Some(Activation::Gelu))),
+            dense: Some(HeadDense::Own("classifier.dense", HeadActivation::Is(Activation::Gelu))),
             norm: None,
             out: "classifier.out_proj",
             biases: &["classifier.out_proj.bias"],
         },
+        ..BERT.heads
     },
     ..BERT
 };

@@ -3,11 +3,11 @@
 use mlxt_backend::Activation;
 
 use super::bert::BERT;
-use super::{Architecture, HeadDense, HeadNames, Heads, Positions, Setting, Settings};
+use super::{Architecture, HeadActivation, HeadDense, HeadNames, Heads, Positions, Setting, Settings};
 
 pub(super) const ROBERTA: Architecture = Architecture {
     model_type: "roberta",
-    prefix: "roberta",
+    prefixes: &["roberta"],
     settings: Settings {
         vocab_size: Setting { names: &["vocab_size"], default: 50_265 },
         pad_token_id: Setting { names: &["pad_token_id"], default: 1 },
@@ -15,18 +15,19 @@ pub(super) const ROBERTA: Architecture = Architecture {
     },
     positions: Positions::AfterPadding,
     heads: Heads {
-        fill_mask: HeadNames {
-            dense: Some(HeadDense::Own("lm_head.dense", Some(Activation::Gelu))),
+        fill_mask: &[HeadNames {
+            dense: Some(HeadDense::Own("lm_head.dense", HeadActivation::Is(Activation::Gelu))),
             norm: Some("lm_head.layer_norm"),
             out: "lm_head.decoder",
             biases: &["lm_head.decoder.bias", "lm_head.bias"],
-        },
+        }],
         classify: HeadNames {
-            dense: Some(HeadDense::Own("classifier.dense", Some(Activation::Tanh))),
+            dense: Some(HeadDense::Own("classifier.dense", HeadActivation::Is(Activation::Tanh))),
             norm: None,
             out: "classifier.out_proj",
             biases: &["classifier.out_proj.bias"],
         },
+        ..BERT.heads
     },
     ..BERT
 };

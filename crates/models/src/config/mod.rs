@@ -13,17 +13,15 @@ use std::path::{Path, PathBuf};
 use mlxt_backend::Activation;
 use serde_json::{Map, Value};
 
-use crate::arch::{Architecture, Positions};
-use crate::{Error, Result};
-use reader::Reader;
+use crate::arch::attention::Attending;
+use crate::arch::{Architecture, HeadActivation, MOST_ENTRIES, Positions, Shape};
+use crate::{Error, Pooling, Result};
+pub(crate) use reader::Reader;
 
-/// Layers and the numbers below are limited only so that arithmetic on them cannot overflow and a damaged file cannot
-/// make the list of expected tensors endless. Each is 30 times or more above the largest encoder known.
+/// As [`MOST_ENTRIES`], for layers.
 const MOST_LAYERS: usize = 1 << 12;
-/// Columns of anything.
+/// For columns of anything.
 const MOST_COLS: usize = 1 << 20;
-/// Entries of a table.
-const MOST_ENTRIES: usize = 1 << 28;
 
 /// An encoder's settings, all within range and consistent.
 #[derive(Clone)]
@@ -36,6 +34,13 @@ pub struct Config {
     pub(crate) first_position: u32,
     pub(crate) activation: Activation,
     pub(crate) eps: f32,
+    /// Whether positions are embedded.
+    pub(crate) position_table: bool,
+    pub(crate) attending: Attending,
+    pub(crate) biases: Biases,
+    /// How classifiers make one row of a sequence.
+    pub(crate) classifier_pooling: Pooling,
+    head_activation: Activation,
     vocab_size: usize,
     token_types: usize,
     hidden_size: usize,
@@ -45,6 +50,22 @@ pub struct Config {
     /// Where it was read from, for errors.
     pub(crate) file: PathBuf,
     raw: Map<String, Value>,
+}
+
+/// What has a bias.
+#[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // one setting each
+pub(crate) struct Biases {
+    /// The products of attention.
+    pub attention: bool,
+    /// Those of the feed-forward networks.
+    pub feed_forward: bool,
+    /// Norms.
+    pub norm: bool,
+    /// The dense layer of heads.
+    pub head: bool,
+    /// The last product of the head for masked tokens.
+    pub decoder: bool,
 }
 
 impl Config {
@@ -76,7 +97,7 @@ impl Config {
             serde_json::from_str(text).map_err(|source| Error::Json { file: file.to_owned(), source })?;
         let reader = Reader { file, raw: &raw };
         let architecture = reader.architecture()?;
-        reader.refuse_unsupported()?;
+        reader.refuse_unsupported(architecture.refused)?;
 
         let s = &architecture.settings;
         let hidden_size = reader.size(&s.hidden_size, MOST_COLS)?;
@@ -101,18 +122,31 @@ impl Config {
             let expected = format!("more than the first token's position, {first_position} (pad_token_id + 1)");
             return Err(reader.error(reader.name(&s.positions), &positions, expected));
         }
+        let layers = reader.size(&s.layers, MOST_LAYERS)?;
+        let shape = Shape { hidden_size, heads, layers, positions };
         Ok(Self {
             architecture,
-            embedding_size: embedding_size.unwrap_or(hidden_size),
+            embedding_size: embedding_size.filter(|&size| size > 0).unwrap_or(hidden_size),
             intermediate_size: reader.size(&s.intermediate_size, MOST_COLS)?,
             positions,
             first_position,
             activation: reader.activation(&s.activation)?,
             eps: reader.eps(&s.eps)?,
+            position_table: reader.flag(&s.position_table)?,
+            attending: (architecture.attention)(&reader, &shape)?,
+            biases: Biases {
+                attention: reader.flag(&s.attention_bias)?,
+                feed_forward: reader.flag(&s.feed_forward_bias)?,
+                norm: reader.flag(&s.norm_bias)?,
+                head: reader.flag(&s.head_bias)?,
+                decoder: reader.flag(&s.decoder_bias)?,
+            },
+            classifier_pooling: reader.classifier_pooling(&s.classifier_pooling)?,
+            head_activation: reader.activation(&s.head_activation)?,
             vocab_size,
             token_types: reader.size(&s.token_types, MOST_ENTRIES)?,
             hidden_size,
-            layers: reader.size(&s.layers, MOST_LAYERS)?,
+            layers,
             heads,
             pad_token_id,
             file: file.to_owned(),
@@ -120,7 +154,7 @@ impl Config {
         })
     }
 
-    /// `model_type`: `bert`, `roberta`, `xlm-roberta`, `camembert`, `distilbert`, `electra`.
+    /// `model_type`, as in the file: `bert`, `xlm-roberta`, `deberta-v2` ..
     pub fn model_type(&self) -> &'static str {
         self.architecture.model_type
     }
@@ -160,6 +194,15 @@ impl Config {
         self.pad_token_id
     }
 
+    /// The activation after a head's dense layer.
+    pub(crate) fn activation_of(&self, head: HeadActivation) -> Activation {
+        match head {
+            HeadActivation::Hidden => self.activation,
+            HeadActivation::Head => self.head_activation,
+            HeadActivation::Is(activation) => activation,
+        }
+    }
+
     /// A setting as it stands in the file, such as `id2label` or `architectures`.
     pub fn raw(&self, name: &str) -> Option<&Value> {
         self.raw.get(name)
@@ -181,6 +224,7 @@ impl fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mlxt_backend::Mask;
 
     fn setting(text: &str) -> (String, String, String) {
         match Config::from_json(text) {
@@ -239,6 +283,68 @@ mod tests {
         let text = r#"{"model_type": "distilbert", "is_decoder": false, "pruned_heads": {}, "quantization_config": null,
             "position_embedding_type": "absolute", "sinusoidal_pos_embds": true, "dim": 48, "hidden_size": 48}"#;
         assert_eq!(Config::from_json(text).unwrap().hidden_size(), 48);
+    }
+
+    #[test]
+    fn layers_attend_as_either_version_of_transformers_wrote_it() {
+        let radii = |settings: &str| {
+            let text = format!(r#"{{"model_type": "modernbert", "num_hidden_layers": 4, {settings}}}"#);
+            let attending = Config::from_json(&text).unwrap().attending;
+            let radius = |sight: &crate::arch::attention::Sight| match sight.mask {
+                Mask::Window { radius } => (radius, sight.theta),
+                _ => (0, sight.theta),
+            };
+            attending.layers.iter().map(radius).collect::<Vec<_>>()
+        };
+        let (all, near) = ((0, Some(5e4)), (3, Some(2e3)));
+        let old = r#""local_attention": 6, "global_attn_every_n_layers": 2, "global_rope_theta": 50000,
+            "local_rope_theta": 2000.0, "rope_scaling": null"#;
+        assert_eq!(radii(old), [all, near, all, near]);
+        let new = r#""local_attention": 7, "rope_parameters": {"full_attention": {"rope_theta": 5e4, "rope_type":
+            "default"}, "sliding_attention": {"rope_theta": 2e3}}, "layer_types": ["sliding_attention",
+            "full_attention", "full_attention", "sliding_attention"]"#;
+        assert_eq!(radii(new), [near, all, all, near]);
+        let (all, near) = ((0, Some(160_000.0)), (64, Some(10_000.0)));
+        assert_eq!(radii(r#""norm_bias": false"#), [all, near, near, all]);
+    }
+
+    #[test]
+    fn what_some_architectures_cannot_do_is_named() {
+        for (model_type, name, value) in [
+            ("modernbert", "layer_types", r#"["full_attention"]"#),
+            ("modernbert", "layer_types", r#"["full_attention","causal"]"#),
+            ("modernbert", "rope_scaling", r#"{"rope_type":"yarn"}"#),
+            ("modernbert", "rope_parameters", r#"{"full_attention":{"rope_type":"yarn"}}"#),
+            ("modernbert", "global_rope_theta", "0.5"),
+            ("modernbert", "num_attention_heads", "256"),
+            ("modernbert", "classifier_pooling", "\"max\""),
+            ("modernbert", "mlp_bias", "1"),
+            ("nomic_bert", "activation_function", "\"geglu\""),
+            ("nomic_bert", "rotary_scaling_factor", "2"),
+            ("nomic_bert", "moe_every_n_layers", "2"),
+            ("nomic_bert", "head_dim", "32"),
+            ("deberta-v2", "conv_kernel_size", "3"),
+            ("deberta-v2", "attention_head_size", "63"),
+            ("deberta-v2", "pos_att_type", "[1]"),
+            ("mpnet", "relative_attention_num_buckets", "16"),
+        ] {
+            let text = format!(r#"{{"model_type": "{model_type}", "num_hidden_layers": 2, "{name}": {value}}}"#);
+            let (found_name, found, _) = setting(&text);
+            assert_eq!((found_name.as_str(), found.as_str()), (name, value), "{model_type}");
+        }
+        let text = r#"{"model_type": "deberta-v2", "relative_attention": true, "position_buckets": 2000}"#;
+        assert_eq!(setting(text).0, "position_buckets");
+    }
+
+    #[test]
+    fn nomics_own_settings_are_read() {
+        let text = r#"{"model_type": "nomic_bert", "n_embd": 64, "n_head": 4, "n_layer": 3, "n_inner": 128,
+            "n_positions": 8192, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0, "activation_function": "swiglu",
+            "qkv_proj_bias": false, "mlp_fc1_bias": false, "mlp_fc2_bias": false, "prenorm": false, "causal": false,
+            "parallel_block": false, "rotary_scaling_factor": null, "layer_norm_epsilon": 1e-12, "vocab_size": 30528}"#;
+        let config = Config::from_json(text).unwrap();
+        assert_eq!((config.hidden_size(), config.layers(), config.heads(), config.max_tokens()), (64, 3, 4, 8192));
+        assert_eq!(config.attending.layers[2].theta, Some(1000.0));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Token, position and type embeddings, summed and normalised, and widened where they are narrower than the layers.
+//! Token, position and type embeddings, as far as there are any: summed, normalised, and widened before or after that
+//! where they are narrower than the layers.
 
 use mlxt_backend::{Activation, Backend, HostTensor, Lookup, MatrixSource, NormSource, Precision, TokenBatch};
 
 use super::matrix;
-use crate::arch::Positions;
+use crate::arch::{Positions, Widen};
 use crate::weights::Loader;
 use crate::{Config, Result};
 
@@ -11,25 +12,36 @@ use crate::{Config, Result};
 #[derive(Debug)]
 pub(crate) struct Embeddings<T, M, N> {
     words: T,
-    positions: T,
+    positions: Option<T>,
     types: Option<T>,
-    norm: N,
     /// Only if embeddings and layers differ in size.
-    widen: Option<M>,
+    widen_first: Option<M>,
+    norm: N,
+    /// The same, of models that widen what has been normalised.
+    widen_last: Option<M>,
 }
 
 impl Embeddings<HostTensor, MatrixSource, NormSource> {
     pub(crate) fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
-        let cols = config.embedding_size;
-        let mut table =
-            |name: &str, entries: usize| loader.tensor(&format!("embeddings.{name}.weight"), &[entries, cols]);
-        let words = table("word_embeddings", config.vocab_size());
-        let positions = table("position_embeddings", config.positions);
-        let types = (config.type_vocab_size() > 0).then(|| table("token_type_embeddings", config.type_vocab_size()));
-        let norm = loader.layer_norm("embeddings.LayerNorm", cols, config.eps);
-        let widen = (cols != config.hidden_size())
-            .then(|| matrix(loader.linear("embeddings_project", config.hidden_size(), cols), precision));
-        Self { words, positions, types, norm, widen }
+        let (cols, hidden, names) = (config.embedding_size, config.hidden_size(), &config.architecture.names);
+        let mut table = |name: &str, entries: usize| loader.tensor(&format!("{name}.weight"), &[entries, cols]);
+        let words = table(names.words, config.vocab_size());
+        let positions = config.position_table.then(|| table("embeddings.position_embeddings", config.positions));
+        let types =
+            (config.type_vocab_size() > 0).then(|| table("embeddings.token_type_embeddings", config.type_vocab_size()));
+        let (mut widen_first, mut widen_last, mut normed) = (None, None, cols);
+        match names.widen {
+            Widen::BeforeNorm(name) if cols != hidden => {
+                widen_first = Some(matrix(loader.linear(name, hidden, cols, false), precision));
+                normed = hidden;
+            }
+            Widen::AfterNorm(name) if cols != hidden => {
+                widen_last = Some(matrix(loader.linear(name, hidden, cols, true), precision));
+            }
+            _ => {}
+        }
+        let norm = loader.layer_norm(names.embedding_norm, normed, config);
+        Self { words, positions, types, widen_first, norm, widen_last }
     }
 
     /// The word table, which decoders may share.
@@ -40,10 +52,11 @@ impl Embeddings<HostTensor, MatrixSource, NormSource> {
     pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Embeddings<B::Table, B::Matrix, B::Norm>> {
         Ok(Embeddings {
             words: backend.table(self.words)?,
-            positions: backend.table(self.positions)?,
+            positions: self.positions.map(|table| backend.table(table)).transpose()?,
             types: self.types.map(|table| backend.table(table)).transpose()?,
+            widen_first: self.widen_first.map(|source| backend.matrix(source)).transpose()?,
             norm: backend.norm_weights(self.norm)?,
-            widen: self.widen.map(|source| backend.matrix(source)).transpose()?,
+            widen_last: self.widen_last.map(|source| backend.matrix(source)).transpose()?,
         })
     }
 }
@@ -55,15 +68,18 @@ impl<T, M, N> Embeddings<T, M, N> {
         B: Backend<Table = T, Matrix = M, Norm = N>,
     {
         let positions = positions(batch, config);
-        let mut lookups =
-            vec![Lookup { table: &self.words, ids: batch.ids() }, Lookup { table: &self.positions, ids: &positions }];
+        let mut lookups = vec![Lookup { table: &self.words, ids: batch.ids() }];
+        lookups.extend(self.positions.as_ref().map(|table| Lookup { table, ids: &positions }));
         lookups.extend(self.types.as_ref().map(|table| Lookup { table, ids: batch.type_ids() }));
-        let x = backend.embed(&lookups)?; // [rows, embedding]
-        let x = backend.norm(x, None, &self.norm)?;
-        match &self.widen {
-            None => Ok(x),
-            Some(widen) => Ok(backend.linear(&x, widen, Activation::Identity)?), // [rows, hidden]
+        let mut x = backend.embed(&lookups)?; // [rows, embedding]
+        if let Some(widen) = &self.widen_first {
+            x = backend.linear(&x, widen, Activation::Identity)?; // [rows, hidden]
         }
+        x = backend.norm(x, None, &self.norm)?;
+        if let Some(widen) = &self.widen_last {
+            x = backend.linear(&x, widen, Activation::Identity)?; // [rows, hidden]
+        }
+        Ok(x)
     }
 }
 

@@ -7,10 +7,12 @@
 mod block;
 mod embeddings;
 mod pooler;
+mod relative;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, Stream};
 pub(crate) use embeddings::Embeddings;
 pub(crate) use pooler::{NAME as POOLER, Pooler};
+pub(crate) use relative::{Relative, RelativeParts};
 
 use mlxt_backend::{LinearPart, MatrixSource, Precision};
 

@@ -20,7 +20,7 @@ impl Pooler<MatrixSource> {
     pub(crate) fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Option<Self> {
         let present = config.architecture.pooler && loader.has_part_of(NAME);
         let hidden = config.hidden_size();
-        present.then(|| Self { dense: matrix(loader.linear(NAME, hidden, hidden), precision) })
+        present.then(|| Self { dense: matrix(loader.linear(NAME, hidden, hidden, true), precision) })
     }
 
     pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Pooler<B::Matrix>> {

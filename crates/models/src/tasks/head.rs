@@ -1,8 +1,8 @@
 //! Heads: what a task adds to an encoder. All of them are one path over rows of hidden states: a dense layer with its
 //! activation, a norm, a last product to vocabulary, labels or start and end; some have the last product only.
 //!
-//! Which rows go through is the caller's to say: masked tokens, first tokens, or all. A row's result depends on that row
-//! alone. How the tensors are called is in `arch/`.
+//! Which rows go through is the caller's to say: masked tokens, a row for each sequence, or all. A row's result depends
+//! on that row alone. How the tensors are called is in `arch/`.
 
 use mlxt_backend::{Activation, Backend, HostTensor, LinearPart, MatrixSource, NormSource, Precision, Shaped};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::Task;
 use crate::arch::{HeadDense, HeadNames};
 use crate::layers::{POOLER, matrix};
 use crate::weights::Loader;
-use crate::{Config, Result};
+use crate::{Config, Hidden, Pooling, Result, pool};
 
 /// A head, as tensors of a checkpoint or on a backend.
 #[derive(Debug)]
@@ -23,7 +23,10 @@ pub(crate) struct HeadParts<M, N> {
 
 /// A task's head whose weights are on the backend `B`.
 #[derive(Debug)]
-pub struct Head<B: Backend>(HeadParts<B::Matrix, B::Norm>);
+pub struct Head<B: Backend> {
+    parts: HeadParts<B::Matrix, B::Norm>,
+    pooling: Pooling,
+}
 
 impl HeadParts<MatrixSource, NormSource> {
     /// `words` is the table that a decoder without weights of its own shares.
@@ -31,10 +34,9 @@ impl HeadParts<MatrixSource, NormSource> {
         loader: &mut Loader<'_>,
         config: &Config,
         precision: Precision,
-        task: Task,
+        (task, names): (Task, &HeadNames),
         words: &HostTensor,
     ) -> Result<Self> {
-        let names = task.head(config);
         let hidden = config.hidden_size();
         let (inner, outputs) = match task {
             Task::FillMask => (config.embedding_size, config.vocab_size()),
@@ -42,16 +44,17 @@ impl HeadParts<MatrixSource, NormSource> {
             Task::Answer => (hidden, 2),
         };
         let dense = names.dense.as_ref().map(|dense| match dense {
-            HeadDense::Pooler => (loader.linear(POOLER, hidden, hidden), Activation::Tanh),
+            HeadDense::Pooler => (loader.linear(POOLER, hidden, hidden, true), Activation::Tanh),
             HeadDense::Own(name, activation) => {
-                let part = loader.outside(|loader| loader.linear(name, inner, hidden));
-                (part, activation.unwrap_or(config.activation))
+                let part = loader.outside(|loader| loader.linear(name, inner, hidden, config.biases.head));
+                (part, config.activation_of(*activation))
             }
         });
         let tied = task == Task::FillMask && config.raw("tie_word_embeddings") != Some(&Value::Bool(false));
         loader.outside(|loader| {
-            let norm = names.norm.map(|name| loader.layer_norm(name, inner, config.eps));
-            let out = out(loader, names, outputs, inner, tied.then_some(words));
+            let norm = names.norm.map(|name| loader.layer_norm(name, inner, config));
+            let biased = task != Task::FillMask || config.biases.decoder;
+            let out = out(loader, names, (outputs, inner), biased, tied.then_some(words));
             Ok(Self {
                 dense: dense.map(|(part, activation)| (matrix(part, precision), activation)),
                 norm,
@@ -60,13 +63,14 @@ impl HeadParts<MatrixSource, NormSource> {
         })
     }
 
-    pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Head<B>> {
+    pub(crate) fn load<B: Backend>(self, backend: &B, config: &Config) -> Result<Head<B>> {
         let dense = self.dense.map(|(source, activation)| backend.matrix(source).map(|dense| (dense, activation)));
-        Ok(Head(HeadParts {
+        let parts = HeadParts {
             dense: dense.transpose()?,
             norm: self.norm.map(|source| backend.norm_weights(source)).transpose()?,
             out: backend.matrix(self.out)?,
-        }))
+        };
+        Ok(Head { parts, pooling: config.classifier_pooling })
     }
 }
 
@@ -74,8 +78,8 @@ impl HeadParts<MatrixSource, NormSource> {
 fn out(
     loader: &mut Loader<'_>,
     names: &HeadNames,
-    outputs: usize,
-    inputs: usize,
+    (outputs, inputs): (usize, usize),
+    biased: bool,
     tied: Option<&HostTensor>,
 ) -> LinearPart {
     let weight = format!("{}.weight", names.out);
@@ -85,17 +89,25 @@ fn out(
             Some(words) if !loader.has(&weight) => words.clone(),
             _ => loader.tensor(&weight, &[outputs, inputs]),
         },
-        bias: bias.map(|name| loader.tensor(name, &[outputs])),
+        bias: bias.filter(|_| biased).map(|name| loader.tensor(name, &[outputs])),
     }
 }
 
 impl<B: Backend> Head<B> {
+    /// The row of each sequence that a classifier of sequences looks at, `[sequences, hidden]`: mostly the first.
+    ///
+    /// # Errors
+    /// The backend's own.
+    pub fn sequence_rows(&self, backend: &B, hidden: &Hidden<B>) -> Result<B::Tensor> {
+        pool(backend, hidden, self.pooling)
+    }
+
     /// Logits of each row: `[rows, hidden]` to `[rows, outputs]`.
     ///
     /// # Errors
     /// The backend's own.
     pub fn forward(&self, backend: &B, rows: &B::Tensor) -> Result<B::Tensor> {
-        let HeadParts { dense, norm, out } = &self.0;
+        let HeadParts { dense, norm, out } = &self.parts;
         let Some((dense, activation)) = dense else {
             return Ok(backend.linear(rows, out, Activation::Identity)?);
         };
@@ -108,6 +120,6 @@ impl<B: Backend> Head<B> {
 
     /// Columns of the logits: entries of the vocabulary, labels, or 2 (start and end).
     pub fn outputs(&self) -> usize {
-        self.0.out.rows()
+        self.parts.out.rows()
     }
 }

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::arch::{HeadDense, HeadNames, SPAN, TAG};
+use crate::arch::{HeadDense, HeadNames};
 use crate::layers::POOLER;
 use crate::{Config, Error, Result, Weights};
 
@@ -60,14 +60,17 @@ impl Task {
         }
     }
 
-    /// The names of its head's tensors.
-    fn head(self, config: &Config) -> &'static HeadNames {
+    /// The names of its head's tensors: where there are several kinds of heads, those the checkpoint has.
+    pub(crate) fn head(self, config: &Config, weights: &Weights) -> &'static HeadNames {
         let heads = &config.architecture.heads;
         match self {
-            Self::FillMask => &heads.fill_mask,
+            Self::FillMask => {
+                let here = heads.fill_mask.iter().find(|head| has_tensors(head, weights));
+                here.unwrap_or(&heads.fill_mask[0])
+            }
             Self::Classify | Self::Rerank | Self::ZeroShot => &heads.classify,
-            Self::TokenClassify => &TAG,
-            Self::Answer => &SPAN,
+            Self::TokenClassify => &heads.tag,
+            Self::Answer => &heads.span,
         }
     }
 }
@@ -87,7 +90,7 @@ pub fn tasks_of(config: &Config, weights: &Weights) -> Vec<Task> {
     let named = |task: &Task| classes(config).any(|class| is_class_of(config, class, *task));
     let mut tasks: Vec<Task> = Task::ALL.into_iter().filter(named).collect();
     if tasks.is_empty() {
-        tasks = Task::ALL.into_iter().filter(|task| has_tensors(task.head(config), weights)).collect();
+        tasks = Task::ALL.into_iter().filter(|task| has_tensors(task.head(config, weights), weights)).collect();
     }
     tasks.retain(|task| match task {
         Task::Rerank => config.labels().is_ok_and(|labels| labels.len() == 1),

@@ -14,10 +14,13 @@ use super::{Weights, host_tensor};
 use crate::{Config, Error, Result};
 
 /// Names of a base model without prefix start with one of these; anything else is a task's head.
-const ROOTS: [&str; 5] = ["embeddings", "embeddings_project", "encoder", "transformer", "pooler"];
+const ROOTS: [&str; 8] =
+    ["embeddings", "embeddings_project", "emb_ln", "encoder", "transformer", "layers", "final_norm", "pooler"];
 
-/// Constants that old checkpoints saved among the weights.
-const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
+/// Constants that old checkpoints saved among the weights, and a table that DeBERTa's have from their training and do
+/// not use. (Where it is used, it is requested.)
+const BUFFERS: [&str; 3] =
+    ["embeddings.position_ids", "embeddings.token_type_ids", "embeddings.position_embeddings.weight"];
 
 /// Names that TensorFlow checkpoints left in converted ones, after the names they now have.
 const OLD_NAMES: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
@@ -150,10 +153,11 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// None that can happen: an empty tensor is always valid.
     pub(crate) fn new(weights: &'a Weights, config: &Config) -> Result<Self> {
-        let prefix = format!("{}.", config.architecture.prefix);
-        let anchor = "embeddings.word_embeddings.weight";
-        let prefixed = weights.get(&format!("{prefix}{anchor}")).is_some()
-            || (weights.get(anchor).is_none() && weights.names().any(|name| name.starts_with(&prefix)));
+        let anchor = format!("{}.weight", config.architecture.names.words);
+        let prefixes: Vec<String> = config.architecture.prefixes.iter().map(|prefix| format!("{prefix}.")).collect();
+        let anchored = prefixes.iter().find(|prefix| weights.has(&format!("{prefix}{anchor}")));
+        let begun = || prefixes.iter().find(|prefix| weights.names().any(|name| name.starts_with(*prefix)));
+        let prefix = anchored.or_else(|| if weights.has(&anchor) { None } else { begun() });
         let misfit = Misfit {
             folder: weights.folder.clone(),
             model_type: config.model_type(),
@@ -162,7 +166,7 @@ impl<'a> Loader<'a> {
             untyped: Vec::new(),
             unexpected: Vec::new(),
         };
-        let prefix = if prefixed { prefix } else { String::new() };
+        let prefix = prefix.cloned().unwrap_or_default();
         let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
         Ok(Self { weights, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
     }
@@ -205,21 +209,21 @@ impl<'a> Loader<'a> {
         fitting.unwrap_or_else(|| self.empty.clone())
     }
 
-    /// A linear layer: `name.weight`, `[outputs, inputs]`, and `name.bias`, `[outputs]`.
-    pub(crate) fn linear(&mut self, name: &str, outputs: usize, inputs: usize) -> LinearPart {
+    /// A linear layer: `name.weight`, `[outputs, inputs]`, and where there is a bias `name.bias`, `[outputs]`.
+    pub(crate) fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> LinearPart {
         LinearPart {
             weight: self.tensor(&format!("{name}.weight"), &[outputs, inputs]),
-            bias: Some(self.tensor(&format!("{name}.bias"), &[outputs])),
+            bias: bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])),
         }
     }
 
-    /// A layer norm: `name.weight` and `name.bias`, `[cols]`.
-    pub(crate) fn layer_norm(&mut self, name: &str, cols: usize, eps: f32) -> NormSource {
+    /// A layer norm: `name.weight` and, unless the config's norms have none, `name.bias`, `[cols]`.
+    pub(crate) fn layer_norm(&mut self, name: &str, cols: usize, config: &Config) -> NormSource {
         NormSource {
             kind: NormKind::LayerNorm,
             gain: self.tensor(&format!("{name}.weight"), &[cols]),
-            shift: Some(self.tensor(&format!("{name}.bias"), &[cols])),
-            eps,
+            shift: config.biases.norm.then(|| self.tensor(&format!("{name}.bias"), &[cols])),
+            eps: config.eps,
         }
     }
 

@@ -165,23 +165,23 @@ fn all_that_does_not_fit_is_reported_together() {
         for part in ["query.weight", "query.bias", "key.weight", "key.bias", "value.weight", "value.bias"] {
             tensors.remove(&format!("encoder.layer.1.attention.self.{part}")).unwrap();
         }
-        tensors.insert("embeddings.LayerNorm.weight".into(), zeros(&[35]));
-        tensors.insert("encoder.layer.0.output.dense.weight".into(), zeros(&[50, 36]));
-        tensors.insert("encoder.layer.0.output.dense.bias".into(), (Dtype::F64, vec![36], vec![0; 8 * 36]));
-        tensors.insert("encoder.layer.2.output.dense.bias".into(), zeros(&[36]));
+        tensors.insert("embeddings.LayerNorm.weight".into(), zeros(&[17]));
+        tensors.insert("encoder.layer.0.output.dense.weight".into(), zeros(&[50, 18]));
+        tensors.insert("encoder.layer.0.output.dense.bias".into(), (Dtype::F64, vec![18], vec![0; 8 * 18]));
+        tensors.insert("encoder.layer.2.output.dense.bias".into(), zeros(&[18]));
         tensors.insert("encoder.layer.0.attention.self.distance_embedding.weight".into(), zeros(&[89, 9]));
         tensors.insert("encoder.evil\n\u{1b}[2J".into(), zeros(&[1]));
-        tensors.insert("classifier.weight".into(), zeros(&[2, 36]));
+        tensors.insert("classifier.weight".into(), zeros(&[2, 18]));
     });
     let (found, message) = misfit(&folder);
     assert_eq!((found.missing.len(), found.misshapen.len(), found.untyped.len(), found.unexpected.len()), (6, 2, 1, 3));
     assert_eq!(found.missing[0].name, "encoder.layer.1.attention.self.key.bias");
-    assert_eq!((&found.misshapen[0].expected[..], &found.misshapen[0].found[..]), (&[36][..], &[35][..]));
+    assert_eq!((&found.misshapen[0].expected[..], &found.misshapen[0].found[..]), (&[18][..], &[17][..]));
     for part in [
         "not the bert that config.json describes",
-        "6 missing (encoder.layer.1.attention.self.key.bias [36], ",
-        "query.weight [36, 36], encoder.layer.1.attention.self.value.bias [36] and 1 more)",
-        "2 misshapen (embeddings.LayerNorm.weight must be [36], found [35], ",
+        "6 missing (encoder.layer.1.attention.self.key.bias [18], ",
+        "query.weight [18, 18], encoder.layer.1.attention.self.value.bias [18] and 1 more)",
+        "2 misshapen (embeddings.LayerNorm.weight must be [18], found [17], ",
         "1 of a type other than F32, F16, BF16 (encoder.layer.0.output.dense.bias is F64)",
         "3 unexpected (encoder.evil\\n\\u{1b}[2J [1], encoder.layer.0.attention.self.distance_embedding.weight [89, 9], ",
     ] {
@@ -233,7 +233,7 @@ fn inspect_says_what_each_tensor_is() {
     assert_eq!(role("bert.pooler.dense.bias"), Role::Base);
     assert_eq!(role("bert.embeddings.position_ids"), Role::Buffer);
     assert_eq!(role("cls.predictions.transform.dense.weight"), Role::Head);
-    let (cols, wide) = (20, 27);
+    let (cols, wide) = (15, 27);
     let embeddings = (290 + 37 + 3 + 2) * cols;
     let layer = 4 * cols * (cols + 1) + 2 * 2 * cols + wide * (cols + 1) + cols * (wide + 1);
     assert_eq!(found.parameters(), (embeddings + 3 * layer + cols * (cols + 1)) as u64);

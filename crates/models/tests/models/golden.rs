@@ -11,7 +11,7 @@ const HIDDEN_TOLERANCE: f32 = 1e-5;
 const EMBEDDING_TOLERANCE: f32 = 1e-6;
 
 /// Folder, pooling of its golden embedding, whether that has unit length, whether there is a pooler.
-const FIXTURES: [(&str, Pooling, bool, bool); 11] = [
+const FIXTURES: [(&str, Pooling, bool, bool); 17] = [
     ("bert", Pooling::Mean, true, true),
     ("bert-pretraining", Pooling::Mean, true, true),
     ("roberta", Pooling::Mean, true, false),
@@ -20,6 +20,12 @@ const FIXTURES: [(&str, Pooling, bool, bool); 11] = [
     ("distilbert", Pooling::Mean, true, false),
     ("electra", Pooling::Mean, true, false),
     ("electra-square", Pooling::Mean, true, false),
+    ("mpnet", Pooling::Mean, true, false),
+    ("deberta-v2", Pooling::Mean, true, false),
+    ("deberta-v2-own", Pooling::Mean, true, false),
+    ("modernbert", Pooling::Mean, true, false),
+    ("modernbert-biased", Pooling::Mean, true, false),
+    ("nomic-bert", Pooling::Mean, true, false),
     ("sentence-mean", Pooling::Mean, true, true),
     ("sentence-cls", Pooling::Cls, false, true),
     ("sentence-max", Pooling::Max, false, false),

@@ -4,6 +4,10 @@
 //! `Sᵀ = K Qᵀ` is `[keys][queries]`, so the softmax of each query runs down its lane and no sum ever crosses lanes;
 //! what it leaves is already the operand that `Oᵀ = Vᵀ P` reads, with the values as they lie in memory as the other.
 //! Both products are the tiles of the linear layers. A result depends on its own sequence only.
+//!
+//! What scores gain by distance is in `relative.rs`.
+
+mod relative;
 
 use std::ops::Range;
 use std::ptr;
@@ -11,6 +15,9 @@ use std::sync::Arc;
 
 use mlxt_backend::{Attention, Mask, Result, Segments};
 
+pub use relative::Relative;
+
+use self::relative::Term;
 use super::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function, transpose};
 use super::math::exp;
 use crate::arena::Arena;
@@ -48,7 +55,7 @@ impl Layout {
     }
 }
 
-/// `out = softmax(scale q kᵀ + mask) v`: `[rows, 3 * hidden]` to `[rows, hidden]`.
+/// `out = softmax(scale q kᵀ + relative + mask) v`: `[rows, 3 * hidden]` to `[rows, hidden]`.
 ///
 /// # Errors
 /// Out of memory for the scores.
@@ -57,9 +64,12 @@ pub(crate) fn attention(
     qkv: &[f32],
     layout: &Layout,
     a: &Attention,
+    relative: Option<&Relative>,
     out: &mut [f32],
 ) -> Result<()> {
-    let scratch_len = Scratch::len(layout.segments.longest(), a.head_size);
+    let longest = layout.segments.longest();
+    let plain_len = Scratch::len(longest, a.head_size);
+    let scratch_len = plain_len + relative.map_or(0, |_| Term::scratch_len(longest));
     let tasks = layout.blocks.len() * a.heads;
     let mut scratch = arena.take(scratch_len.saturating_mul(pool.threads()))?;
     let (scratch, out) = (Shareable(scratch.as_mut_ptr()), Shareable(out.as_mut_ptr()));
@@ -68,7 +78,9 @@ pub(crate) fn attention(
         let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.get().add(slot * scratch_len), scratch_len) };
         for task in claims {
             let (block, index) = (&layout.blocks[task / a.heads], task % a.heads);
-            token.run(Head { qkv, block, index, a, scratch, out });
+            let (scratch, rest) = scratch.split_at_mut(plain_len);
+            let relative = relative.map(|relative| (relative, rest));
+            token.run(Head { qkv, block, index, a, relative, scratch, out });
         }
     });
     Ok(())
@@ -112,6 +124,8 @@ struct Head<'a> {
     block: &'a Block,
     index: usize,
     a: &'a Attention,
+    /// With working memory for it.
+    relative: Option<(&'a Relative, &'a mut [f32])>,
     scratch: &'a mut [f32],
     out: Shareable,
 }
@@ -149,6 +163,12 @@ impl Kernel for Head<'_> {
             }
         }
 
+        let mut term = self.relative.map(|(relative, memory)| {
+            let mut term = Term::new(relative, self.a, self.index, (queries.clone(), keys.clone()), memory);
+            term.prepare(s, scratch.heads);
+            term
+        });
+
         let key_panels = Panels::new(keys.len(), S::TILE_ROWS);
         for panel in (0..key_panels.count()).map(|i| key_panels.range(i)) {
             let height = panel.len();
@@ -173,12 +193,17 @@ impl Kernel for Head<'_> {
                 a: scratch.keys.as_ptr(),
                 a_stride: height,
                 b: scratch.heads.as_ptr(),
+                b_stride: QUERIES,
                 steps: size,
                 c: scratch.scores[panel.start * QUERIES..].as_mut_ptr(),
+                c_stride: QUERIES,
             };
             // SAFETY: `keys` holds `size` steps of `height` values, `heads` `size` rows of QUERIES, and `scores` a row
             // of QUERIES for each key.
             unsafe { product.run(s, height, lanes) };
+            if let Some(term) = &mut term {
+                term.add(s, &panel, scratch.keys, scratch.scores);
+            }
         }
 
         // What each query's weights are to be multiplied by, so that their sum is 1.
@@ -195,8 +220,10 @@ impl Kernel for Head<'_> {
                 a: scratch.values[panel.start..].as_ptr(),
                 a_stride: size,
                 b: scratch.scores.as_ptr(),
+                b_stride: QUERIES,
                 steps: keys.len(),
                 c: scratch.heads[panel.start * QUERIES..].as_mut_ptr(),
+                c_stride: QUERIES,
             };
             // SAFETY: `values` and `scores` hold a row for each key, and `heads` a row of QUERIES for each of the
             // head's columns. The queries in it are no longer needed.
@@ -225,39 +252,42 @@ fn fetch<S: Simd>(s: S, values: &[f32], start: usize, len: usize) {
     }
 }
 
-/// `c[i, q] = Σ a[k, i] b[k, q]` for all queries, `b` and `c` being rows of QUERIES.
+/// `c[i, j] = Σ a[k, i] b[k, j]`
 struct Product {
     a: *const f32,
     a_stride: usize,
     b: *const f32,
+    b_stride: usize,
     steps: usize,
     c: *mut f32,
+    c_stride: usize,
 }
 
 impl Product {
     /// # Safety
-    /// `rows` values at each of `steps` steps of `a`, `lanes` values in each row of `b` and of `c`.
+    /// `rows` values at each of `steps` steps of `a` can be read, and whole vectors for `columns` of each of `b`;
+    /// `columns` values of `rows` rows of `c` can be written, and by nobody else.
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, s: S, rows: usize, lanes: usize) {
+    unsafe fn run<S: Simd>(self, s: S, rows: usize, columns: usize) {
         let mut first = 0;
-        while first < lanes {
-            let cols = (2 * S::LANES).min(lanes - first);
+        while first < columns {
+            let cols = (2 * S::LANES).min(columns - first);
             let tile = Tile {
                 a: self.a,
                 a_stride: self.a_stride,
                 b: self.b.wrapping_add(first),
-                b_stride: QUERIES,
+                b_stride: self.b_stride,
                 steps: self.steps,
                 c: self.c.wrapping_add(first),
-                c_stride: QUERIES,
+                c_stride: self.c_stride,
                 cols,
                 accumulate: false,
                 bias: ptr::null(),
                 fetch: self.b,
                 fetch_stride: 0,
             };
-            // SAFETY: the caller's promise; `lanes` is a whole number of vectors.
-            unsafe { function::<S>(rows, cols / S::LANES)(s, &tile) };
+            // SAFETY: the caller's promise.
+            unsafe { function::<S>(rows, cols.div_ceil(S::LANES))(s, &tile) };
             first += cols;
         }
     }
@@ -340,7 +370,7 @@ unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, us
 mod tests {
     use crate::tests::{assert_near, every_cpu, noise};
     use crate::{Cpu, CpuOptions, Isa};
-    use mlxt_backend::{Attention, Backend, Mask, Reference, Segments};
+    use mlxt_backend::{Attention, Backend, Mask, Reference, RelativeSource, Segments};
 
     const MASKS: [Mask; 5] = [
         Mask::Full,
@@ -351,10 +381,29 @@ mod tests {
     ];
 
     fn attend<B: Backend>(b: &B, lengths: &[usize], qkv: &[f32], a: &Attention) -> Vec<f32> {
+        attend_with(b, lengths, qkv, a, None)
+    }
+
+    fn attend_with<B: Backend>(
+        b: &B,
+        lengths: &[usize],
+        qkv: &[f32],
+        a: &Attention,
+        relative: Option<&B::Relative>,
+    ) -> Vec<f32> {
         let segments = Segments::from_lengths(lengths).unwrap();
         let cols = 3 * a.heads * a.head_size;
         let x = b.write(segments.rows(), cols, qkv).unwrap();
-        b.read(&b.attention(&x, &b.layout(&segments).unwrap(), a).unwrap()).unwrap()
+        b.read(&b.attention(&x, &b.layout(&segments).unwrap(), a, relative).unwrap()).unwrap()
+    }
+
+    /// All three parts, `reach` buckets of near distances and some of far ones.
+    fn relative<B: Backend>(b: &B, a: &Attention, reach: usize) -> B::Relative {
+        let buckets: Vec<u32> = (0..=2 * reach as u32).map(|i| i * 5 / 7).collect();
+        let count = 1 + buckets[2 * reach] as usize;
+        let part = |cols: usize| Some(b.write(count, cols, &noise(count * cols, 1.0)).unwrap());
+        let (keys, queries) = (part(a.heads * a.head_size), part(a.heads * a.head_size));
+        b.relative(RelativeSource { buckets, keys, queries, bias: part(a.heads) }).unwrap()
     }
 
     fn check(lengths: &[usize], heads: usize, head_size: usize) {
@@ -391,6 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn relative_terms_of_every_length_are_the_references() {
+        for reach in [0, 3, 50, 300] {
+            for mask in MASKS {
+                let a = Attention { heads: 2, head_size: 9, scale: 0.3, mask };
+                let lengths: &[usize] =
+                    if reach == 50 { &[1, 2, 13, 14, 15, 16, 29, 31, 63, 64, 65, 130, 200] } else { &[1, 40, 129] };
+                let qkv = noise(lengths.iter().sum::<usize>() * 54, 1.0);
+                let want = attend_with(&Reference, lengths, &qkv, &a, Some(&relative(&Reference, &a, reach)));
+                every_cpu(|cpu| {
+                    let got = attend_with(cpu, lengths, &qkv, &a, Some(&relative(cpu, &a, reach)));
+                    assert_near(&got, &want, 5e-6);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    #[test]
     fn sequences_do_not_depend_on_their_batch_or_the_threads() {
         let lengths = [1, 50, 14, 130, 7];
         let a = Attention { heads: 3, head_size: 20, scale: 0.2, mask: Mask::Full };
@@ -400,15 +467,21 @@ mod tests {
             for mask in MASKS {
                 let a = Attention { mask, ..a };
                 let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
-                let whole = attend(&cpu(1), &lengths, &qkv, &a);
-                for threads in 1..4 {
-                    let cpu = cpu(threads);
-                    assert_eq!(attend(&cpu, &lengths, &qkv, &a), whole);
-                    let mut first = 0;
-                    for length in lengths {
-                        let alone = attend(&cpu, &[length], &qkv[first * cols..][..length * cols], &a);
-                        assert_eq!(alone, whole[first * 60..][..length * 60], "{length} on {isa}");
-                        first += length;
+                for with in [false, true] {
+                    let attend = |cpu: &Cpu, lengths: &[usize], qkv: &[f32]| {
+                        let relative = with.then(|| relative(cpu, &a, 20));
+                        attend_with(cpu, lengths, qkv, &a, relative.as_ref())
+                    };
+                    let whole = attend(&cpu(1), &lengths, &qkv);
+                    for threads in 1..4 {
+                        let cpu = cpu(threads);
+                        assert_eq!(attend(&cpu, &lengths, &qkv), whole);
+                        let mut first = 0;
+                        for length in lengths {
+                            let alone = attend(&cpu, &[length], &qkv[first * cols..][..length * cols]);
+                            assert_eq!(alone, whole[first * 60..][..length * 60], "{length} on {isa}");
+                            first += length;
+                        }
                     }
                 }
             }
