@@ -13,6 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
+/// Fixtures of classes whose vocabularies are read from `tokenizer.json` alone, or from a `spm.model` of another order.
+const NEWER: [&str; 5] = ["deberta-v2", "deberta-v2-own", "modernbert", "modernbert-biased", "mpnet"];
 
 /// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`.
 fn aged(golden: &Golden) -> TempDir {
@@ -64,7 +66,7 @@ fn tokenizer(folder: &Path) -> Result<AutoTokenizer, Error> {
 #[test]
 fn tokens_are_those_of_transformers() {
     let mut kinds = Vec::new();
-    for golden in goldens() {
+    for golden in goldens().into_iter().filter(|golden| !NEWER.iter().any(|name| golden.folder.ends_with(name))) {
         let folder = aged(&golden);
         // With the settings, and with none but those of the class.
         for with_settings in [true, false] {
