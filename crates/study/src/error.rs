@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A figure could not be drawn.
+    #[error("figure {figure}: {what}")]
+    Figure {
+        /// Its name.
+        figure: String,
+        /// What the drawing library says.
+        what: String,
+    },
     /// The same run in two of the files that are to be one.
     #[error("{path}: run {run} is in another of the files too")]
     Duplicate {

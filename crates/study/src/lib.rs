@@ -10,6 +10,7 @@
 
 pub mod compare;
 pub mod error;
+pub mod figures;
 mod hex;
 pub mod machine;
 pub mod merge;
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod protocol;
 pub mod random;
 pub mod record;
+pub mod report;
 pub mod runner;
 pub mod stats;
 pub mod summary;

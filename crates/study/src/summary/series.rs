@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::record::{Limits, Machine, Records, Row, Run, Variant};
+use crate::number::count;
+use crate::record::{Limits, Records, Row, Run, Variant};
 
 /// Who measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,25 +19,21 @@ pub struct Series {
 impl Series {
     /// Whether it is this series that a row is of.
     pub(super) fn made(&self, run: &Run, row: &Row) -> bool {
-        self.variant == row.variant && self.machine == machine(&run.machine)
+        self.variant == row.variant && self.machine == machine(run)
     }
 
     /// The limits measured last on its machine; on the CPU, where they hold.
     pub(super) fn limits<'a>(&self, runs: &'a [Run]) -> Option<&'a Limits> {
-        let of_machine = runs.iter().filter(|run| machine(&run.machine) == self.machine);
+        let of_machine = runs.iter().filter(|run| machine(run) == self.machine);
         let limits = of_machine.filter_map(|run| run.limits.as_ref()).next_back();
         limits.filter(|_| self.variant.device.split(':').any(|part| part == "cpu"))
     }
 }
 
-/// A machine's name. Fewer processors of the same kind are another machine.
-pub(crate) fn machine(machine: &Machine) -> String {
-    let unnamed = if machine.name.is_empty() { "unnamed machine" } else { &machine.name };
-    match machine.threads {
-        0 => unnamed.to_owned(),
-        1 => format!("{unnamed}, 1 thread"),
-        threads => format!("{unnamed}, {threads} threads"),
-    }
+/// A machine's name. The same with another number of threads is another machine: its times are not to be joined.
+fn machine(run: &Run) -> String {
+    let name = if run.machine.name.is_empty() { "unnamed machine" } else { &run.machine.name };
+    format!("{name}, {}", count(run.threads, "thread"))
 }
 
 /// The series of all rows: by machine, full precision first, then by name.
@@ -44,7 +41,7 @@ pub(super) fn all(records: &Records) -> Vec<Series> {
     let mut found: Vec<(String, Variant, String)> = Vec::new();
     for row in &records.rows {
         let Some(run) = records.run_of(row) else { continue }; // Records::read refuses such rows
-        let machine = machine(&run.machine);
+        let machine = machine(run);
         if !found.iter().any(|(known, variant, _)| *known == machine && *variant == row.variant) {
             let title =
                 run.peers.get(&row.variant.peer).map(|peer| peer.title.as_str()).filter(|title| !title.is_empty());

@@ -1,6 +1,6 @@
 //! Where and with what it was measured.
 
-use super::{Column, Field, Line, Table};
+use super::{Best, Column, Field, Line, Table};
 use crate::number::{bytes, significant};
 use crate::record::Run;
 use crate::summary::Summary;
@@ -15,6 +15,7 @@ pub(super) fn runs(summary: &Summary) -> Table {
         "commit",
         "seed",
         "CPU",
+        "processors",
         "threads",
         "memory",
         "GPU",
@@ -29,6 +30,7 @@ pub(super) fn runs(summary: &Summary) -> Table {
         note: "Limits were measured by this program just before: peak of multiply-adds by type, and reading memory."
             .into(),
         long: false,
+        best: Best::None,
         columns: titles.map(Column::text).to_vec(),
         lines: summary.runs.iter().map(|run| line(run_fields(run))).collect(),
     }
@@ -48,6 +50,7 @@ pub(super) fn peers(summary: &Summary) -> Table {
         title: "Engines and weights".into(),
         note: "As each engine said of itself; every engine loaded the same files.".into(),
         long: false,
+        best: Best::None,
         columns: ["run", "name", "version", "detail"].map(Column::text).to_vec(),
         lines: summary.runs.iter().flat_map(of_run).collect(),
     }
@@ -77,6 +80,7 @@ fn run_fields(run: &Run) -> Vec<Field> {
         Field::text(run.seed.to_string()),
         told(Some(&machine.cpu)),
         Field::whole(machine.threads),
+        Field::whole(run.threads),
         told(machine.memory.map(bytes).as_deref()),
         Field::text(gpus),
         told(Some(&machine.system)),

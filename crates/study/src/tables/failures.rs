@@ -1,6 +1,6 @@
 //! What has no times, and why.
 
-use super::{Column, Field, Line, Table};
+use super::{Best, Column, Field, Line, Table};
 use crate::summary::{Failed, Summary, subject};
 
 /// A line for each failed process.
@@ -23,6 +23,7 @@ pub(super) fn table(summary: &Summary) -> Table {
         note: "Every process that gave no times. Wrong values (stage verify) in any process take the whole cell from that engine."
             .into(),
         long: false,
+        best: Best::None,
         columns: vec![cell, engine, Column::number("process"), stage, message],
         lines: summary.failures.iter().map(line).collect(),
     }

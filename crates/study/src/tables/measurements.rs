@@ -1,6 +1,6 @@
 //! Everything that was measured, a line for each cell and series: the table to compute with.
 
-use super::{Column, Field, Line, Table, spread};
+use super::{Best, Column, Field, Line, Table, spread};
 use crate::number::significant;
 use crate::summary::{Summary, Timing, subject};
 
@@ -37,6 +37,7 @@ pub(super) fn table(summary: &Summary) -> Table {
                or the least bytes at full bandwidth, whichever takes longer. Errors are against the golden values."
             .into(),
         long: true,
+        best: Best::None,
         columns: columns.collect(),
         lines: summary.timings.iter().map(|timing| line(summary, timing)).collect(),
     }

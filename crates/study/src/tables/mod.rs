@@ -12,6 +12,7 @@ mod write;
 
 use serde::Serialize;
 
+pub(crate) use write::inline;
 pub use write::{csv, markdown};
 
 use crate::Result;
@@ -29,10 +30,24 @@ pub struct Table {
     pub note: String,
     /// Whether it is too long for the Markdown report; CSV and the page have it.
     pub long: bool,
+    /// Which of the numbers that series have in a line is the best.
+    pub best: Best,
     /// What its columns are.
     pub columns: Vec<Column>,
     /// As many fields each as there are columns.
     pub lines: Vec<Line>,
+}
+
+/// Which number of a line is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Best {
+    /// Numbers of a line are of different things.
+    None,
+    /// Times.
+    Least,
+    /// Rates.
+    Greatest,
 }
 
 /// A column.

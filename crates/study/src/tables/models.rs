@@ -1,6 +1,6 @@
 //! Models as the paper's grid has them: model, length, batch, and a column for each series.
 
-use super::{Column, Field, Line, Table};
+use super::{Best, Column, Field, Line, Table};
 use crate::record::Work;
 use crate::summary::{Kind, Summary};
 
@@ -30,6 +30,7 @@ pub(super) fn table(summary: &Summary, kind: &Kind) -> Table {
                counted over the batch, without padding."
             .into(),
         long: false,
+        best: Best::Least,
         lines: lines.collect(),
         columns,
     }

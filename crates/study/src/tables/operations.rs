@@ -1,6 +1,6 @@
 //! Operations as mlx-benchmark lays them out: a line for each case, a column for each series, and a mean for each operation.
 
-use super::{Column, Field, Line, Table};
+use super::{Best, Column, Field, Line, Table};
 use crate::record::Work;
 use crate::summary::{Kind, Summary, subject};
 
@@ -35,6 +35,7 @@ pub(super) fn table(summary: &Summary, set: &str) -> Table {
                measured: over fewer cases it would be of other work."
             .into(),
         long: false,
+        best: Best::Least,
         columns,
         lines,
     }

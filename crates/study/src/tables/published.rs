@@ -1,6 +1,6 @@
 //! The reader's own numbers beside those that others published, which are marked as such and with their defects.
 
-use super::{Column, Field, Line, Table, operations::mean};
+use super::{Best, Column, Field, Line, Table, operations::mean};
 use crate::Result;
 use crate::number::significant;
 use crate::record::Length;
@@ -34,6 +34,7 @@ pub(super) fn operations(summary: &Summary) -> Result<Table> {
                named in them, and is of other work than its neighbours."
             .into(),
         long: false,
+        best: Best::None,
         columns,
         lines,
     })
@@ -90,6 +91,7 @@ pub(super) fn models(summary: &Summary) -> Result<Table> {
                masked-LM head."
             .into(),
         long: false,
+        best: Best::None,
         columns,
         lines,
     })

@@ -1,6 +1,6 @@
 //! How many times as fast as the baseline each series is, by model and operation.
 
-use super::{Column, Field, Line, Table};
+use super::{Best, Column, Field, Line, Table};
 use crate::number::{count, significant};
 use crate::summary::{Kind, Speedup, Summary};
 
@@ -34,6 +34,7 @@ pub(super) fn table(summary: &Summary) -> Table {
                baseline is the engine whose values are the golden ones, where it was timed."
             .into(),
         long: false,
+        best: Best::Greatest,
         columns,
         lines,
     }

@@ -53,7 +53,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Column, Line};
+    use super::super::{Best, Column, Line};
     use super::*;
 
     fn table(message: &str) -> Table {
@@ -63,6 +63,7 @@ mod tests {
             title: "X".into(),
             note: String::new(),
             long: false,
+            best: Best::None,
             columns: vec![Column::text("what"), Column::number("ms"), Column::number("other")],
             lines: vec![Line { subject: None, series: None, total: true, fields }],
         }

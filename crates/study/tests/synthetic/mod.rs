@@ -80,6 +80,7 @@ fn run(id: &str, options: Options) -> Run {
         version: "0.1.0".into(),
         commit: None,
         seed: options.seed,
+        threads: 2,
         machine: Machine {
             name: options.machine.into(),
             system: "Linux 6.1".into(),
