@@ -146,6 +146,11 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
         }
     }
     let parameters = inspection.parameters();
+    // Only the weights of products are kept in half the size: tables are read where they lie, in the mapped file.
+    let product = |tensor: &&TensorInfo| tensor.shape.len() == 2 && !tensor.name.contains("embeddings.");
+    let base = inspection.tensors.iter().filter(|(_, role)| *role == Role::Base).map(|(tensor, _)| tensor);
+    let of_products: u64 = base.filter(product).map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum();
+    let halved = parameters * 4 - of_products * 2;
     let heads = inspection.tensors.iter().filter(|(_, role)| *role == Role::Head);
     Ok(Report {
         model,
@@ -161,7 +166,7 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
         config: config_json(folder.path())?,
         parameters,
         tensors: tensors(inspection, list),
-        memory: BTreeMap::from([("f32", parameters * 4), ("bf16", parameters * 2)]),
+        memory: BTreeMap::from([("f32", parameters * 4), ("bf16", halved), ("f16", halved)]),
         tokenizer,
         sentence,
         tasks,

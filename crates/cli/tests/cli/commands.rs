@@ -22,6 +22,21 @@ fn embed_gives_index_tokens_and_embedding() {
 }
 
 #[test]
+fn weights_of_half_the_size_give_nearly_the_same() {
+    let model = fixture("bert");
+    let embed = |dtype: &str| {
+        let found = lines(&["embed", "-m", &model, "the quick brown fox", "--dtype", dtype]).remove(0);
+        numbers(&found["embedding"])
+    };
+    let full = embed("f32");
+    for (dtype, least) in [("bf16", 0.9999), ("f16", 0.999_999)] {
+        let half = embed(dtype);
+        let cosine: f32 = full.iter().zip(&half).map(|(a, b)| a * b).sum();
+        assert!(half != full && cosine > least, "{dtype}: {cosine}");
+    }
+}
+
+#[test]
 fn embed_options_change_what_they_say() {
     let model = fixture("sentence-cls");
     let embed = |more: &[&str]| {
@@ -110,6 +125,14 @@ fn inspect_tells_what_a_model_is() {
     let base: u64 = list.iter().filter(|t| t["role"] == "base").map(elements).sum();
     assert_eq!(found["parameters"], base);
     assert_eq!(found["memory"]["f32"], 4 * base);
+    let product = |t: &&Value| {
+        t["role"] == "base"
+            && t["shape"].as_array().unwrap().len() == 2
+            && t["name"].as_str().unwrap().contains(".layer.")
+            || t["name"] == "bert.pooler.dense.weight"
+    };
+    let products: u64 = list.iter().filter(product).map(elements).sum();
+    assert_eq!(found["memory"]["bf16"], 4 * base - 2 * products);
     let text = stdout(&["inspect", &model, "--format", "text"]);
     for part in ["bert: ", "in 1 file", "WordPiece", "a guess: no modules.json", "task heads"] {
         assert!(text.contains(part), "{part} not in {text}");

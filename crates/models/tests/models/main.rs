@@ -4,5 +4,6 @@
 mod bad_checkpoints;
 mod fixtures;
 mod golden;
+mod halves;
 mod lengths;
 mod torch_files;
