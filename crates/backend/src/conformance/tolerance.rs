@@ -41,9 +41,11 @@ pub fn tolerance(operation: &Operation, precision: Precision) -> Tolerance {
     match (operation, precision) {
         // Copies and maxima change nothing.
         (Operation::TakeRows { .. }, _) => exact,
-        (Operation::Embed { .. } | Operation::ReduceRows { .. }, _) => of(1e-6, 1e-6),
-        // One sine, one cosine and two products; one activation and one product.
-        (Operation::Rotate { .. } | Operation::Gate { .. }, _) => of(1e-6, 1e-6),
+        // Short sums; one sine, one cosine and two products; one activation and one product.
+        (
+            Operation::Embed { .. } | Operation::ReduceRows { .. } | Operation::Rotate { .. } | Operation::Gate { .. },
+            _,
+        ) => of(1e-6, 1e-6),
         // Weights of 16 bits are rounded once, when they are loaded, and the reference rounds them too.
         (Operation::Linear { .. }, Precision::F32 | Precision::Bf16 | Precision::F16) => of(1e-5, 1e-6),
         (Operation::Norm { .. } | Operation::AddNorm { .. }, _) => of(4e-6, 2e-6),

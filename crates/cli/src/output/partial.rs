@@ -37,11 +37,12 @@ pub(super) struct Partial {
 impl Partial {
     /// Begins `path`, or goes on with what an interrupted run has left of it if `resume` says so and there is something.
     pub(super) fn open(path: PathBuf, ticket: Ticket, resume: bool) -> Result<Self> {
-        let found = if resume { Journal::read(&journal_of(&path))? } else { None };
+        let (partial, journal) = (partial_of(&path), journal_of(&path));
+        // A run that ended right after it gave `path` its name may have left the journal alone.
+        let found = if resume && partial.exists() { Journal::read(&journal)? } else { None };
         if let Some(found) = &found {
             found.check(&ticket.settings, ticket.input)?;
         }
-        let partial = partial_of(&path);
         let cannot = || format!("cannot write {}", partial.display());
         let mut file = File::options().create(true).write(true).truncate(false).open(&partial).with_context(cannot)?;
         // Where locks are not known there is nothing to wait for.
@@ -59,7 +60,10 @@ impl Partial {
             }
             None => Done::default(),
         };
-        let _ = if found_nothing(done) { remove(&journal_of(&path)) } else { Ok(()) };
+        if found_nothing(done) {
+            // First of all: an old journal is of bytes that are gone in a moment.
+            remove(&journal).with_context(|| format!("cannot remove {}", journal.display()))?;
+        }
         file.set_len(done.bytes).and_then(|()| file.seek(SeekFrom::End(0))).with_context(cannot)?;
         #[cfg(unix)]
         if path.exists() {

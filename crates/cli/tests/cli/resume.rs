@@ -128,6 +128,26 @@ fn another_input_or_other_options_are_not_gone_on_with() {
 }
 
 #[test]
+fn a_journal_without_its_results_is_of_no_use_and_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("bert");
+    let input = file(folder.path(), "in.jsonl", "{\"text\": \"fox\"}\n".repeat(4500) + "{}\n");
+    let out = folder.path().join("out.jsonl");
+    let run = |more: &[&str]| mlxt(["embed", "-m", &model, "-i", &input, "-o"]).arg(&out).args(more).output().unwrap();
+    error_line(1, &run(&[]));
+    std::fs::remove_file(folder.path().join("out.jsonl.partial")).unwrap();
+    let output = run(&["--resume", "--on-error", "skip"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), 4500);
+    assert!(!folder.path().join("out.jsonl.resume").exists());
+
+    // Results that are shorter than the journal says are damaged.
+    error_line(1, &run(&[]));
+    std::fs::write(folder.path().join("out.jsonl.partial"), "short").unwrap();
+    assert!(error_line(1, &run(&["--resume"])).contains("has 5 bytes, expected"));
+}
+
+#[test]
 fn two_runs_do_not_write_one_file() {
     let folder = tempfile::tempdir().unwrap();
     let input = texts(folder.path());
