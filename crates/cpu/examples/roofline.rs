@@ -5,13 +5,13 @@
 //! tests and the conformance table do. Optional arguments: the instruction set, the number of threads, `halves` for only
 //! the comparison of weights of 32 and 16 bits.
 
-use std::hint::black_box;
 use std::time::Instant;
 
 use mlxt_backend::{
     Activation, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
     Precision, Result, Segments,
 };
+use mlxt_cpu::limits::{Limits, limits};
 use mlxt_cpu::{Cpu, CpuOptions, Isa, Matrix, Norm, Table};
 
 fn main() -> Result<()> {
@@ -22,8 +22,10 @@ fn main() -> Result<()> {
     let info = cpu.info();
     println!("{}: {}", info.hardware, info.detail);
 
-    let limits = Limits { gflops: fma_peak(cpu.threads()), gigabytes: read_peak(cpu.threads()) };
-    println!("limits: {:.0} GFLOP/s of multiply-adds, {:.1} GB/s read from memory\n", limits.gflops, limits.gigabytes);
+    let limits = limits(cpu.threads());
+    let (gflops, bandwidth) = (limits.f32_gflops(), limits.gigabytes_per_second);
+    println!("limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory
+");
     if !arguments.iter().any(|a| a == "halves") {
         linear_layers(&cpu, &limits)?;
         for model in [BERT_BASE, MINILM] {
@@ -31,19 +33,6 @@ fn main() -> Result<()> {
         }
     }
     halves(&cpu, &BERT_BASE)
-}
-
-/// What the machine can do, measured.
-struct Limits {
-    gflops: f64,
-    gigabytes: f64,
-}
-
-impl Limits {
-    /// The least time for that many operations and that many bytes from memory, in milliseconds.
-    fn milliseconds(&self, flops: f64, bytes: f64) -> f64 {
-        (flops / self.gflops).max(bytes / self.gigabytes) / 1e6
-    }
 }
 
 /// The fastest and the median of the times of a few runs, in milliseconds.
@@ -58,95 +47,6 @@ fn time(mut run: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
     }
     times.sort_by(f64::total_cmp);
     Ok((times[0], times[times.len() / 2]))
-}
-
-fn on_all_threads(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
-    let mut best = f64::INFINITY;
-    for _ in 0..20 {
-        let start = Instant::now();
-        std::thread::scope(|s| {
-            for i in 1..threads {
-                let work = &work;
-                s.spawn(move || work(i));
-            }
-            work(0);
-        });
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    best
-}
-
-/// GFLOP/s of independent multiply-adds in registers.
-fn fma_peak(threads: usize) -> f64 {
-    const STEPS: usize = 2_000_000;
-    let flops = fma_steps(1) as f64;
-    let seconds = on_all_threads(threads, |_| {
-        black_box(fma_steps(STEPS));
-    });
-    flops * (STEPS * threads) as f64 / seconds / 1e9
-}
-
-/// Runs steps of independent multiply-adds and gives the operations of one.
-fn fma_steps(steps: usize) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        #[target_feature(enable = "avx512f")]
-        fn run(steps: usize) -> usize {
-            use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_set1_ps};
-            let (a, b) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
-            let mut sums = [a; 16];
-            for _ in 0..steps {
-                for sum in &mut sums {
-                    *sum = _mm512_fmadd_ps(*sum, a, b);
-                }
-            }
-            black_box(sums);
-            16 * 16 * 2
-        }
-        // SAFETY: the CPU has the instruction set.
-        return unsafe { run(steps) };
-    }
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("fma") {
-        #[target_feature(enable = "avx,fma")]
-        fn run(steps: usize) -> usize {
-            use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps};
-            let (a, b) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
-            let mut sums = [a; 12];
-            for _ in 0..steps {
-                for sum in &mut sums {
-                    *sum = _mm256_fmadd_ps(*sum, a, b);
-                }
-            }
-            black_box(sums);
-            12 * 8 * 2
-        }
-        // SAFETY: the CPU has the instruction set.
-        return unsafe { run(steps) };
-    }
-    let (a, b) = (black_box(0.999_f32), black_box(0.001_f32));
-    let mut sums = [a; 96];
-    for _ in 0..steps {
-        for sum in &mut sums {
-            *sum = sum.mul_add(a, b);
-        }
-    }
-    black_box(sums);
-    96 * 2
-}
-
-/// GB/s of reading 512 MB once.
-fn read_peak(threads: usize) -> f64 {
-    let values = vec![1_u64; 64 << 20];
-    let share = values.len() / threads;
-    let seconds = on_all_threads(threads, |i| {
-        let sum = values[i * share..][..share].chunks_exact(64).fold([0_u64; 64], |mut sums, chunk| {
-            sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum ^= value);
-            sums
-        });
-        black_box(sum);
-    });
-    (share * threads * 8) as f64 / seconds / 1e9
 }
 
 fn noise(len: usize, scale: f32) -> Vec<f32> {

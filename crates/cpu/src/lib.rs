@@ -14,6 +14,7 @@
 mod arena;
 mod hardware;
 mod kernels;
+pub mod limits;
 mod simd;
 mod threads;
 

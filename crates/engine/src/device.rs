@@ -6,10 +6,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use mlxt_backend::{Backend, DeviceInfo};
+use mlxt_backend::{Backend, DeviceInfo, Reference};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_models::{Config, Task, Weights};
 
+use crate::bare::{Bare, OperationDevice};
 use crate::session::{EngineSession, Session};
 use crate::{Error, Info, Precision, Result};
 
@@ -36,6 +37,8 @@ pub enum Device {
     MlxGpu,
     /// `cuda:N`; `cuda` is `cuda:0`.
     Cuda(u32),
+    /// `reference`: plain loops with 64-bit sums, one thread, very slow. What the others are checked against.
+    Reference,
 }
 
 impl fmt::Display for Device {
@@ -47,6 +50,7 @@ impl fmt::Display for Device {
             Self::MlxCpu => f.write_str("mlx:cpu"),
             Self::MlxGpu => f.write_str("mlx:gpu"),
             Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Reference => f.write_str("reference"),
         }
     }
 }
@@ -62,6 +66,7 @@ impl FromStr for Device {
             "mlx:cpu" => Self::MlxCpu,
             "mlx:gpu" => Self::MlxGpu,
             "cuda" => Self::Cuda(0),
+            "reference" => Self::Reference,
             _ => {
                 let number = s.strip_prefix("cuda:").filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
                 let number = number.and_then(|n| n.parse().ok());
@@ -124,6 +129,24 @@ pub(crate) fn open(
             let info = Info { device: backend.info(), precision, threads: backend.threads(), why: why.to_owned() };
             Ok(Box::new(EngineSession::load(backend, config, weights, info, task)?))
         }
+        Device::Reference => {
+            let info = Info { device: Reference.info(), precision, threads: 1, why: "asked for".to_owned() };
+            Ok(Box::new(EngineSession::load(Reference, config, weights, info, task)?))
+        }
+        Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
+        Device::Cuda(_) => unavailable(absent("CUDA")),
+    }
+}
+
+/// A device for single operations.
+///
+/// # Errors
+/// [`Error::DeviceUnavailable`] if the device does not work here.
+pub(crate) fn open_operations(device: Device, _threads: Option<usize>) -> Result<Box<dyn OperationDevice>> {
+    let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
+    match device {
+        Device::Auto | Device::Cpu => unavailable(absent("single operations on the CPU")),
+        Device::Reference => Ok(Box::new(Bare::new(Reference))),
         Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
         Device::Cuda(_) => unavailable(absent("CUDA")),
     }
@@ -147,8 +170,8 @@ mod tests {
 
     #[test]
     fn devices_read_back_from_their_names() {
-        use Device::{Auto, Cpu, Cuda, Mlx, MlxCpu, MlxGpu};
-        for device in [Auto, Cpu, Mlx, MlxCpu, MlxGpu, Cuda(0), Cuda(7)] {
+        use Device::{Auto, Cpu, Cuda, Mlx, MlxCpu, MlxGpu, Reference};
+        for device in [Auto, Cpu, Mlx, MlxCpu, MlxGpu, Cuda(0), Cuda(7), Reference] {
             assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
         }
         assert_eq!("cuda".parse::<Device>().unwrap(), Cuda(0));

@@ -22,6 +22,7 @@
 //! `device.rs` for the devices, `hub/` for where models come from.
 #![forbid(unsafe_code)]
 
+mod bare;
 mod batcher;
 mod bundled;
 mod checksum;
@@ -41,13 +42,16 @@ mod session;
 mod tasks;
 mod text;
 
+pub use bare::{OperationDevice, open_operations, open_session};
 pub use bundled::{Attempt, Attempts, PackageError, pretrained_demo};
 pub use describe::Description;
 pub use device::{Device, DeviceReport, Unavailable, devices};
 pub use error::{Error, Result};
 pub use event::Event;
 pub use hub::{Hub, HubError, ModelFolder, Origin};
+pub use mlxt_backend::operations;
 pub use mlxt_backend::{DeviceInfo, Precision, Segments, TokenBatch};
+pub use mlxt_cpu::limits::{Limits, limits};
 pub use mlxt_models::{Config, Inspection, Pooling, Role, Task, TensorInfo, inspect, tasks_of};
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};

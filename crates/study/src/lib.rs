@@ -24,6 +24,7 @@ pub mod random;
 pub mod record;
 pub mod report;
 pub mod runner;
+pub mod setup;
 pub mod stats;
 pub mod summary;
 pub mod tables;

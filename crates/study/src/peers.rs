@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
+use crate::setup::home_python;
 use crate::record::Variant;
 use crate::worker::Launch;
 use crate::{Error, Result};
@@ -258,7 +259,7 @@ impl Home {
         if !folder.join("complete").is_file() {
             return Err("not set up".into());
         }
-        Ok(folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" }))
+        Ok(home_python(&folder))
     }
 
     /// How to start the worker of a variant.

@@ -9,8 +9,10 @@ mod features;
 mod inspect;
 mod pull;
 mod stream;
+mod study;
 mod tasks;
 mod tokenize;
+mod worker;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -46,6 +48,11 @@ pub(crate) enum Command {
     Pull(pull::PullArgs),
     /// Every device: usable, or why not and what mends it
     Doctor(doctor::DoctorArgs),
+    /// The benchmark study: operations and models, on every engine of this machine, values checked
+    Study(study::StudyArgs),
+    /// This program as an engine of the study, for its runner
+    #[command(hide = true)]
+    Worker,
     /// A real model on built-in sentences: start here
     Demo(demo::DemoArgs),
 }
@@ -66,6 +73,8 @@ impl Command {
             Self::Inspect(args) => inspect::run(args, call.verbosity),
             Self::Pull(args) => pull::run(args, call.verbosity),
             Self::Doctor(args) => doctor::run(args),
+            Self::Study(args) => study::run(args, call.verbosity),
+            Self::Worker => worker::run(),
             Self::Demo(args) => demo::run(&args, call.verbosity),
         }
     }

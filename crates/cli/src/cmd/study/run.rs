@@ -1,0 +1,202 @@
+//! `mlxt study run PLAN`: measures, shows how far it is, and keeps what was measured when it is stopped.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use mlxt_study::machine;
+use mlxt_study::models::Model;
+use mlxt_study::peers::Peers;
+use mlxt_study::plan::Plan;
+use mlxt_study::record::{Outcome, Row};
+use mlxt_study::runner::{self, Event, Study, Summary};
+
+use super::{home, threads};
+use crate::args::{Usage, Verbosity, at_least_one};
+
+/// Arguments of `mlxt study run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// quick, paper, full, or a file of the same form
+    #[arg(value_name = "PLAN")]
+    plan: String,
+    /// The record file; what it holds already is not measured again [default: PLAN-DATE.jsonl here]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// A real checkpoint for a model of the plan: bert-base=FOLDER (random weights without it)
+    #[arg(long, value_name = "MODEL=FOLDER")]
+    checkpoint: Vec<String>,
+    /// Only these of the plan's variants: PEER/MODE/DEVICE/DTYPE, each a name or *
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// Of inputs, random weights and orders
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Threads of each engine [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    threads: Option<usize>,
+    /// Another table of peers
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
+}
+
+/// Measures.
+pub(crate) fn run(args: RunArgs, verbosity: Verbosity) -> Result<()> {
+    let mut plan = Plan::open(&args.plan)?;
+    let patterns = args.only.iter().map(|text| text.clone().try_into()).collect::<Result<Vec<_>, String>>();
+    let patterns = patterns.map_err(Usage::error)?;
+    let peers = match &args.peers {
+        Some(path) => Peers::open(path)?,
+        None => Peers::built_in()?,
+    };
+    if !patterns.is_empty() {
+        plan.variants = patterns;
+    }
+    let checkpoints = args.checkpoint.iter().map(|text| checkpoint(text)).collect::<Result<BTreeMap<_, _>>>()?;
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let date = machine::utc(started.as_secs());
+    let records = args.output.unwrap_or_else(|| format!("{}-{}.jsonl", plan.name, &date[..10]).into());
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(&stop)?;
+    let study = Study {
+        plan: &plan,
+        peers: &peers,
+        home: &home()?,
+        records,
+        checkpoints,
+        seed: args.seed,
+        threads: threads(args.threads),
+        version: (env!("CARGO_PKG_VERSION").into(), option_env!("MLXT_COMMIT").map(str::to_owned)),
+        stop,
+    };
+    let mut shown = Shown::new(verbosity);
+    let summary = runner::run(&study, &mut |event| shown.hear(event))?;
+    shown.clear();
+    finish(&study.records, summary, verbosity)
+}
+
+/// A model's name and the folder of its checkpoint.
+fn checkpoint(text: &str) -> Result<(String, PathBuf)> {
+    let wrong = || Usage::error(format!("--checkpoint {text}: MODEL=FOLDER is needed"));
+    let (model, folder) = text.split_once('=').ok_or_else(wrong)?;
+    let model = Model::find(model).map_err(|e| Usage::error(e.to_string()))?;
+    let folder = Path::new(folder);
+    if !folder.join("config.json").is_file() {
+        return Err(Usage::error(format!("{}: there is no config.json in it", folder.display())));
+    }
+    Ok((model.name.into(), std::path::absolute(folder).with_context(|| folder.display().to_string())?))
+}
+
+/// The first Ctrl-C ends the run after the request under way; the second ends the program.
+fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<()> {
+    let stop = Arc::clone(stop);
+    ctrlc::set_handler(move || {
+        if stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+fn finish(records: &Path, summary: Summary, verbosity: Verbosity) -> Result<()> {
+    let Summary { measured, failed, stopped } = summary;
+    let path = records.display();
+    if !verbosity.quiet {
+        let how = if stopped { "stopped; run it again to go on" } else { "done" };
+        eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
+        if measured > 0 {
+            eprintln!("tables, figures and a page: mlxt study report {path} -o report");
+        }
+    }
+    anyhow::ensure!(stopped || failed == 0 || measured > 0, "every row failed: see {path}");
+    Ok(())
+}
+
+/// What people see while it runs: a bar on a terminal, a line a row with `-v`.
+struct Shown {
+    verbosity: Verbosity,
+    bar: ProgressBar,
+    started: Instant,
+    rows: u64,
+    finished: u64,
+}
+
+impl Shown {
+    fn new(verbosity: Verbosity) -> Self {
+        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
+        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { verbosity, bar, started: Instant::now(), rows: 0, finished: 0 }
+    }
+
+    fn hear(&mut self, event: Event<'_>) {
+        match event {
+            Event::Doing(what) => {
+                self.bar.set_message(what.clone());
+                if self.verbosity.verbose {
+                    self.say(&what);
+                }
+            }
+            Event::Absent { variant, reason } => {
+                if !self.verbosity.quiet {
+                    let name = format!("{}/{}/{}", variant.peer, variant.mode, variant.device);
+                    self.say(&crate::one_line(&format!("without {name}: {reason}")));
+                }
+            }
+            Event::Begin { rows, done } => {
+                (self.rows, self.started) = (rows as u64, Instant::now());
+                if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}") {
+                    self.bar.set_style(style);
+                }
+                self.bar.set_length(self.rows);
+                if done > 0 && !self.verbosity.quiet {
+                    self.say(&format!("{done} rows are there already, {rows} to go"));
+                }
+            }
+            Event::Turn { cell, variant } => self.bar.set_message(format!("{cell}  {variant}  {}", self.left())),
+            Event::Row(row) => {
+                self.finished += 1;
+                self.bar.set_position(self.finished);
+                if self.verbosity.verbose || matches!(row.outcome, Outcome::Failed(_)) && !self.verbosity.quiet {
+                    self.say(&line(row));
+                }
+            }
+        }
+    }
+
+    /// Above the bar, if there is one.
+    fn say(&self, what: &str) {
+        self.bar.suspend(|| eprintln!("{what}"));
+    }
+
+    fn left(&self) -> String {
+        if self.finished == 0 {
+            return String::new();
+        }
+        let left = self.started.elapsed().as_secs_f64() / self.finished as f64 * (self.rows - self.finished) as f64;
+        format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn line(row: &Row) -> String {
+    let name = format!("{}  {}", row.cell.id, row.variant);
+    match &row.outcome {
+        Outcome::Measured(measured) => {
+            let mut all: Vec<u64> = measured.host_ns.iter().flatten().copied().collect();
+            all.sort_unstable();
+            let middle = all.get(all.len() / 2).copied().unwrap_or(0) as f64 / 1e6;
+            format!("{name}  {middle:.3} ms, {} iterations, off by {:.1e}", all.len(), measured.check.max_abs)
+        }
+        Outcome::Failed(failed) => crate::one_line(&format!("{name}  failed: {}: {}", failed.stage, failed.message)),
+    }
+}
