@@ -11,8 +11,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::hex::hex;
-use crate::setup::home_python;
 use crate::record::Variant;
+use crate::setup::home_python;
 use crate::worker::Launch;
 use crate::{Error, Result};
 

@@ -10,7 +10,9 @@ use mlx_transformers::operations::{HostArray, Operation, Settings, Values};
 use mlx_transformers::{
     Device, OperationDevice, Precision, Session, TokenBatch, limits, open_operations, open_session,
 };
-use mlxt_study::protocol::{Fault, Hello, Loaded, Operand, OperationRequest, PROTOCOL, Reply, Request, Setting, Shape, Times};
+use mlxt_study::protocol::{
+    Fault, Hello, Loaded, Operand, OperationRequest, PROTOCOL, Reply, Request, Setting, Shape, Times,
+};
 use mlxt_study::record::Limits;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -123,8 +125,12 @@ impl Engine {
             Self::Operations(device) => {
                 let array = device.output()?;
                 match array.values() {
-                    Values::F32(v) => (Shape::f32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect()),
-                    Values::I32(v) => (Shape::i32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect()),
+                    Values::F32(v) => {
+                        (Shape::f32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
+                    }
+                    Values::I32(v) => {
+                        (Shape::i32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
+                    }
                 }
             }
         };

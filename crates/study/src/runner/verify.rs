@@ -160,7 +160,7 @@ mod tests {
             ([f32::NAN, -4.0], "int8"),
             ([f32::INFINITY, -4.0], "bf16"),
             ([0.0, 0.0], "int8"),
-            ([1.5, -4.0], "bf16"),
+            ([2.5, -4.0], "bf16"),
         ] {
             let failed = verdict(&[1.0, -4.0], &bad, dtype, model).unwrap_err();
             assert_eq!(failed.stage, "verify", "{bad:?} {failed:?}");

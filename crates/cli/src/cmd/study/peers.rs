@@ -41,11 +41,10 @@ pub(crate) fn run(args: PeersArgs) -> Result<()> {
     let (peers, home, threads) = (Peers::built_in()?, home()?, threads(None));
     let everyone = ["*/*/*/*".to_owned().try_into().map_err(|e: String| anyhow::anyhow!(e))?];
     let mut all: Vec<Found> = Vec::new();
-    for (kind, variants) in
-        [Kind::Models, Kind::Operations].map(|kind| (kind, peers.variants(kind, &everyone)))
-    {
+    for (kind, variants) in [Kind::Models, Kind::Operations].map(|kind| (kind, peers.variants(kind, &everyone))) {
         for variant in variants {
-            let same = |f: &&mut Found| (&f.peer, &f.mode, &f.device) == (&variant.peer, &variant.mode, &variant.device);
+            let same =
+                |f: &&mut Found| (&f.peer, &f.mode, &f.device) == (&variant.peer, &variant.mode, &variant.device);
             let found = match all.iter_mut().find(same) {
                 Some(found) => found,
                 None => {
@@ -57,7 +56,17 @@ pub(crate) fn run(args: PeersArgs) -> Result<()> {
                     };
                     let (peer, mode, device) = (variant.peer.clone(), variant.mode.clone(), variant.device.clone());
                     let dtypes = Vec::new();
-                    all.push(Found { peer, title, mode, device, dtypes, models: false, operations: false, usable, detail });
+                    all.push(Found {
+                        peer,
+                        title,
+                        mode,
+                        device,
+                        dtypes,
+                        models: false,
+                        operations: false,
+                        usable,
+                        detail,
+                    });
                     let last = all.len() - 1;
                     &mut all[last]
                 }
