@@ -24,8 +24,10 @@ fn main() -> Result<()> {
 
     let limits = limits(cpu.threads());
     let (gflops, bandwidth) = (limits.f32_gflops(), limits.gigabytes_per_second);
-    println!("limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory
-");
+    println!(
+        "limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory
+"
+    );
     if !arguments.iter().any(|a| a == "halves") {
         linear_layers(&cpu, &limits)?;
         for model in [BERT_BASE, MINILM] {

@@ -3,6 +3,7 @@
 mod compare;
 mod merge;
 mod peers;
+mod report;
 mod run;
 mod setup;
 
@@ -26,6 +27,8 @@ pub(crate) struct StudyArgs {
 enum StudyCommand {
     /// Measure a plan: quick, paper, full, or a file
     Run(run::RunArgs),
+    /// Tables, figures and a page of what was measured
+    Report(report::ReportArgs),
     /// What became slower or faster beyond noise from one set of records to another
     Compare(compare::CompareArgs),
     /// Put the records of several machines into one file
@@ -40,6 +43,7 @@ enum StudyCommand {
 pub(crate) fn run(args: StudyArgs, verbosity: Verbosity) -> Result<()> {
     match args.command {
         StudyCommand::Run(args) => run::run(args, verbosity),
+        StudyCommand::Report(args) => report::run(&args, verbosity),
         StudyCommand::Compare(args) => compare::run(args),
         StudyCommand::Merge(args) => merge::run(&args),
         StudyCommand::Peers(args) => peers::run(args),
