@@ -167,7 +167,7 @@ fn a_stopped_run_goes_on_where_it_was() {
     let summary = scene.run_hearing(&mut |event| {
         if matches!(event, Event::Row(_)) {
             rows += 1;
-            stop.store(rows == 5, Ordering::Relaxed);
+            stop.fetch_or(rows == 5, Ordering::Relaxed);
         }
     });
     assert!(summary.unwrap().stopped);
