@@ -55,7 +55,7 @@ pub use mlxt_cpu::limits::{Limits, limits};
 pub use mlxt_models::{Config, Inspection, Pooling, Role, Task, TensorInfo, inspect, tasks_of};
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};
-pub use sentence::{Embeddings, SentenceConfig, SentenceTransformer, cosine_similarity};
+pub use sentence::{Dense, Embeddings, SentenceConfig, SentenceTransformer, Step, cosine_similarity};
 pub use session::{HiddenStates, Info, Rows, Session};
 pub use tasks::{
     Aggregation, Answer, Entity, FillMask, Guess, QuestionAnswerer, Ranked, Reranker, Scored, TextClassifier,

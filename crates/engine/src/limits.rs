@@ -34,7 +34,7 @@ impl Limits {
                 Err(Error::MaxLength { asked, least, positions: self.positions })
             }
             Some(asked) => Ok(asked),
-            None => Ok([self.tokenizer, self.sentence].into_iter().flatten().fold(self.positions, usize::min)),
+            None => Ok(self.sentence.or(self.tokenizer).map_or(self.positions, |limit| limit.min(self.positions))),
         }
     }
 }
@@ -66,8 +66,11 @@ mod tests {
     const MINILM: Limits = Limits { positions: 512, tokenizer: Some(400), sentence: Some(256), special: 2 };
 
     #[test]
-    fn the_smallest_of_the_files_numbers_holds() {
+    fn the_folders_number_goes_before_the_tokenizers_and_none_beyond_the_positions() {
         assert_eq!(MINILM.choose(None).unwrap(), 256);
+        // As sentence-transformers has it, which gives the tokenizer the folder's number.
+        assert_eq!(Limits { sentence: Some(450), ..MINILM }.choose(None).unwrap(), 450);
+        assert_eq!(Limits { sentence: Some(900), ..MINILM }.choose(None).unwrap(), 512);
         assert_eq!(Limits { sentence: None, ..MINILM }.choose(None).unwrap(), 400);
         assert_eq!(Limits { sentence: None, tokenizer: None, ..MINILM }.choose(None).unwrap(), 512);
     }

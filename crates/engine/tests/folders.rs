@@ -98,7 +98,7 @@ fn modules_that_are_not_supported_are_named() {
     let transformer = module("", "Transformer");
     let pooling = module("1_Pooling", "Pooling");
     for (modules, expected) in [
-        (vec![transformer.clone(), pooling.clone(), module("2_Dense", "Dense")], "type is a.b.Dense"),
+        (vec![transformer.clone(), module("2_Dense", "Dense")], "type is a.b.Dense"),
         (vec![module("", "CLIPModel")], "type is a.b.CLIPModel"),
         (vec![transformer.clone()], "without Pooling"),
         (vec![transformer.clone(), module("../x", "Pooling")], "path is ../x"),
@@ -310,4 +310,27 @@ fn cutting_keeps_the_special_tokens() {
     assert_eq!(features[0].ids[..4], whole[0].ids[..4]);
     assert_eq!(features[0].tokens.last().unwrap(), "[SEP]");
     assert_eq!(features.iter().map(|f| f.ids.len()).collect::<Vec<_>>(), [5, 3, 2]);
+}
+
+#[test]
+fn the_side_that_is_cut_and_the_limit_come_from_either_tokenizer_file() {
+    let folder = copy("bert");
+    let ids = |settings: &str| {
+        write(folder.path(), "tokenizer_config.json", settings);
+        let model = AutoModel::builder(name(folder.path())).truncate(true).build().unwrap();
+        model.features(&["the quick brown fox"]).unwrap()[0].ids.clone()
+    };
+    let whole = ids("{}");
+    let last = whole.len() - 1;
+    let right = [&whole[..3], &whole[last..]].concat();
+    let left = [&whole[..1], &whole[last - 2..]].concat();
+    assert_eq!(ids(r#"{"model_max_length": 4}"#), right);
+    assert_eq!(ids(r#"{"max_len": 4, "truncation_side": "left"}"#), left);
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    tokenizer["truncation"] =
+        serde_json::json!({"max_length": 9, "strategy": "LongestFirst", "stride": 0, "direction": "Left"});
+    fs::write(path, tokenizer.to_string()).unwrap();
+    assert_eq!(ids(r#"{"model_max_length": 4}"#), left);
+    assert_eq!(ids(r#"{"model_max_length": 4, "truncation_side": "right"}"#), right);
 }

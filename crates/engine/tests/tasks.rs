@@ -236,6 +236,26 @@ fn what_files_leave_out_of_question_answering() {
     assert_eq!((model.max_length(), model.stride()), (60, 30));
 }
 
+#[test]
+fn contexts_are_cut_from_the_side_that_the_tokenizer_names() {
+    let copy = common::copy("tasks/bert");
+    let settings = copy.path().join("tokenizer_config.json");
+    let mut changed: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    changed["truncation_side"] = "left".into();
+    std::fs::write(&settings, changed.to_string()).unwrap();
+    let model = build(QuestionAnswerer::builder(path(copy.path())).max_length(36).stride(5));
+    let questions = [
+        ("the dog", "A dog, a Dog; the DOG 🙂 sleeps on the warm windowsill, again and again and again, a dog."),
+        ("où", "Zwölf Straßen weiter fließt der Fluss. L'été dernier, où étiez-vous donc ? Ça va."),
+    ];
+    // What `best_answers` of fixtures/make_tasks.py gives with transformers 5.23 for the tokenizer of this folder.
+    let expected = [("warm windowsill, again and", 0.014_152_84, 38, 64), ("Zwölf", 0.077_313_66, 0, 5)];
+    for (found, (answer, score, start, end)) in model.answer(&questions, 1).unwrap().iter().zip(expected) {
+        assert_eq!((found[0].answer.as_str(), found[0].start, found[0].end), (answer, start, end));
+        assert!((f64::from(found[0].score) - score).abs() <= TOLERANCE, "{found:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -125,7 +125,7 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
     let sentence = match sentence {
         Ok(sentence) => Sentence::Usable {
             poolings: sentence.poolings.iter().map(|&p| pooling(p)).collect(),
-            normalize: sentence.normalize,
+            normalize: sentence.normalizes(),
             from_folder: sentence.from_folder,
             prompt: sentence.prompt.clone(),
         },

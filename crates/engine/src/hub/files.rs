@@ -66,7 +66,8 @@ pub(super) fn module_files(modules: &Path) -> Vec<String> {
         let kind = m.r#type.rsplit('.').next().unwrap_or_default();
         let names: &[&str] = match kind {
             "Pooling" => &[CONFIG],
-            "Dense" => &[CONFIG, WEIGHTS],
+            // The second where the first is missing; that is noted in the cache, and both cost little.
+            "Dense" => &[CONFIG, WEIGHTS, "pytorch_model.bin"],
             _ => &[],
         };
         names.iter().map(move |name| format!("{}/{name}", m.path)).collect::<Vec<_>>()

@@ -1,8 +1,9 @@
 //! What a sentence-transformers folder says: its modules, how they pool, how long a text may be.
 //!
 //! ```text
-//! modules.json                      the modules in order: Transformer, Pooling, then Normalize ..
+//! modules.json                      the modules in order: Transformer, Pooling, then Dense and Normalize in any order
 //! 1_Pooling/config.json             how rows become one
+//! 2_Dense/config.json               a linear layer after that; its weights lie beside it (`steps.rs`)
 //! sentence_bert_config.json         max_seq_length, do_lower_case
 //! config_sentence_transformers.json prompts
 //! ```
@@ -13,6 +14,7 @@ use std::path::{Component, Path};
 use mlxt_models::Pooling;
 use serde::Deserialize;
 
+use super::steps::{Dense, Step};
 use crate::json::read_optional;
 use crate::pipeline::FolderSettings;
 use crate::{Error, Result};
@@ -34,8 +36,8 @@ const SENTENCE_CONFIGS: [&str; 8] = [
 pub struct SentenceConfig {
     /// How rows become one; at least one way, several stand side by side.
     pub poolings: Vec<Pooling>,
-    /// Whether embeddings get unit length.
-    pub normalize: bool,
+    /// What happens to the pooled row, in order.
+    pub steps: Vec<Step>,
     /// Is put before every text.
     pub prompt: String,
     /// Whether the folder says so itself, or the defaults for plain checkpoints were taken.
@@ -110,13 +112,18 @@ impl SentenceConfig {
         let prompt = prompt(folder)?;
         let path = folder.join("modules.json");
         let Some(modules) = read_optional::<Vec<Module>>(&path)? else {
-            return Ok(Self { poolings: vec![Pooling::Mean], normalize: true, prompt, from_folder: false });
+            return Ok(Self {
+                poolings: vec![Pooling::Mean],
+                steps: vec![Step::Normalize],
+                prompt,
+                from_folder: false,
+            });
         };
         let unsupported = |setting, found: &str, supported| {
             Err(Error::UnsupportedSetting { path: path.clone(), setting, found: found.to_owned(), supported })
         };
         let mut poolings = Vec::new();
-        let mut normalize = false;
+        let mut steps = Vec::new();
         for (place, module) in modules.iter().enumerate() {
             if !Path::new(&module.path).components().all(|c| matches!(c, Component::Normal(_))) {
                 return unsupported("path", &module.path, "a folder inside the model's");
@@ -127,16 +134,57 @@ impl SentenceConfig {
                     return unsupported("path of the Transformer", &module.path, "the model's own folder");
                 }
                 (1, "Pooling") => poolings = read_pooling(&folder.join(&module.path), &prompt)?,
-                (2.., "Normalize") => normalize = true,
+                (2.., "Dense") => steps.push(Step::Dense(Dense::read(&folder.join(&module.path))?)),
+                (2.., "Normalize") => steps.push(Step::Normalize),
                 // Acts in training only.
                 (2.., "Dropout") => {}
-                _ => return unsupported("type", &module.r#type, "Transformer, then Pooling, then Normalize"),
+                _ => return unsupported("type", &module.r#type, "Transformer, then Pooling, then Dense and Normalize"),
             }
         }
         if poolings.is_empty() {
-            return unsupported("the list of modules", "without Pooling", "Transformer, then Pooling, then Normalize");
+            return unsupported(
+                "the list of modules",
+                "without Pooling",
+                "Transformer, then Pooling, then Dense and Normalize",
+            );
         }
-        Ok(Self { poolings, normalize, prompt, from_folder: true })
+        Ok(Self { poolings, steps, prompt, from_folder: true })
+    }
+
+    /// Whether embeddings get unit length.
+    pub fn normalizes(&self) -> bool {
+        self.steps.last() == Some(&Step::Normalize)
+    }
+
+    /// Makes embeddings end with unit length, or not.
+    pub(super) fn set_normalize(&mut self, normalize: bool) {
+        while self.normalizes() {
+            self.steps.pop();
+        }
+        if normalize {
+            self.steps.push(Step::Normalize);
+        }
+    }
+
+    /// Columns of an embedding whose pooled row has `columns`.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedSetting`] if a `Dense` takes another number than what comes before it gives.
+    pub(super) fn width(&self, mut columns: usize) -> Result<usize> {
+        for step in &self.steps {
+            if let Step::Dense(dense) = step {
+                if dense.inputs != columns {
+                    return Err(Error::UnsupportedSetting {
+                        path: dense.folder.join("config.json"),
+                        setting: "in_features",
+                        found: dense.inputs.to_string(),
+                        supported: "the columns that the module before it gives",
+                    });
+                }
+                columns = dense.outputs;
+            }
+        }
+        Ok(columns)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Sentence embeddings, as sentence-transformers makes them.
 //!
-//! Where next: `config.rs` for what a folder says, `embeddings.rs` for the result.
+//! Where next: `config.rs` for what a folder says, `steps.rs` for what follows pooling, `embeddings.rs` for the result.
 
 mod config;
 mod embeddings;
+mod steps;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use mlxt_models::Pooling;
 pub use self::config::SentenceConfig;
 pub(crate) use self::config::transformer_settings;
 pub use self::embeddings::{Embeddings, cosine_similarity};
+pub use self::steps::{Dense, Step};
 
-use self::embeddings::normalize;
+use self::steps::Loaded;
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::{Pipeline, finite};
 use crate::text::AutoTokenizer;
@@ -22,8 +24,8 @@ use crate::{Info, Result, hub};
 
 /// A model that turns texts into vectors whose angle tells how alike they are.
 ///
-/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, normalisation, prompt, length
-/// and case. A plain checkpoint gets mean pooling and unit length; [`Builder::pooling`] and [`Builder::normalize`]
+/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, dense layers, normalisation,
+/// prompt, length and case. A plain checkpoint gets mean pooling and unit length; [`Builder::pooling`] and [`Builder::normalize`]
 /// change either. Loads once and may be called from several threads at once.
 ///
 /// ```
@@ -39,6 +41,8 @@ use crate::{Info, Result, hub};
 pub struct SentenceTransformer {
     pipeline: Pipeline,
     config: SentenceConfig,
+    steps: Vec<Loaded>,
+    dim: usize,
 }
 
 impl SentenceTransformer {
@@ -67,12 +71,9 @@ impl SentenceTransformer {
         self.pipeline.for_each_batch(&ids, |batch, places| {
             let pooled = self.pipeline.session().pooled(batch, &self.config.poolings)?;
             for (&place, row) in places.iter().zip(pooled.iter()) {
-                finite(place, row)?;
-                let out = &mut data[place * dim..][..dim];
-                out.copy_from_slice(row);
-                if self.config.normalize {
-                    normalize(out);
-                }
+                let row = self.steps.iter().fold(row.to_vec(), |row, step| step.apply(row));
+                finite(place, &row)?;
+                data[place * dim..][..dim].copy_from_slice(&row);
             }
             Ok(())
         })?;
@@ -83,7 +84,7 @@ impl SentenceTransformer {
     /// Columns of an embedding.
     #[must_use]
     pub fn dim(&self) -> usize {
-        self.config.poolings.len() * self.pipeline.session().hidden_size()
+        self.dim
     }
 
     /// How rows become one; several stand side by side.
@@ -95,7 +96,7 @@ impl SentenceTransformer {
     /// Whether embeddings have unit length.
     #[must_use]
     pub fn normalizes(&self) -> bool {
-        self.config.normalize
+        self.config.normalizes()
     }
 
     /// Whether the folder is in the layout of sentence-transformers; a plain checkpoint's pooling is a guess.
@@ -108,6 +109,12 @@ impl SentenceTransformer {
     #[must_use]
     pub fn prompt(&self) -> &str {
         &self.config.prompt
+    }
+
+    /// What happens to the pooled row, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.config.steps
     }
 
     /// The tokenizer.
@@ -165,9 +172,11 @@ impl Load for SentenceTransformer {
             config.poolings = vec![pooling];
         }
         if let Some(normalize) = extra.normalize {
-            config.normalize = normalize;
+            config.set_normalize(normalize);
         }
         let pipeline = Pipeline::load(folder.path(), options, transformer_settings(folder.path())?, None)?;
-        Ok(Self { pipeline, config })
+        let dim = config.width(config.poolings.len() * pipeline.session().hidden_size())?;
+        let steps = config.steps.iter().map(Loaded::load).collect::<Result<_>>()?;
+        Ok(Self { pipeline, config, steps, dim })
     }
 }

@@ -6,7 +6,7 @@
 use mlxt_models::Task;
 
 use super::load;
-use super::spans::{Candidates, Piece, pieces};
+use super::spans::{Candidates, Cut, Piece, pieces};
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::Pipeline;
 use crate::text::TokenIds;
@@ -89,7 +89,9 @@ impl QuestionAnswerer {
             }
             let encoding = tokenizer.encoding(index, (question, context))?;
             let types = tokenizer.token_ids(&encoding).type_ids;
-            pieces(index, &encoding, &types, self.max_length, self.stride)
+            let from_end = tokenizer.truncates_left();
+            let cut = Cut { limit: self.max_length, stride: self.stride, from_end };
+            pieces(index, &encoding, &types, cut)
         })?;
         let owners: Vec<usize> =
             cut.iter().enumerate().flat_map(|(i, pieces)| std::iter::repeat_n(i, pieces.len())).collect();

@@ -21,29 +21,37 @@ pub(super) struct Piece {
     allowed: Vec<bool>,
 }
 
-/// Cuts the encoding of a question and its context into pieces of at most `limit` tokens that overlap by `stride`.
+/// How a context is cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// The most tokens of a piece, the question's included.
+    pub(super) limit: usize,
+    /// By how many tokens pieces overlap.
+    pub(super) stride: usize,
+    /// Whether the first piece is the last of the context, and each further one lies before it.
+    pub(super) from_end: bool,
+}
+
+/// Cuts the encoding of a question and its context into pieces that overlap.
 ///
 /// # Errors
 /// [`Error::NoRoom`] if there is more than one, and they would not get on.
-pub(super) fn pieces(
-    index: usize,
-    encoding: &tokenizers::Encoding,
-    types: &[u32],
-    limit: usize,
-    stride: usize,
-) -> Result<Vec<Piece>> {
+pub(super) fn pieces(index: usize, encoding: &tokenizers::Encoding, types: &[u32], cut: Cut) -> Result<Vec<Piece>> {
+    let Cut { limit, stride, from_end } = cut;
     let sequences = encoding.get_sequence_ids();
     let is_context = |sequence: &Option<usize>| *sequence == Some(1);
     let start = sequences.iter().position(is_context).unwrap_or(sequences.len());
     let end = sequences.iter().rposition(is_context).map_or(start, |last| last + 1);
-    let others = sequences.len() - (end - start);
+    let (others, length) = (sequences.len() - (end - start), end - start);
     let room = limit.saturating_sub(others);
     let parts = if sequences.len() <= limit {
         vec![(start, end)]
     } else if room > stride {
-        let starts = (start..end).step_by(room - stride);
-        let last = starts.clone().position(|at| at + room >= end).unwrap_or(0);
-        starts.take(last + 1).map(|at| (at, end.min(at + room))).collect()
+        let steps = (0..length).step_by(room - stride);
+        let last = steps.clone().position(|at| at + room >= length).unwrap_or(0);
+        let parts = steps.take(last + 1).map(|at| (at, length.min(at + room)));
+        let place = |(from, to)| if from_end { (end - to, end - from) } else { (start + from, start + to) };
+        parts.map(place).collect()
     } else {
         return Err(Error::NoRoom { index, tokens: others, limit, stride });
     };

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer, TruncationDirection, TruncationParams};
 
 use super::tokens::{ExtraTokens, NamedTokens, TokenEntry, usual};
 use super::unigram::{self, charsmap_of};
@@ -26,6 +26,8 @@ const UNLIMITED: f64 = 1e9;
 pub(super) struct TokenizerConfig {
     tokenizer_class: Option<String>,
     model_max_length: Option<f64>,
+    /// Its name in old files.
+    max_len: Option<f64>,
     do_lower_case: Option<bool>,
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
@@ -92,7 +94,7 @@ impl TokenizerConfig {
 
     /// The most tokens the tokenizer's author allows; `None` where the file says nothing or "unknown".
     pub(super) fn model_max_length(&self) -> Option<usize> {
-        self.model_max_length.filter(|&n| (1.0..UNLIMITED).contains(&n)).map(|n| n as usize)
+        self.model_max_length.or(self.max_len).filter(|&n| (1.0..UNLIMITED).contains(&n)).map(|n| n as usize)
     }
 
     /// Whether decoded text loses spaces before punctuation, beyond what the decoder itself takes away.
@@ -138,9 +140,13 @@ impl TokenizerConfig {
         named
     }
 
-    /// Whether too long texts lose their start instead of their end.
-    pub(super) fn truncates_left(&self) -> bool {
-        self.truncation_side.as_deref() == Some("left")
+    /// Whether too long texts lose their start instead of their end; where the settings do not say, as `stored` in
+    /// `tokenizer.json`.
+    pub(super) fn truncates_left(&self, stored: Option<&TruncationParams>) -> bool {
+        match &self.truncation_side {
+            Some(side) => side == "left",
+            None => stored.is_some_and(|stored| stored.direction == TruncationDirection::Left),
+        }
     }
 
     /// Makes `tokenizer` do what the settings say.

@@ -2,8 +2,8 @@
 //! with the ids that `transformers` gives.
 //!
 //! Truncation and padding stored in `tokenizer.json` are settings of whoever saved it last, not of the model: both are
-//! switched off (all-MiniLM-L6-v2 is published with padding to 128 tokens). How long a text may be is decided in
-//! `limits.rs`.
+//! switched off (all-MiniLM-L6-v2 is published with padding to 128 tokens), and only the side of truncation is kept. How long a text
+//! may be is decided in `limits.rs`.
 
 mod charsmap;
 mod config;
@@ -118,6 +118,7 @@ impl AutoTokenizer {
             })?
         };
         let failed = |e: tokenizers::Error| Error::Tokenizer { path: path.clone(), reason: e.to_string() };
+        let truncates_left = config.truncates_left(inner.get_truncation());
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         config.apply(&mut inner).map_err(failed)?;
@@ -126,7 +127,7 @@ impl AutoTokenizer {
         Ok(Self {
             special_tokens,
             has_types: config.has_types(),
-            truncates_left: config.truncates_left(),
+            truncates_left,
             model_max_length: config.model_max_length(),
             mask_token: names.mask(),
             pad_token: names.pad(),
@@ -209,6 +210,11 @@ impl AutoTokenizer {
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
+    }
+
+    /// Whether too long texts lose their start instead of their end.
+    pub(crate) fn truncates_left(&self) -> bool {
+        self.truncates_left
     }
 
     /// From now on cuts texts to `limit` tokens, special tokens kept and counted, as `transformers` does.

@@ -158,17 +158,38 @@ impl<'a> Loader<'a> {
         let anchored = prefixes.iter().find(|prefix| weights.has(&format!("{prefix}{anchor}")));
         let begun = || prefixes.iter().find(|prefix| weights.names().any(|name| name.starts_with(*prefix)));
         let prefix = anchored.or_else(|| if weights.has(&anchor) { None } else { begun() });
+        Self::named(weights, prefix.cloned().unwrap_or_default(), config.model_type())
+    }
+
+    /// For a model whose names have `prefix`.
+    fn named(weights: &'a Weights, prefix: String, model_type: &'static str) -> Result<Self> {
         let misfit = Misfit {
             folder: weights.folder.clone(),
-            model_type: config.model_type(),
+            model_type,
             missing: Vec::new(),
             misshapen: Vec::new(),
             untyped: Vec::new(),
             unexpected: Vec::new(),
         };
-        let prefix = prefix.cloned().unwrap_or_default();
         let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
         Ok(Self { weights, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
+    }
+
+    /// The one linear layer that `weights` are: that of a `Dense` of sentence-transformers.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`] if they are something else.
+    pub(super) fn dense(weights: &'a Weights, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart> {
+        let mut loader = Self::named(weights, String::new(), "Dense")?;
+        let weight = loader.tensor("linear.weight", &[outputs, inputs]);
+        let bias = bias.then(|| loader.tensor("linear.bias", &[outputs]));
+        let (roles, mut misfit) = loader.finish();
+        let others = weights.tensors.iter().filter(|(name, _)| roles.get(*name) == Some(&Role::Head));
+        misfit
+            .unexpected
+            .extend(others.map(|(name, stored)| NamedShape { name: name.clone(), shape: stored.entry.shape.clone() }));
+        misfit.check()?;
+        Ok(LinearPart { weight, bias })
     }
 
     /// Makes requests outside the base model's names: for a task's head.

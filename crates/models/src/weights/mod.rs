@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use mlxt_backend::{DType, HostTensor};
+use mlxt_backend::{DType, HostTensor, LinearPart};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
@@ -84,6 +84,15 @@ impl Weights {
         let other = OTHERS.iter().map(|name| folder.join(name)).find(|file| file.exists());
         let none = || Error::NoWeights { folder: folder.to_owned() };
         Err(other.map_or_else(none, |file| Error::OtherFormat { file }))
+    }
+
+    /// The layer of a `Dense` of sentence-transformers: `linear.weight`, `[outputs, inputs]`, `linear.bias`, `[outputs]`,
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`] if the tensors are others.
+    pub fn dense(&self, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart> {
+        Loader::dense(self, outputs, inputs, bias)
     }
 
     /// All tensors, sorted by name.
