@@ -28,3 +28,7 @@ bench-ops:
 # Makes the fixtures again with Hugging Face transformers (fixtures/requirements.txt).
 fixtures:
     python3 fixtures/make.py
+
+# Damaged files of every format, so many seconds each; fails on a panic, too much memory or too much time.
+fuzz SECONDS="60":
+    for target in safetensors torch config tokenizer; do cargo run --release -p mlxt-fuzz -- $target {{SECONDS}} || exit 1; done

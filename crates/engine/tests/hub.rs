@@ -11,18 +11,12 @@ use std::time::{Duration, Instant};
 
 use common::server::{COMMIT, Fault, Server};
 use common::{copy, fixtures};
-use mlx_transformers::{Error, Hub, HubError, Origin, SentenceTransformer};
+use mlx_transformers::{Error, Event, Hub, HubError, ModelFolder, Origin, SentenceTransformer};
 
 const ID: &str = "org/model";
 
 fn hub(cache: &Path, endpoint: &str) -> Hub {
-    Hub {
-        cache: cache.join("hub"),
-        data: cache.join("data"),
-        endpoint: Some(endpoint.to_owned()),
-        token: None,
-        offline: false,
-    }
+    Hub { cache: cache.join("hub"), data: cache.join("data"), endpoint: Some(endpoint.to_owned()), ..Hub::default() }
 }
 
 fn failure(hub: &Hub, name: &str) -> HubError {
@@ -123,6 +117,7 @@ fn every_refusal_is_told_apart() {
         (Fault::Nonsense, "no usable answer for org/model: json"),
         (Fault::NoHeaders, "no usable answer for org/model: config.json"),
         (Fault::Traversal, "no usable answer for org/model: \"../../../../escaped\" is no commit"),
+        (Fault::EtagTraversal, "no usable answer for org/model: config.json: the answer has no usable ETag"),
     ] {
         server.set(fault);
         let error = failure(&hub, ID).to_string();
@@ -173,21 +168,139 @@ fn offline_never_connects() {
     assert_eq!(server.count(), 0);
 }
 
+/// The weights as they are in the fixture.
+fn original() -> Vec<u8> {
+    std::fs::read(fixtures().join("bert/model.safetensors")).unwrap()
+}
+
+fn weights(folder: &ModelFolder) -> Vec<u8> {
+    std::fs::read(folder.path().join("model.safetensors")).unwrap()
+}
+
 #[test]
-fn a_cut_download_leaves_no_model_and_goes_on_where_it_stopped() {
+fn a_download_that_is_cut_again_and_again_goes_on_where_it_stopped() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(&fixtures().join("bert"), Fault::Cut);
-    let hub = hub(cache.path(), &server.endpoint);
-    let error = failure(&hub, ID);
-    assert!(matches!(&error, HubError::BrokeOff { file, .. } if file == "model.safetensors"), "{error}");
-    assert!(!names(&hub.cache).contains("model.safetensors"));
-    assert!(!hub.cache.join("models--org--model/refs/main").exists());
-    assert!(matches!(Hub { offline: true, ..hub.clone() }.find(ID, None), Err(Error::Hub(HubError::Offline { .. }))));
+    let heard = Mutex::new(0);
+    let count = |event: Event<'_>| match event {
+        Event::Download { file: "model.safetensors", .. } => *heard.lock().unwrap() = 0,
+        Event::Received { file: "model.safetensors", bytes } => *heard.lock().unwrap() += bytes,
+        _ => {}
+    };
+    let folder = hub(cache.path(), &server.endpoint).pull(ID, None, count).unwrap();
+    assert_eq!(weights(&folder), original());
+    assert_eq!(*heard.lock().unwrap(), original().len() as u64);
+    assert_eq!(server.asked(&["GET", "model.safetensors", "from=0"]), 1);
+    assert!(server.asked(&["GET", "model.safetensors"]) > 5);
+}
 
+#[test]
+fn a_download_that_dies_leaves_no_model_and_the_next_goes_on() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Dead);
+    let hub = Hub { download_timeout: Some(Duration::from_millis(200)), ..hub(cache.path(), &server.endpoint) };
+    for fault in [Fault::Dead, Fault::Stall] {
+        server.set(fault);
+        let error = failure(&hub, ID);
+        assert!(matches!(&error, HubError::BrokeOff { file, .. } if file == "model.safetensors"), "{error}");
+        if fault == Fault::Stall {
+            assert!(error.to_string().contains("no answer for 0.2 seconds"), "{error}");
+        }
+        assert!(!names(&hub.cache).contains("model.safetensors"));
+        assert!(!hub.cache.join("models--org--model/refs/main").exists());
+        let offline = Hub { offline: true, ..hub.clone() };
+        assert!(matches!(offline.find(ID, None), Err(Error::Hub(HubError::Offline { .. }))));
+    }
+    let begun = server.count();
     server.set(Fault::None);
-    let folder = hub.pull(ID, None, |_| {}).unwrap();
-    let original = std::fs::read(fixtures().join("bert/model.safetensors")).unwrap();
-    assert_eq!(std::fs::read(folder.path().join("model.safetensors")).unwrap(), original);
+    assert_eq!(weights(&hub.pull(ID, None, |_| {}).unwrap()), original());
+    let half = format!("from={}", original().len() / 2);
+    assert!(server.requests.lock().unwrap()[begun..].iter().any(|request| request.contains(&half)));
+    assert!(!names(&hub.cache).iter().any(|name| name.ends_with(".incomplete")));
+}
+
+#[test]
+fn a_file_that_changed_is_not_spliced_onto_the_old_one() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Dead);
+    let hub = hub(cache.path(), &server.endpoint);
+    failure(&hub, ID);
+    let changed: Vec<u8> = original().iter().map(|byte| !byte).collect();
+    server.replace("model.safetensors", changed.clone());
+    server.set(Fault::None);
+    assert_eq!(weights(&hub.pull(ID, None, |_| {}).unwrap()), changed);
+}
+
+#[test]
+fn hubs_without_ranges_or_with_wrong_ones_are_read_from_the_start() {
+    for fault in [Fault::NoRanges, Fault::WrongRange] {
+        let cache = tempfile::tempdir().unwrap();
+        let server = Server::start(&fixtures().join("bert"), fault);
+        let pulled = hub(cache.path(), &server.endpoint).pull(ID, None, |_| {});
+        if fault == Fault::NoRanges {
+            assert_eq!(weights(&pulled.unwrap()), original());
+        } else {
+            // Half, something else, half ..: what came is never joined, and it ends.
+            assert!(matches!(pulled.unwrap_err(), Error::Hub(HubError::BrokeOff { .. })));
+            server.set(Fault::None);
+            assert_eq!(weights(&hub(cache.path(), &server.endpoint).pull(ID, None, |_| {}).unwrap()), original());
+        }
+    }
+}
+
+#[test]
+fn lengths_that_lie_are_found_out() {
+    for (fault, expected) in [(Fault::Longer, "size should be"), (Fault::Shorter, "broke off")] {
+        let cache = tempfile::tempdir().unwrap();
+        let server = Server::start(&fixtures().join("bert"), fault);
+        let hub = hub(cache.path(), &server.endpoint);
+        let error = failure(&hub, ID).to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!names(&hub.cache).contains("model.safetensors"));
+    }
+}
+
+#[test]
+fn a_slow_hub_is_waited_for() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Slow);
+    let hub = Hub { download_timeout: Some(Duration::from_secs(2)), ..hub(cache.path(), &server.endpoint) };
+    assert_eq!(weights(&hub.pull(ID, None, |_| {}).unwrap()), original());
+    assert_eq!(server.asked(&["GET", "model.safetensors"]), 1);
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_when_it_says() {
+    for status in [429, 500, 503] {
+        let cache = tempfile::tempdir().unwrap();
+        let server = Server::start(&fixtures().join("bert"), Fault::Busy(2, status, 1));
+        let begun = Instant::now();
+        hub(cache.path(), &server.endpoint).find(ID, None).unwrap();
+        assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(server.asked(&["GET /api/"]), 3);
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Busy(9, 429, 3600));
+    let error = failure(&hub(cache.path(), &server.endpoint), ID);
+    assert!(matches!(&error, HubError::Busy { wait: Some(wait), .. } if wait.as_secs() == 3600), "{error}");
+    assert!(error.to_string().contains("in 3600 seconds"), "{error}");
+    assert_eq!(server.count(), 1);
+}
+
+#[test]
+fn another_host_gets_the_question_without_the_token() {
+    let cache = tempfile::tempdir().unwrap();
+    let other = Server::start(&fixtures().join("bert"), Fault::None);
+    let server = Server::start(&fixtures().join("bert"), Fault::Elsewhere(other.port));
+    let hub = Hub { token: Some("hf_secret".into()), ..hub(cache.path(), &server.endpoint) };
+    assert_eq!(weights(&hub.pull(ID, None, |_| {}).unwrap()), original());
+    assert_eq!((other.count(), other.asked(&["hf_secret"])), (1, 0));
+    assert_eq!(server.asked(&["hf_secret"]), server.count());
+    // Resumed there too, and still checked.
+    let cache = tempfile::tempdir().unwrap();
+    other.set(Fault::Cut);
+    assert_eq!(weights(&self::hub(cache.path(), &server.endpoint).pull(ID, None, |_| {}).unwrap()), original());
+    assert_eq!(other.asked(&["from=0"]), 2);
 }
 
 #[test]
@@ -197,8 +310,39 @@ fn a_damaged_download_is_removed() {
     let hub = hub(cache.path(), &server.endpoint);
     let error = failure(&hub, ID);
     assert!(matches!(&error, HubError::Damaged { what: "sha256", .. }), "{error}");
+    assert!(!names(&hub.cache).iter().any(|name| name.starts_with("abab") && !name.ends_with(".lock")));
     server.set(Fault::None);
     hub.find(ID, None).unwrap();
+}
+
+const CHILD: &str = "MLXT_TEST_PULL";
+
+/// Not a test of its own: what each process of the next one does.
+#[test]
+fn pulled_by_another_process() {
+    let Ok(setting) = std::env::var(CHILD) else { return };
+    let (endpoint, cache) = setting.split_once(' ').unwrap();
+    let folder = hub(Path::new(cache), endpoint).pull(ID, None, |_| {}).unwrap();
+    assert_eq!(weights(&folder), original());
+}
+
+#[test]
+fn processes_that_pull_the_same_model_do_not_clash() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::start(&fixtures().join("bert"), Fault::Slow);
+    let start = || {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "pulled_by_another_process"]);
+        child.env(CHILD, format!("{} {}", server.endpoint, cache.path().display()));
+        child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| start()).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    }
+    assert_eq!(server.asked(&["GET", "model.safetensors"]), 1, "one downloads, the others wait for it");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! models--organisation--name/refs/main                  the commit that a branch or tag was last seen at
 //! models--organisation--name/snapshots/<commit>/<file>  a link into blobs/
 //! models--organisation--name/.no_exist/<commit>/<file>  empty: the hub has no such file
+//! .locks/models--organisation--name/<etag>.lock         held while a file of that etag is downloaded
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -26,11 +27,13 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Repo {
     folder: PathBuf,
+    locks: PathBuf,
 }
 
 impl Repo {
     pub(super) fn new(cache: &Path, id: &str) -> Self {
-        Self { folder: cache.join(format!("models--{}", id.replace('/', "--"))) }
+        let name = format!("models--{}", id.replace('/', "--"));
+        Self { folder: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
@@ -47,6 +50,10 @@ impl Repo {
 
     pub(super) fn blobs(&self) -> PathBuf {
         self.folder.join("blobs")
+    }
+
+    pub(super) fn lock(&self, etag: &str) -> PathBuf {
+        self.locks.join(format!("{etag}.lock"))
     }
 
     /// What there is at `revision`, a branch, tag or commit.

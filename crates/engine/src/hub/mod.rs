@@ -3,13 +3,17 @@
 //! The cache is the one Python shares (`models--organisation--name/{refs,snapshots,blobs}`). A model that is complete in
 //! it is used without asking the network whether it has changed; [`Hub::pull`] asks. Nothing is ever printed.
 //!
-//! Where next: `cache.rs` for the cache's layout, `download.rs` for the network.
+//! Where next: `cache.rs` for the cache's layout, `download.rs` for what is downloaded, `blob.rs` for one file of it,
+//! `client.rs` for the network.
 
+mod blob;
 mod cache;
+mod client;
 mod download;
 mod files;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::options::{Listener, Options};
 use crate::{Error, Event, Result, bundled};
@@ -36,11 +40,13 @@ pub struct Hub {
     pub token: Option<String>,
     /// Whether the network is never touched.
     pub offline: bool,
+    /// How long a download may be silent; a minute if `None`.
+    pub download_timeout: Option<Duration>,
 }
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cache, data, endpoint, token, offline } = self;
+        let Self { cache, data, endpoint, token, offline, download_timeout } = self;
         let token = token.as_ref().map(|_| "..");
         f.debug_struct("Hub")
             .field("cache", cache)
@@ -48,13 +54,14 @@ impl std::fmt::Debug for Hub {
             .field("endpoint", endpoint)
             .field("token", &token)
             .field("offline", offline)
+            .field("download_timeout", download_timeout)
             .finish()
     }
 }
 
 impl Hub {
     /// As Python's `huggingface_hub` reads its environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_ENDPOINT`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH` (and the token file of `hf auth login`), `HF_HUB_OFFLINE`.
+    /// `HF_TOKEN`, `HF_TOKEN_PATH` (and the token file of `hf auth login`), `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`.
     #[must_use]
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok(), &std::env::home_dir().unwrap_or_default())
@@ -84,6 +91,10 @@ impl Hub {
             endpoint: set("HF_ENDPOINT").map(|e| e.trim_end_matches('/').to_owned()),
             token,
             offline: yes("HF_HUB_OFFLINE") || yes("TRANSFORMERS_OFFLINE"),
+            download_timeout: set("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|seconds| seconds.parse().ok())
+                .filter(|&seconds| seconds > 0)
+                .map(Duration::from_secs),
         }
     }
 
@@ -225,6 +236,14 @@ pub enum HubError {
         /// What to do.
         advice: &'static str,
     },
+    /// The hub has had too many questions from here.
+    #[error("the hub is busy and refuses {name} (429): try again {}", wait.map_or_else(|| "later".into(), |w| format!("in {} seconds", w.as_secs())))]
+    Busy {
+        /// The model's id.
+        name: String,
+        /// How long the hub asks to wait.
+        wait: Option<Duration>,
+    },
     /// The hub has the model but not a file that is needed.
     #[error("{name} on the hub has no {file}; it has [{}]", present.join(", "))]
     NoSuchFile {
@@ -289,6 +308,23 @@ pub enum HubError {
         /// What came.
         found: String,
     },
+}
+
+fn refused(id: &str, status: u16, has_token: bool) -> HubError {
+    let advice =
+        if has_token { "check that the token may read it" } else { "set HF_TOKEN to a token that may read it" };
+    HubError::Refused { name: id.to_owned(), status, advice }
+}
+
+/// Writes a small file of the cache and the folders above it.
+fn write_file(path: &Path, text: &str) -> Result<(), HubError> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, text)
+    };
+    write().map_err(|e: std::io::Error| HubError::Cache { path: path.into(), reason: e.to_string() })
 }
 
 /// The id and revision, checked for their shape.

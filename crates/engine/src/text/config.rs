@@ -105,7 +105,7 @@ impl TokenizerConfig {
     /// The special tokens as the files name them, else as `transformers` does for classes like BERT's and like RoBERTa's.
     pub(super) fn names(&self) -> NamedTokens {
         let usual = match self.class() {
-            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "DebertaV2Tokenizer" => NamedTokens {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => NamedTokens {
                 unk_token: usual("[UNK]"),
                 sep_token: usual("[SEP]"),
                 pad_token: usual("[PAD]"),
@@ -291,7 +291,6 @@ fn class_of(model_type: &str) -> Option<&'static str> {
         "roberta" => Some("RobertaTokenizer"),
         "xlm-roberta" => Some("XLMRobertaTokenizer"),
         "camembert" => Some("CamembertTokenizer"),
-        "deberta-v2" => Some("DebertaV2Tokenizer"),
         _ => None,
     }
 }

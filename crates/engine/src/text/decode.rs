@@ -2,6 +2,7 @@
 
 use tokenizers::{Decoder, ModelWrapper};
 
+use super::parse::caught;
 use super::{AutoTokenizer, unusable};
 use crate::Result;
 
@@ -25,7 +26,7 @@ impl AutoTokenizer {
     /// # Errors
     /// [`crate::Error::Tokenizer`] if the decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        let text = self.inner.decode(ids, skip_special_tokens).map_err(unusable)?;
+        let text = caught(|| self.inner.decode(ids, skip_special_tokens)).map_err(unusable)?;
         // Never for BPE, whose tokens hold their spaces.
         if self.cleans_up && !matches!(self.inner.get_model(), ModelWrapper::BPE(_)) {
             return Ok(CLEANED.iter().fold(text, |text, (from, to)| text.replace(from, to)));

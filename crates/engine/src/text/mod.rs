@@ -22,7 +22,7 @@ use tokenizers::{
 };
 
 use self::config::TokenizerConfig;
-use self::parse::parse;
+use self::parse::{caught, parse};
 pub use self::sentencepiece::SentencePieceError;
 use self::vocabulary::{assemble, read};
 use crate::limits::Limits;
@@ -259,7 +259,7 @@ impl AutoTokenizer {
 
     /// The library's own encoding of a text or a pair, offsets in Unicode code points.
     pub(crate) fn encoding<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<tokenizers::Encoding> {
-        self.inner.encode_char_offsets(input, true).map_err(|e| tokenise(index, &e))
+        caught(|| self.inner.encode_char_offsets(input, true)).map_err(|e| tokenise(index, &e))
     }
 
     /// What a model needs of an encoding.
@@ -277,7 +277,7 @@ impl AutoTokenizer {
     }
 
     fn ids_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<TokenIds> {
-        let encoded = self.inner.encode_fast(input, true).map_err(|e| tokenise(index, &e))?;
+        let encoded = caught(|| self.inner.encode_fast(input, true)).map_err(|e| tokenise(index, &e))?;
         Ok(self.token_ids(&encoded))
     }
 

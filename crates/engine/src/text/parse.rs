@@ -78,13 +78,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tokenizer> {
 
 /// What `build` makes, tried out; where the library panics, an error.
 pub(super) fn guarded(build: impl FnOnce() -> Result<Tokenizer>) -> Result<Tokenizer> {
-    // What a panic leaves half done is dropped.
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
+    caught(|| {
         let tokenizer = build()?;
         tokenizer.encode_fast("", true)?;
         tokenizer.encode_fast(("", ""), true)?;
         Ok(tokenizer)
-    }));
+    })
+}
+
+/// What `work` gives; where the library panics, an error. What that leaves half done is never used again: a tokenizer
+/// that loads is not changed by its texts, but for a cache that holds whole words only.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let attempt = catch_unwind(AssertUnwindSafe(work));
     attempt.unwrap_or_else(|_| Err("the tokenizers library cannot cope with it".into()))
 }
 
