@@ -15,6 +15,7 @@ mod arena;
 mod hardware;
 mod kernels;
 pub mod limits;
+mod operations;
 mod simd;
 mod threads;
 
@@ -29,6 +30,7 @@ pub use kernels::attention::{Layout, Relative};
 pub use kernels::embed::Table;
 pub use kernels::gemm::Matrix;
 pub use kernels::norm::Norm;
+pub use operations::Array;
 pub use simd::Isa;
 
 use arena::{Arena, Buffer};

@@ -49,13 +49,13 @@ fn clamp<S: Simd>(s: S, low: f32, high: f32, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-fn relu<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn relu<S: Simd>(s: S, x: S::V) -> S::V {
     s.max(s.splat(0.0), x)
 }
 
 /// `x Φ(x)` as `max(x, 0) - |x| Φ(-|x|)`, which loses nothing where `Φ` is near 1.
 #[inline(always)]
-fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     // Cut, so that the product vanishes far out and infinity times zero never happens.
     let a = s.min(s.splat(TAIL_END), s.abs(x));
     s.mul_add(s.sub(s.splat(0.0), a), upper_tail(s, a), relu(s, x))
@@ -63,7 +63,7 @@ fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `x (1 + tanh(u)) / 2 = x sigmoid(2 u)`
 #[inline(always)]
-fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     /// `2 √(2 / π)`
     const SCALE: f32 = 1.595_769_2;
     let cubic = s.mul_add(s.mul(s.mul(x, x), s.splat(0.044_715)), x, x);
@@ -72,7 +72,7 @@ fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `max(x, 0) + ln(1 + e^-|x|)`
 #[inline(always)]
-fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
+pub(crate) fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
     s.add(relu(s, x), ln_1p(s, exp(s, s.sub(s.splat(0.0), s.abs(x)))))
 }
 

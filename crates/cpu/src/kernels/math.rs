@@ -1,4 +1,4 @@
-//! Functions of one number on whole vectors: exponential, tanh, ln(1 + y), and the tail of the normal distribution.
+//! Functions of one number on whole vectors: exponential, tanh, logarithms, and the tail of the normal distribution.
 //!
 //! All polynomials were fitted to the smallest largest error over the interval stated, in f64, and rounded to f32.
 //! The bounds stated are those the tests hold them to, against f64, on every instruction set.
@@ -63,7 +63,32 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
 /// `2 atanh(q) = 2 q + q³ p(q²)` with `q = y / (2 + y)`.
 #[inline(always)]
 pub(crate) fn ln_1p<S: Simd>(s: S, y: S::V) -> S::V {
-    let q = s.div(y, s.add(s.splat(2.0), y));
+    twice_atanh(s, s.div(y, s.add(s.splat(2.0), y)))
+}
+
+/// `ln(x)` for `0 < x`: 3 ulp; below -88 for 0 and less.
+///
+/// `x = 2ᵉ m` with `m` around 1, and `ln m = 2 atanh((m - 1) / (m + 1))`.
+#[inline(always)]
+pub(crate) fn ln<S: Simd>(s: S, x: S::V) -> S::V {
+    /// ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
+    const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let one = s.splat(1.0);
+    let tiny = s.less(x, s.splat(f32::MIN_POSITIVE));
+    // 2³²
+    let [m, e] = s.split(s.select(tiny, s.mul(x, s.splat(4_294_967_296.0)), x));
+    let e = s.select(tiny, s.sub(e, s.splat(32.0)), e);
+    let high = s.less(s.splat(std::f32::consts::SQRT_2), m);
+    let m = s.select(high, s.mul(m, s.splat(0.5)), m);
+    // The exponent of 0 may be minus infinity, which the two products below would turn into nothing at all.
+    let e = s.max(s.splat(-200.0), s.select(high, s.add(e, one), e));
+    let near = twice_atanh(s, s.div(s.sub(m, one), s.add(m, one)));
+    s.mul_add(e, s.splat(LN2[0]), s.mul_add(e, s.splat(LN2[1]), near))
+}
+
+/// `2 atanh(q)` for `|q| <= 1 / 3`.
+#[inline(always)]
+fn twice_atanh<S: Simd>(s: S, q: S::V) -> S::V {
     let z = s.mul(q, q);
     let p = polynomial(s, z, [0.666_666_75, 0.399_988_9, 0.286_165_95, 0.214_307_41, 0.242_895_54]);
     s.mul_add(s.mul(z, q), p, s.add(q, q))
@@ -116,6 +141,7 @@ mod tests {
         Exp,
         Sigmoid,
         Tanh,
+        Ln,
         Ln1p,
         UpperTail,
     }
@@ -127,6 +153,7 @@ mod tests {
                 Self::Exp => exp(s, x),
                 Self::Sigmoid => sigmoid(s, x),
                 Self::Tanh => tanh(s, x),
+                Self::Ln => ln(s, x),
                 Self::Ln1p => ln_1p(s, x),
                 Self::UpperTail => upper_tail(s, x),
             }
@@ -170,6 +197,17 @@ mod tests {
         let mut xs = sweep(0.0, 1.0);
         xs.extend([1e-30, 1e-10, f32::NAN]);
         check(Math::Ln1p, 3.0, &xs, f64::ln_1p);
+    }
+
+    #[test]
+    fn ln_is_within_3_ulp() {
+        let mut xs = sweep(1e-6, 4.0);
+        xs.extend(sweep(-87.0, 88.0).iter().map(|x| x.exp()));
+        xs.extend([1e-45, 1e-40, f32::MIN_POSITIVE, 1.0, 1.0 - 6e-8, f32::MAX]);
+        check(Math::Ln, 3.0, &xs, f64::ln);
+        for isa in Isa::available() {
+            assert!(mapped(isa, Math::Ln, &[0.0])[0] < -88.0, "{isa}");
+        }
     }
 
     #[test]

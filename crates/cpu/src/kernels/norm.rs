@@ -24,6 +24,11 @@ impl Norm {
         Self { kind: source.kind, gain, shift, eps: source.eps }
     }
 
+    /// The same from plain values: `[cols]` each.
+    pub(crate) fn from_values(kind: NormKind, gain: Vec<f32>, shift: Vec<f32>, eps: f32) -> Self {
+        Self { kind, gain, shift, eps }
+    }
+
     /// Columns of the rows it normalises.
     pub(crate) fn cols(&self) -> usize {
         self.gain.len()
@@ -52,13 +57,14 @@ pub(crate) fn add_norm((token, pool): (Token, &Pool), x: &mut [f32], residual: &
     });
 }
 
-struct Rows<'a> {
-    x: &'a mut [f32],
+/// Whole rows.
+pub(crate) struct Rows<'a> {
+    pub(crate) x: &'a mut [f32],
     /// Is added to `x`.
-    residual: Option<&'a [f32]>,
-    n: &'a Norm,
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) n: &'a Norm,
     /// Where the result goes, if not over `x`.
-    out: Option<&'a mut [f32]>,
+    pub(crate) out: Option<&'a mut [f32]>,
 }
 
 impl Kernel for Rows<'_> {
@@ -73,24 +79,28 @@ impl Kernel for Rows<'_> {
                     s.put(x, s.add(s.get(x), s.get(add)));
                 }
             }
-            let [mean, scale, left] = statistics(s, row, self.n).map(|v| s.splat(v));
+            let moments = statistics(s, row, self.n);
             let weights = self.n.gain.chunks(S::LANES).zip(self.n.shift.chunks(S::LANES));
-            let normed = |x: &[f32], gain: &[f32], shift: &[f32]| {
-                let unit = s.mul_add(s.sub(s.get(x), mean), scale, left);
-                s.mul_add(unit, s.get(gain), s.get(shift))
-            };
             if let Some(out) = &mut self.out {
                 let out = out[r * cols..][..cols].chunks_mut(S::LANES);
                 for ((x, out), (gain, shift)) in row.chunks(S::LANES).zip(out).zip(weights) {
-                    s.put(out, normed(x, gain, shift));
+                    s.put(out, normed(s, [x, gain, shift], moments));
                 }
             } else {
                 for (x, (gain, shift)) in row.chunks_mut(S::LANES).zip(weights) {
-                    s.put(x, normed(x, gain, shift));
+                    s.put(x, normed(s, [x, gain, shift], moments));
                 }
             }
         }
     }
+}
+
+/// A vector of a row, normalised. A function, not a closure: those that are called from two places are compiled without
+/// the instruction set.
+#[inline(always)]
+fn normed<S: Simd>(s: S, [x, gain, shift]: [&[f32]; 3], [mean, scale, left]: [f32; 3]) -> S::V {
+    let unit = s.mul_add(s.sub(s.get(x), s.splat(mean)), s.splat(scale), s.splat(left));
+    s.mul_add(unit, s.get(gain), s.get(shift))
 }
 
 /// `[mean, scale, left]`, of which `(x - mean) * scale + left` is a value of the row, normalised.

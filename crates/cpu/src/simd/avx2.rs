@@ -132,6 +132,26 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn largest(self, a: __m256) -> f32 {
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn split(self, a: __m256) -> [__m256; 2] {
+        unsafe {
+            let bits = _mm256_castps_si256(a);
+            let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+            let fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff));
+            let mantissa = _mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000));
+            [_mm256_castsi256_ps(mantissa), _mm256_cvtepi32_ps(exponent)]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const f32) -> __m256 {
         unsafe { _mm256_loadu_ps(p) }
     }
@@ -157,6 +177,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
         unsafe { _mm256_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m256) {
+        unsafe { _mm256_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

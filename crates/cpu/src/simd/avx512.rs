@@ -112,6 +112,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn largest(self, a: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+
+    #[inline(always)]
+    fn split(self, a: __m512) -> [__m512; 2] {
+        unsafe { [_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(a), _mm512_getexp_ps(a)] }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(p) }
     }
@@ -137,6 +147,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {
         unsafe { _mm512_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: __m512) {
+        unsafe { _mm512_stream_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

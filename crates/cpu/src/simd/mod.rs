@@ -162,6 +162,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
     /// The sum of the lanes, in an order of its own.
     fn sum(self, a: Self::V) -> f32;
+    /// The largest of the lanes.
+    fn largest(self, a: Self::V) -> f32;
+    /// `[m, e]` with `a = m 2ᵉ`, `1 <= m < 2`, for positive normal numbers; for 0, `e` is no more than −127 and `m` is
+    /// a number.
+    fn split(self, a: Self::V) -> [Self::V; 2];
 
     /// `LANES` values from `p` on, of any alignment.
     ///
@@ -188,6 +193,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They can be written.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes `LANES` values from `p` on past the caches, where the instruction set can: for results so large that they
+    /// would be gone from the caches before anyone reads them. [`Simd::fence`] has to follow.
+    ///
+    /// # Safety
+    /// They can be written, and `p` is a multiple of their size in bytes.
+    unsafe fn stream(self, p: *mut f32, v: Self::V);
+    /// What was streamed is written before anything that follows.
+    fn fence(self);
     /// Writes the first `n` values, `n < LANES`, and nothing behind them.
     ///
     /// # Safety

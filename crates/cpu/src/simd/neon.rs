@@ -113,6 +113,22 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn largest(self, a: float32x4_t) -> f32 {
+        unsafe { vmaxvq_f32(a) }
+    }
+
+    #[inline(always)]
+    fn split(self, a: float32x4_t) -> [float32x4_t; 2] {
+        unsafe {
+            let bits = vreinterpretq_u32_f32(a);
+            let exponent = vsubq_s32(vreinterpretq_s32_u32(vshrq_n_u32::<23>(bits)), vdupq_n_s32(127));
+            let fraction = vandq_u32(bits, vdupq_n_u32(0x007f_ffff));
+            let mantissa = vorrq_u32(fraction, vdupq_n_u32(0x3f80_0000));
+            [vreinterpretq_f32_u32(mantissa), vcvtq_f32_s32(exponent)]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const f32) -> float32x4_t {
         unsafe { vld1q_f32(p) }
     }
@@ -151,6 +167,15 @@ impl Simd for Neon {
     unsafe fn store(self, p: *mut f32, v: float32x4_t) {
         unsafe { vst1q_f32(p, v) }
     }
+
+    /// Arm's stores past the caches are a hint on pairs, and have no stable intrinsic.
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: float32x4_t) {
+        unsafe { self.store(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {}
 
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: float32x4_t, n: usize) {

@@ -103,6 +103,18 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn largest(self, a: [f32; 4]) -> f32 {
+        (a[0].max(a[2])).max(a[1].max(a[3]))
+    }
+
+    #[inline(always)]
+    fn split(self, a: [f32; 4]) -> [[f32; 4]; 2] {
+        let mantissa = |a: f32| f32::from_bits(a.to_bits() & 0x007f_ffff | 0x3f80_0000);
+        let exponent = |a: f32| (a.to_bits() >> 23) as f32 - 127.0;
+        [a.map(mantissa), a.map(exponent)]
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const f32) -> [f32; 4] {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[f32; 4]>().read_unaligned() }
@@ -133,6 +145,15 @@ impl Simd for Scalar {
         // SAFETY: the caller's promise.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
     }
+
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(p, v) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {}
 
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: [f32; 4], n: usize) {

@@ -47,7 +47,8 @@ impl Scene {
             format!("[[peer.mode]]\nid = {mode:?}\ndtypes = [\"f32\"]\nmodels = true\nenv = {{ FAKE_LOG = {log:?} }}\n")
         };
         let modes: String = modes.iter().map(mode).collect();
-        let peers = format!("[[peer]]\nid = \"fake\"\ntitle = \"Fake\"\nworker = \"mlxt\"\ndevices = [\"cpu\"]\n{modes}");
+        let peers =
+            format!("[[peer]]\nid = \"fake\"\ntitle = \"Fake\"\nworker = \"mlxt\"\ndevices = [\"cpu\"]\n{modes}");
         std::fs::write(folder.path().join("peers.toml"), peers).unwrap();
         let plan = format!(
             "about = \"a test\"\nvariants = [\"fake/*/*/*\"]\ngolden = [\"fake/good/cpu/f32\"]\nprocesses = {processes}\n\
@@ -155,7 +156,8 @@ fn every_sample_is_kept_and_rounds_take_turns_in_changing_order() {
     }
     assert!(orders.len() > 5, "{orders:?}");
     // Each process number has processes of its own.
-    let processes: BTreeSet<&String> = log.iter().filter(|l| l[1] == "a" && l[2] == "load").map(|[id, ..]| id).collect();
+    let processes: BTreeSet<&String> =
+        log.iter().filter(|l| l[1] == "a" && l[2] == "load").map(|[id, ..]| id).collect();
     assert_eq!(processes.len(), 2);
 }
 

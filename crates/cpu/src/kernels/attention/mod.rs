@@ -26,7 +26,7 @@ use crate::threads::{Pool, Shareable};
 
 /// Queries of a task: enough to pack a key only once per 64 uses, few enough that the scores of 512 keys stay in the
 /// second-level cache.
-const QUERIES: usize = 64;
+pub(crate) const QUERIES: usize = 64;
 
 /// What attention and pooling need to know of a batch.
 #[derive(Debug)]
@@ -295,7 +295,7 @@ impl Product {
 
 /// The range of keys that the query in each lane sees, as numbers: sequences are far shorter than the 2²⁴ up to which
 /// f32 counts exactly.
-struct Visible<S: Simd> {
+pub(crate) struct Visible<S: Simd> {
     first: S::V,
     end: S::V,
 }
@@ -303,7 +303,7 @@ struct Visible<S: Simd> {
 impl<S: Simd> Visible<S> {
     /// For the queries from `query` on; nothing if they see all keys.
     #[inline(always)]
-    fn new(s: S, mask: Mask, query: usize, length: usize) -> Option<Self> {
+    pub(crate) fn new(s: S, mask: Mask, query: usize, length: usize) -> Option<Self> {
         if mask == Mask::Full {
             return None;
         }
@@ -319,7 +319,7 @@ impl<S: Simd> Visible<S> {
 
 /// Turns the scores of one vector of queries into weights (not yet divided by their sum), and gives the sums.
 #[inline(always)]
-fn softmax<S: Simd>(s: S, scores: &mut [f32], keys: Range<usize>, visible: Option<&Visible<S>>) -> S::V {
+pub(crate) fn softmax<S: Simd>(s: S, scores: &mut [f32], keys: Range<usize>, visible: Option<&Visible<S>>) -> S::V {
     let lowest = s.splat(f32::NEG_INFINITY);
     let mut largest = lowest;
     for (i, key) in keys.clone().enumerate() {
