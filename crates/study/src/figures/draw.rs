@@ -18,6 +18,12 @@ pub(super) const WIDTH: f64 = 960.0;
 /// Left and right of everything.
 pub(super) const MARGIN: f64 = 24.0;
 
+/// The font, `font/README.md`.
+pub(crate) const REGULAR: &[u8] = include_bytes!("font/inter-regular.ttf");
+
+/// Its headings.
+pub(crate) const SEMIBOLD: &[u8] = include_bytes!("font/inter-semibold.ttf");
+
 /// Also what an SVG asks a reader's machine for, which may lack the first.
 const FONT: &str = "Inter, Helvetica, Arial, sans-serif";
 
@@ -136,10 +142,7 @@ fn wrapped(text: &str, size: f64, width: f64) -> Vec<String> {
 
 /// Tells plotters of the fonts; again and again does no harm.
 fn register() -> Result<(), String> {
-    let fonts: [(FontStyle, &'static [u8]); 2] = [
-        (FontStyle::Normal, include_bytes!("font/inter-regular.ttf")),
-        (FontStyle::Bold, include_bytes!("font/inter-semibold.ttf")),
-    ];
+    let fonts = [(FontStyle::Normal, REGULAR), (FontStyle::Bold, SEMIBOLD)];
     let registered =
         |(style, font)| plotters::style::register_font(FONT, style, font).map_err(|_| "not a font".to_owned());
     fonts.into_iter().try_for_each(registered)

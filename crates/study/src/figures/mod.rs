@@ -19,6 +19,7 @@ mod scene;
 mod speedup;
 
 pub use chart::{Axis, Bar, Body, Chart, Group, Key, PALETTE, PUBLISHED, Panel, Point, Tick, Trace};
+pub(crate) use draw::{REGULAR, SEMIBOLD};
 pub use draw::{png, svg};
 
 use crate::Result;

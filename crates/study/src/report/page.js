@@ -82,7 +82,8 @@ function drawRows(chart, width) {
   const measured = shown.flatMap((group) => group.bars).filter((bar) => chart.keys[bar.key].series !== null);
   const names = Math.min(width * 0.32, Math.max(60, ...shown.map((group) => textWidth(group.label, 600, 12.5))));
   const room = Math.max(30, ...measured.map((bar) => textWidth(bar.text)));
-  const [left, right, thick, pad, top] = [names + 14, width - room - 12, 13, 6, 22];
+  const many = shown.reduce((sum, group) => sum + group.bars.length, 0) > 60;
+  const [left, right, thick, pad, top] = [names + 14, width - room - 12, many ? 11 : 14, 6, 22];
   const at = (value) => left + place(axis, value) * (right - left);
   const high = (group) => group.bars.length * thick + 2 * pad;
   const bottom = top + shown.reduce((sum, group) => sum + high(group), 0);
@@ -188,6 +189,8 @@ function drawPanels(chart, width) {
 }
 
 function figures() {
+  const links = D.charts.map((chart) => el("a", { href: `#figure-${chart.id}` }, chart.title));
+  $("figures").append(el("nav", { "aria-label": "Figures" }, ...links));
   for (const chart of D.charts) {
     const panels = chart.body.panels || [];
     // Panels that say whose they are, and points that are labelled, need no legend.
@@ -224,6 +227,19 @@ function compareFields(a, b, down) {
   return down ? -order : order;
 }
 
+// Where the best numbers of a line stand: one among the columns of each type, which alone are of the same work.
+function bestOf(table, line, places) {
+  const types = new Map();
+  for (const place of table.best === "none" ? [] : places) {
+    const [series, value] = [table.columns[place].series, fieldValue(line.fields[place])];
+    if (series === null || typeof value !== "number") continue;
+    const type = D.series[series].variant.dtype;
+    types.set(type, [...(types.get(type) || []), [table.best === "least" ? value : -value, place]]);
+  }
+  const several = [...types.values()].filter((values) => values.length > 1);
+  return new Set(several.map((values) => values.reduce((a, b) => (b[0] < a[0] ? b : a))[1]));
+}
+
 function tables() {
   for (const table of D.tables) {
     const scroll = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": table.title });
@@ -239,7 +255,7 @@ function tables() {
       const value = fieldValue(field);
       const classes = [number ? "number" : fieldText(field).length > 48 ? "words" : ""];
       if (value === null) classes.push("missing", field.why.startsWith("failed") ? "failed" : "");
-      if (best !== null && value === best && table.columns[place].series !== null) classes.push("best");
+      if (best) classes.push("best");
       const node = el("td", { class: classes.join(" ").trim() || null }, fieldText(field));
       if (field.detail) {
         node.setAttribute("data-detail", field.detail);
@@ -275,9 +291,8 @@ function tables() {
         return el("th", { scope: "col", "aria-sort": order, class: column.numeric ? "number" : null }, button);
       }));
       const body = lines.map((line) => {
-        const values = places.filter((place) => table.columns[place].series !== null).map((place) => fieldValue(line.fields[place])).filter((v) => typeof v === "number");
-        const best = table.best === "none" || values.length < 2 ? null : table.best === "least" ? Math.min(...values) : Math.max(...values);
-        return el("tr", { class: line.total ? "total" : null }, ...places.map((place) => cell(line, place, best)));
+        const best = bestOf(table, line, places);
+        return el("tr", { class: line.total ? "total" : null }, ...places.map((place) => cell(line, place, best.has(place))));
       });
       scroll.replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));
     };

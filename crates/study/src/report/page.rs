@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::method::{DEFECTS, Defect, METHOD};
 use super::{Report, encoded};
-use crate::figures::{Chart, PALETTE};
+use crate::figures::{self, Chart, PALETTE};
 use crate::summary::Series;
 use crate::tables::Table;
 
@@ -40,6 +40,8 @@ pub(super) fn html(report: &Report) -> String {
     let json = String::from_utf8_lossy(&encoded(&data)).into_owned();
     format!(
         include_str!("page.html"),
+        regular = base64(figures::REGULAR),
+        semibold = base64(figures::SEMIBOLD),
         style = include_str!("page.css"),
         data = inert(&json),
         script = include_str!("page.js")
@@ -62,9 +64,31 @@ fn inert(json: &str) -> String {
     out
 }
 
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, i| bits << 8 | usize::from(three.get(i).copied().unwrap_or(0)));
+        let digit =
+            |place: usize| if place <= three.len() { char::from(DIGITS[bits >> (18 - 6 * place) & 63]) } else { '=' };
+        out.extend((0..4).map(digit));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        for (plain, encoded) in cases {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
 
     #[test]
     fn no_text_of_a_record_ends_the_script_that_holds_it() {

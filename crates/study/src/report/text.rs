@@ -12,9 +12,10 @@ pub(super) fn markdown(report: &Report) -> String {
         count(summary.cells.len(), "cell"),
         count(summary.series.len(), "engine"),
         count(samples, "sample"),
-        count(summary.failures.len(), "failed process").replace("processs", "processes"),
+        count(summary.failures.len(), "failure"),
     ];
-    let mut out = format!("# Benchmark study\n\n{}.\n", counted.join(", "));
+    let machines = crate::tables::inline(&summary.machines().join("; "));
+    let mut out = format!("# Benchmark study\n\n{machines}: {}.\n", counted.join(", "));
     for chart in charts {
         let title = crate::tables::inline(&chart.title);
         out += &format!("\n## {title}\n\n![{title}](figures/{}.svg)\n\n{}\n", chart.id, chart.note);

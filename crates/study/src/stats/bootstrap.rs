@@ -37,8 +37,8 @@ impl Interval {
 pub(super) fn median_interval(samples: &Samples) -> Option<Interval> {
     (samples.sorted().len() > 1).then_some(())?;
     let mut random = Random::new(SEED, "bootstrap");
-    let mut drawn = Vec::new();
-    middle((0..RESAMPLES).map(|_| resampled_median(samples, &mut random, &mut drawn)).collect())
+    let mut counts = Vec::new();
+    middle((0..RESAMPLES).map(|_| resampled_median(samples, &mut random, &mut counts)).collect())
 }
 
 /// The interval of the geometric mean, over pairs, of the ratio of the first's median to the second's.
@@ -50,8 +50,8 @@ pub fn ratio_interval(pairs: &[(&Samples, &Samples)]) -> Option<Interval> {
     let usable = |samples: &Samples| samples.sorted().len() > 1 && samples.sorted()[0] > 0.0;
     (!pairs.is_empty() && pairs.iter().all(|(a, b)| usable(a) && usable(b))).then_some(())?;
     let mut random = Random::new(SEED, "bootstrap");
-    let mut drawn = Vec::new();
-    let mut log_median = |samples| resampled_median(samples, &mut random, &mut drawn).ln();
+    let mut counts = Vec::new();
+    let mut log_median = |samples| resampled_median(samples, &mut random, &mut counts).ln();
     let mut mean = || pairs.iter().map(|(a, b)| log_median(a) - log_median(b)).sum::<f64>() / pairs.len() as f64;
     let logs = middle((0..RESAMPLES).map(|_| mean()).collect())?;
     Some(Interval { low: logs.low.exp(), high: logs.high.exp() })
@@ -62,17 +62,31 @@ fn middle(mut statistics: Vec<f64>) -> Option<Interval> {
     Some(Interval { low: quantile(&statistics, TAIL)?, high: quantile(&statistics, 1.0 - TAIL)? })
 }
 
-fn resampled_median(samples: &Samples, random: &mut Random, drawn: &mut Vec<f64>) -> f64 {
-    let processes = samples.processes();
-    drawn.clear();
-    for _ in processes {
-        let process = &processes[random.below(processes.len())];
-        drawn.extend(process.iter().map(|_| process[random.below(process.len())]));
+/// The median of one resample. What is drawn are places in the sorted values, so counting finds the middle and nothing is sorted.
+fn resampled_median(samples: &Samples, random: &mut Random, counts: &mut Vec<u32>) -> f64 {
+    let Samples { places, sorted } = samples;
+    counts.clear();
+    counts.resize(sorted.len(), 0);
+    let mut drawn = 0;
+    for _ in places {
+        let process = &places[random.below(places.len())];
+        for _ in process {
+            counts[process[random.below(process.len())]] += 1;
+        }
+        drawn += process.len();
     }
-    let (half, odd) = (drawn.len() / 2, drawn.len() % 2 == 1);
-    let (below, &mut upper, _) = drawn.select_nth_unstable_by(half, f64::total_cmp);
-    let lower = if odd { upper } else { below.iter().copied().fold(f64::MIN, f64::max) };
-    f64::midpoint(lower, upper)
+    let (mut below, mut lower) = (0, None);
+    for (&count, &value) in counts.iter().zip(sorted) {
+        below += count as usize;
+        // The value in the middle, or the mean of the two there: of those at (drawn - 1) / 2 and drawn / 2, from 0.
+        if lower.is_none() && below > (drawn - 1) / 2 {
+            lower = Some(value);
+        }
+        if below > drawn / 2 {
+            return f64::midpoint(lower.unwrap_or(value), value);
+        }
+    }
+    samples.median() // not reached: all that was drawn is counted
 }
 
 #[cfg(test)]
@@ -117,7 +131,7 @@ mod tests {
         let agreeing = samples(&[vec![1.0, 2.0, 3.0, 4.0], vec![1.1, 2.1, 3.1, 4.1], vec![0.9, 1.9, 2.9, 3.9]]);
         let apart = samples(&[vec![1.0, 1.1, 0.9, 1.0], vec![2.1, 2.2, 2.0, 2.1], vec![3.9, 3.8, 4.0, 4.1]]);
         let width = |of: &Samples| median_interval(of).map(|i| i.high - i.low).unwrap();
-        let pooled = samples(&[apart.processes().concat()]);
+        let pooled = samples(&[apart.sorted().to_vec()]);
         assert!(width(&apart) > width(&pooled));
         assert!(width(&apart) > width(&agreeing));
     }

@@ -14,7 +14,8 @@ pub use quantile::quantile;
 /// Never empty, and every value is finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
-    processes: Vec<Vec<f64>>,
+    /// For each process the places of its values in `sorted`.
+    places: Vec<Vec<usize>>,
     sorted: Vec<f64>,
 }
 
@@ -23,16 +24,22 @@ impl Samples {
     #[must_use]
     pub fn new(processes: Vec<Vec<f64>>) -> Option<Self> {
         let processes: Vec<_> = processes.into_iter().filter(|values| !values.is_empty()).collect();
-        let mut sorted = processes.concat();
-        sorted.sort_by(f64::total_cmp);
+        let values = processes.iter().enumerate().flat_map(|(p, values)| values.iter().map(move |&value| (value, p)));
+        let mut order: Vec<(f64, usize)> = values.collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut places = vec![Vec::new(); processes.len()];
+        for (place, &(_, process)) in order.iter().enumerate() {
+            places[process].push(place);
+        }
+        let sorted: Vec<f64> = order.into_iter().map(|(value, _)| value).collect();
         let usable = !sorted.is_empty() && sorted.iter().all(|value| value.is_finite());
-        usable.then_some(Self { processes, sorted })
+        usable.then_some(Self { places, sorted })
     }
 
-    /// A list for each process, in the order measured.
+    /// How many processes there are.
     #[must_use]
-    pub fn processes(&self) -> &[Vec<f64>] {
-        &self.processes
+    pub fn processes(&self) -> usize {
+        self.places.len()
     }
 
     /// All values of all processes, ascending.

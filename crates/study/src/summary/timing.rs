@@ -90,7 +90,7 @@ impl Timing {
             cell: at,
             series: by,
             count: samples.sorted().len(),
-            processes: samples.processes().len(),
+            processes: samples.processes(),
             outliers: samples.outliers(),
             median_ms,
             interval_ms: samples.median_interval(),

@@ -3,20 +3,22 @@
 use super::{Best, Column, Field, Line, Table};
 use crate::summary::{Failed, Summary, subject};
 
-/// A line for each failed process.
+/// A line for each way in which an engine failed in a cell.
 pub(super) fn table(summary: &Summary) -> Table {
-    let line = |failed: &Failed| {
+    let way = |failed: &Failed| (failed.cell, failed.series, failed.stage.clone(), failed.message.clone());
+    let line = |same: &[Failed]| {
+        let failed = same.first()?;
         let cell = &summary.cells[failed.cell];
+        let processes: Vec<String> = same.iter().map(|failed| failed.process.to_string()).collect();
         let fields = vec![
             Field::text(&cell.id),
             Field::text(&summary.series[failed.series].label),
-            Field::whole(failed.process),
+            Field::text(processes.join(", ")),
             Field::text(&failed.stage),
             Field::text(&failed.message),
         ];
-        Line { subject: Some(subject(cell).into()), series: Some(failed.series), total: false, fields }
+        Some(Line { subject: Some(subject(cell).into()), series: Some(failed.series), total: false, fields })
     };
-    let [cell, engine, stage, message] = ["cell", "engine", "stage", "message"].map(Column::text);
     Table {
         id: "failures".into(),
         title: "Failures".into(),
@@ -24,7 +26,7 @@ pub(super) fn table(summary: &Summary) -> Table {
             .into(),
         long: false,
         best: Best::None,
-        columns: vec![cell, engine, Column::number("process"), stage, message],
-        lines: summary.failures.iter().map(line).collect(),
+        columns: ["cell", "engine", "processes", "stage", "message"].map(Column::text).to_vec(),
+        lines: summary.failures.chunk_by(|a, b| way(a) == way(b)).filter_map(line).collect(),
     }
 }
