@@ -93,14 +93,19 @@ def filters(page):
 
 
 def hovers(page):
-    page.locator("figure .mark").first.hover()
+    first = page.locator("figure .mark").first
+    first.scroll_into_view_if_needed()
+    page.wait_for_timeout(800)  # the page scrolls smoothly, and scrolling hides what was told
+    first.hover()
+    page.locator("#tip").wait_for(timeout=5000)
     check("a mark under the pointer tells its value", page.locator("#tip").is_visible() and page.locator("#tip").inner_text().strip())
     figure = page.locator("figure").first
     figure.focus()
+    page.wait_for_timeout(800)
     page.keyboard.press("ArrowRight")
-    first = page.locator("#tip").inner_text()
+    told = page.locator("#tip").inner_text()
     page.keyboard.press("ArrowRight")
-    check("arrow keys go from mark to mark", first and first != page.locator("#tip").inner_text())
+    check("arrow keys go from mark to mark", told and told != page.locator("#tip").inner_text())
     page.keyboard.press("Escape")
     check("Escape ends it", page.locator("#tip").is_hidden())
 
