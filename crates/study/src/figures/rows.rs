@@ -54,7 +54,7 @@ pub(super) fn lay(
         }
         y += height(group);
     }
-    scene.text(((left + right) / 2.0, end + 29.0), &axis.title, 11.0, MUTED, Anchor::Middle);
+    scene.text((f64::midpoint(left, right), end + 29.0), &axis.title, 11.0, MUTED, Anchor::Middle);
     end + 44.0
 }
 

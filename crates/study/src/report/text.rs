@@ -1,9 +1,10 @@
 //! The report as Markdown: figures, then tables, then how it was measured.
 
 use super::Report;
-use super::method::{DEFECTS, METHOD};
+use super::method::{DEFECTS, Defect, METHOD};
+use crate::figures::Chart;
 use crate::number::count;
-use crate::tables::markdown as markdown_table;
+use crate::tables::{self, Table, inline};
 
 pub(super) fn markdown(report: &Report) -> String {
     let Report { summary, tables, charts } = report;
@@ -14,25 +15,25 @@ pub(super) fn markdown(report: &Report) -> String {
         count(samples, "sample"),
         count(summary.failures.len(), "failure"),
     ];
-    let machines = crate::tables::inline(&summary.machines().join("; "));
-    let mut out = format!("# Benchmark study\n\n{machines}: {}.\n", counted.join(", "));
-    for chart in charts {
-        let title = crate::tables::inline(&chart.title);
-        out += &format!("\n## {title}\n\n![{title}](figures/{}.svg)\n\n{}\n", chart.id, chart.note);
-    }
-    for table in tables {
+    let figure = |chart: &Chart| {
+        let title = inline(&chart.title);
+        format!("## {title}\n\n![{title}](figures/{}.svg)\n\n{}\n", chart.id, chart.note)
+    };
+    let table = |table: &Table| {
         let (id, title) = (&table.id, &table.title);
-        out += &match table.long {
-            true => format!("\n## {title}\n\n{} In [{id}.csv]({id}.csv).\n", table.note),
-            false => format!("\n{}", markdown_table(table)),
-        };
-    }
-    out += "\n## How it was measured\n\n";
-    out += &METHOD.iter().map(|(rule, why)| format!("- **{rule}** {why}\n")).collect::<String>();
-    out +=
-        "\n## Defects of the public code, and why they cannot be here\n\n| | what was wrong | here |\n|:--|:--|:--|\n";
-    out + &DEFECTS
-        .iter()
-        .map(|defect| format!("| {} | {} | {} |\n", defect.id, defect.what, defect.here))
-        .collect::<String>()
+        let elsewhere = || format!("## {title}\n\n{} In [{id}.csv]({id}.csv).\n", table.note);
+        if table.long { elsewhere() } else { tables::markdown(table) }
+    };
+    let rules: Vec<String> = METHOD.iter().map(|(rule, why)| format!("- **{rule}** {why}")).collect();
+    let defect = |defect: &Defect| format!("| {} | {} | {} |", defect.id, defect.what, defect.here);
+    let defects: Vec<String> = DEFECTS.iter().map(defect).collect();
+    let machines = inline(&summary.machines().join("; "));
+    let head = format!("# Benchmark study\n\n{machines}: {}.\n", counted.join(", "));
+    let method = format!("## How it was measured\n\n{}\n", rules.join("\n"));
+    let impossible = format!(
+        "## Defects of the public code, and why they cannot be here\n\n| | what was wrong | here |\n|:--|:--|:--|\n{}\n",
+        defects.join("\n")
+    );
+    let sections = charts.iter().map(figure).chain(tables.iter().map(table)).chain([method, impossible]);
+    [head].into_iter().chain(sections).collect::<Vec<_>>().join("\n")
 }
