@@ -64,7 +64,7 @@ impl Load for Description {
             }
             _ => None,
         };
-        let sentence = settings.and_then(|_| SentenceConfig::read(folder.path()));
+        let sentence = settings.and_then(|_| SentenceConfig::read(folder.path(), None));
         Ok(Self { folder, model, tokenizer, sentence, max_length })
     }
 }

@@ -102,6 +102,14 @@ pub enum Error {
         /// The library's words.
         reason: String,
     },
+    /// The model has no prompt of that name.
+    #[error("this model has no prompt {asked:?}: it has {}", known.join(", "))]
+    NoSuchPrompt {
+        /// The name that was asked for.
+        asked: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
     /// A setting in one of the model's files that this library does not support. It is never ignored.
     #[error("{}: {setting} is {found}; supported: {supported}", path.display())]
     UnsupportedSetting {

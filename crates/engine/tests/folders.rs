@@ -170,6 +170,17 @@ fn a_default_prompt_is_put_before_every_text() {
     assert_eq!(prompted.prompt(), "a fox ");
     assert_eq!(prompted.encode(&["the"]).unwrap().data(), plain.encode(&["a fox the"]).unwrap().data());
 
+    let asked = |prompt: &str| SentenceTransformer::builder(name(folder.path())).prompt_name(prompt).build();
+    // As in sentence-transformers, every model has this one; without a prompt of its own it is empty.
+    assert_eq!(asked("document").unwrap().prompt(), "");
+    let error = asked("quest").err().unwrap().to_string();
+    assert_eq!(error, "this model has no prompt \"quest\": it has document, query");
+    write(folder.path(), "config_sentence_transformers.json", r#"{"prompts": {"query": "a fox "}}"#);
+    assert_eq!(SentenceTransformer::from_pretrained(name(folder.path())).unwrap().prompt(), "");
+    let prompted = asked("query").unwrap();
+    assert_eq!(prompted.encode(&["the"]).unwrap().data(), plain.encode(&["a fox the"]).unwrap().data());
+    write(folder.path(), "config_sentence_transformers.json", config);
+
     write(folder.path(), "1_Pooling/config.json", r#"{"pooling_mode_mean_tokens": true, "include_prompt": false}"#);
     let error = sentence_error(folder.path()).to_string();
     assert!(error.contains("include_prompt is false"), "{error}");

@@ -23,6 +23,9 @@ pub(crate) struct EmbedArgs {
     /// How a text's tokens become one vector [default: what the model says, else mean]
     #[arg(long, value_name = "POOLING")]
     pooling: Option<PoolingName>,
+    /// Which of the model's prompts to put before every text, such as query [default: the model's default, mostly none]
+    #[arg(long, value_name = "NAME")]
+    prompt: Option<String>,
     /// Scale vectors to length 1 [default: what the model says]
     #[arg(long, conflicts_with = "no_normalize")]
     normalize: bool,
@@ -101,6 +104,9 @@ impl EmbedArgs {
         builder = self.batch.apply(self.device.apply(self.model.hub.apply(builder, progress)));
         if let Some(pooling) = self.pooling {
             builder = builder.pooling(pooling.into());
+        }
+        if let Some(name) = self.prompt {
+            builder = builder.prompt_name(name);
         }
         if self.normalize || self.no_normalize {
             builder = builder.normalize(self.normalize);

@@ -60,6 +60,17 @@ fn embed_options_change_what_they_say() {
 }
 
 #[test]
+fn embed_puts_a_prompt_before_every_text() {
+    let model = fixture("sentence-max");
+    let plain = lines(&["embed", "-m", &model, "--prompt", "document", "the fox"]);
+    assert_eq!(plain, lines(&["embed", "-m", &model, "the fox"]));
+    let error = mlxt(&["embed", "-m", &model, "--prompt", "quest", "the fox"]);
+    assert_eq!(error.status.code(), Some(1));
+    let message = String::from_utf8(error.stderr).unwrap();
+    assert!(message.contains("no prompt \"quest\": it has document, query"), "{message}");
+}
+
+#[test]
 fn features_agree_with_the_golden_tokens_and_shape() {
     for name in ["bert", "roberta", "xlm-roberta"] {
         let model = fixture(name);

@@ -103,13 +103,15 @@ struct ModelConfig {
 }
 
 impl SentenceConfig {
-    /// Reads `folder`; a folder without `modules.json` is a plain checkpoint: mean pooling, normalised.
+    /// Reads `folder`; a folder without `modules.json` is a plain checkpoint: mean pooling, normalised. `prompt_name`
+    /// is one of its prompts, to be used instead of the default.
     ///
     /// # Errors
+    /// [`Error::NoSuchPrompt`];
     /// [`Error::UnsupportedSetting`] for modules and settings that would change the result and are not supported;
     /// damaged or unreadable files.
-    pub(crate) fn read(folder: &Path) -> Result<Self> {
-        let prompt = prompt(folder)?;
+    pub(crate) fn read(folder: &Path, prompt_name: Option<&str>) -> Result<Self> {
+        let prompt = prompt(folder, prompt_name)?;
         let path = folder.join("modules.json");
         let Some(modules) = read_optional::<Vec<Module>>(&path)? else {
             return Ok(Self {
@@ -202,19 +204,28 @@ pub(crate) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
     Ok(FolderSettings::default())
 }
 
-/// The prompt that sentence-transformers puts before every text unless told otherwise.
-fn prompt(folder: &Path) -> Result<String> {
+/// The prompt that sentence-transformers puts before every text: the one asked for, else the default, else none.
+fn prompt(folder: &Path, asked: Option<&str>) -> Result<String> {
     let path = folder.join("config_sentence_transformers.json");
     let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
     if let Some(dim) = config.truncate_dim {
         let (setting, supported) = ("truncate_dim", "null");
         return Err(Error::UnsupportedSetting { path, setting, found: dim.to_string(), supported });
     }
-    let Some(name) = config.default_prompt_name else { return Ok(String::new()) };
-    config.prompts.unwrap_or_default().remove(&name).ok_or_else(|| {
-        let (setting, supported) = ("default_prompt_name", "a name among the prompts");
-        Error::UnsupportedSetting { path, setting, found: name, supported }
-    })
+    // These two every model has; they are empty unless the file says otherwise.
+    let mut prompts: BTreeMap<String, String> = ["query", "document"].map(|name| (name.into(), String::new())).into();
+    prompts.extend(config.prompts.unwrap_or_default());
+    match (asked, config.default_prompt_name) {
+        (Some(name), _) => prompts.remove(name).ok_or_else(|| {
+            let known = prompts.into_keys().collect();
+            Error::NoSuchPrompt { asked: name.to_owned(), known }
+        }),
+        (None, Some(name)) => prompts.remove(&name).ok_or_else(|| {
+            let (setting, supported) = ("default_prompt_name", "a name among the prompts");
+            Error::UnsupportedSetting { path, setting, found: name, supported }
+        }),
+        (None, None) => Ok(String::new()),
+    }
 }
 
 fn read_pooling(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
@@ -227,7 +238,7 @@ fn read_pooling(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
         });
     };
     if !config.include_prompt && !prompt.is_empty() {
-        let (setting, supported) = ("include_prompt", "true where the model has a default prompt");
+        let (setting, supported) = ("include_prompt", "true where a prompt is used");
         return Err(Error::UnsupportedSetting { path, setting, found: "false".into(), supported });
     }
     let names = match config.pooling_mode {

@@ -148,12 +148,18 @@ impl SentenceTransformer {
 pub struct SentenceExtra {
     pooling: Option<Pooling>,
     normalize: Option<bool>,
+    prompt_name: Option<String>,
 }
 
 impl Builder<SentenceTransformer> {
     /// How rows become one, instead of what the folder says.
     pub fn pooling(self, pooling: Pooling) -> Self {
         self.extra(|extra| extra.pooling = Some(pooling))
+    }
+
+    /// Which of the model's prompts to put before every text, instead of its default: such as `query`.
+    pub fn prompt_name(self, name: impl Into<String>) -> Self {
+        self.extra(|extra| extra.prompt_name = Some(name.into()))
     }
 
     /// Whether embeddings get unit length, instead of what the folder says.
@@ -167,7 +173,7 @@ impl Load for SentenceTransformer {
 
     fn load(name: &str, options: &Options, extra: SentenceExtra) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let mut config = SentenceConfig::read(folder.path())?;
+        let mut config = SentenceConfig::read(folder.path(), extra.prompt_name.as_deref())?;
         if let Some(pooling) = extra.pooling {
             config.poolings = vec![pooling];
         }
