@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{fixture, golden, lines, mlxt, numbers, stdout};
+use crate::{failure, fixture, golden, lines, mlxt, numbers, stdout};
 
 #[test]
 fn embed_gives_index_tokens_and_embedding() {
@@ -64,9 +64,7 @@ fn embed_puts_a_prompt_before_every_text() {
     let model = fixture("sentence-max");
     let plain = lines(&["embed", "-m", &model, "--prompt", "document", "the fox"]);
     assert_eq!(plain, lines(&["embed", "-m", &model, "the fox"]));
-    let error = mlxt(&["embed", "-m", &model, "--prompt", "quest", "the fox"]);
-    assert_eq!(error.status.code(), Some(1));
-    let message = String::from_utf8(error.stderr).unwrap();
+    let message = failure(1, &["embed", "-m", &model, "--prompt", "quest", "the fox"]);
     assert!(message.contains("no prompt \"quest\": it has document, query"), "{message}");
 }
 
