@@ -190,6 +190,30 @@ fn a_default_prompt_is_put_before_every_text() {
     assert!(sentence_error(folder.path()).to_string().contains("truncate_dim is 8"));
 }
 
+/// The layout of E5 and BGE-M3: XLM-RoBERTa, first token, unit length.
+#[test]
+fn a_multilingual_folder_is_pooled_as_it_says() {
+    let folder = copy("xlm-roberta");
+    let module = |i: usize, kind: &str, path: &str| {
+        format!(r#"{{"idx": {i}, "name": "{i}", "path": "{path}", "type": "sentence_transformers.models.{kind}"}}"#)
+    };
+    let modules =
+        [module(0, "Transformer", ""), module(1, "Pooling", "1_Pooling"), module(2, "Normalize", "2_Normalize")];
+    write(folder.path(), "modules.json", &format!("[{}]", modules.join(",")));
+    write(
+        folder.path(),
+        "1_Pooling/config.json",
+        r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
+    );
+    let model = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();
+    let golden = common::golden(fixtures().join("xlm-roberta"));
+    let embeddings = model.encode(&[&golden.cases[0].text]).unwrap();
+    let first = &golden.get("hidden", 0).unwrap()[..model.dim()];
+    let length = first.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let expected: Vec<f32> = first.iter().map(|x| x / length).collect();
+    assert!(common::difference(embeddings.row(0), &expected) <= 1e-6);
+}
+
 #[test]
 fn lowercasing_spares_special_tokens() {
     let folder = copy("bert-pretraining");

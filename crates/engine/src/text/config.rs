@@ -286,7 +286,6 @@ impl TokenizerConfig {
 fn class_of(model_type: &str) -> Option<&'static str> {
     match model_type {
         "bert" | "distilbert" | "electra" | "nomic_bert" => Some("BertTokenizer"),
-        "deberta-v2" => Some("DebertaV2Tokenizer"),
         "mpnet" => Some("MPNetTokenizer"),
         "roberta" => Some("RobertaTokenizer"),
         "xlm-roberta" => Some("XLMRobertaTokenizer"),

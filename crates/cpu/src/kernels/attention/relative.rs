@@ -73,7 +73,7 @@ impl Columns {
     }
 
     /// From the value of row `r` for the `place`th distance on.
-    fn from(&self, r: usize, place: usize) -> &[f32] {
+    fn starting_at(&self, r: usize, place: usize) -> &[f32] {
         &self.values[r * (2 * self.reach + 1) + place..]
     }
 
@@ -172,7 +172,7 @@ impl<'a> Term<'a> {
         let run = self.run_of(0..self.keys.len());
         if let Some(columns) = &self.relative.bias {
             let within = columns.within(run);
-            let values = &columns.from(self.head, within.place)[..within.count];
+            let values = &columns.starting_at(self.head, within.place)[..within.count];
             self.bias[within.at..][..within.count].copy_from_slice(values);
             within.spread(&mut self.bias[..run.len]);
         }
@@ -253,7 +253,7 @@ fn products<S: Simd>(
     let product = Product {
         a: a.as_ptr(),
         a_stride,
-        b: columns.from(first_row, within.place).as_ptr(),
+        b: columns.starting_at(first_row, within.place).as_ptr(),
         b_stride: 2 * columns.reach + 1,
         steps,
         c: out[within.at..].as_mut_ptr(),
