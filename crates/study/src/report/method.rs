@@ -88,7 +88,7 @@ pub(super) const DEFECTS: [Defect; 11] = [
     Defect {
         id: "D7",
         what: "PyTorch was timed with gradients enabled, and its model loaded anew for each cell.",
-        here: "Loading is a request of its own with a time of its own; PyTorch's worker runs in inference mode.",
+        here: "Loading is a request of its own with a time of its own; PyTorch's worker runs without gradients.",
     },
     Defect {
         id: "D8",

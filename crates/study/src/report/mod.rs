@@ -17,7 +17,7 @@ use crate::summary::Summary;
 use crate::tables::{self, Table};
 use crate::{Error, Result};
 
-/// What [`write`] made.
+/// What [`write()`] made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The page.
