@@ -345,4 +345,15 @@ mod tests {
         assert_eq!(hash(&path).unwrap(), first);
         assert_ne!(hash(&tiny.checkpoint(folder.path(), 2).unwrap()).unwrap(), first);
     }
+
+    /// D5: all families without a head, so that none is timed with more than the others.
+    #[test]
+    fn no_model_has_a_head() {
+        for model in &MODELS {
+            let class = model.config()["architectures"][0].as_str().unwrap_or_default().to_owned();
+            assert!(class.ends_with("Model") && !class.contains("For"), "{class}");
+            let known = |name: &str| name.starts_with("embeddings.") || name.starts_with("encoder.layer.");
+            assert!(model.tensors().iter().all(|(name, _)| known(name)), "{}", model.name);
+        }
+    }
 }

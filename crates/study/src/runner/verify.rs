@@ -206,4 +206,28 @@ mod tests {
         assert!(compare((&a, &shape), (&a, &shape), "f32", limit, "g".into()).is_ok());
         assert!(compare((&a, &shape), (&b, &shape), "f32", limit, "g".into()).is_err());
     }
+
+    /// D8, D9, D10 of the first study: other maths, results thrown away, a mask that masks nothing.
+    #[test]
+    fn defects_of_the_first_study_are_found_by_their_values() {
+        let sum = Limit::Operation { terms: 4 };
+        let one = Limit::Operation { terms: 1 };
+        // D8: the loss of logits where that of probabilities is asked for.
+        let (p, y) = ([0.2_f32, 0.9, 0.6, 0.4], [0.0_f32, 1.0, 1.0, 0.0]);
+        let loss = |f: &dyn Fn(f32) -> f32| {
+            let each = p.iter().zip(y).map(|(&p, y)| -(y * f(p).ln() + (1.0 - y) * (1.0 - f(p)).ln()));
+            each.sum::<f32>() / 4.0
+        };
+        let (right, wrong) = (loss(&|p| p), loss(&|p| 1.0 / (1.0 + (-p).exp())));
+        assert!(verdict(&[right, right], &[right, right], "f32", one).is_ok());
+        assert!(verdict(&[right, right], &[wrong, wrong], "f32", one).is_err());
+        // D9: zeros, or what was there before, where sums and maxima should be.
+        assert!(verdict(&[1.5, -2.0, 0.25, 3.0], &[0.0; 4], "f32", sum).is_err());
+        // D10: attention of two queries to two values, the first of which may see the first only.
+        let values = [[1.0_f32, 0.0], [0.0, 1.0]];
+        let mix = |a: f32| [a * values[0][0] + (1.0 - a) * values[1][0], a * values[0][1] + (1.0 - a) * values[1][1]];
+        let (causal, open) = ([mix(1.0), mix(0.5)].concat(), [mix(0.5), mix(0.5)].concat());
+        assert!(verdict(&causal, &causal, "f32", one).is_ok());
+        assert!(verdict(&causal, &open, "f32", one).is_err());
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use mlxt_study::machine;
@@ -41,6 +41,9 @@ pub(crate) struct RunArgs {
     /// Threads of each engine [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
+    /// End with status 1 if any row failed, not only if all did
+    #[arg(long)]
+    strict: bool,
     /// Another table of peers
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
@@ -78,7 +81,7 @@ pub(crate) fn run(args: RunArgs, verbosity: Verbosity) -> Result<()> {
     let mut shown = Shown::new(verbosity);
     let summary = runner::run(&study, &mut |event| shown.hear(event))?;
     shown.clear();
-    finish(&study.records, summary, verbosity)
+    finish(&study.records, summary, args.strict, verbosity)
 }
 
 /// A model's name and the folder of its checkpoint.
@@ -104,7 +107,7 @@ fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<()> {
     .context("cannot listen for Ctrl-C")
 }
 
-fn finish(records: &Path, summary: Summary, verbosity: Verbosity) -> Result<()> {
+fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) -> Result<()> {
     let Summary { measured, failed, stopped } = summary;
     let path = records.display();
     if !verbosity.quiet {
@@ -114,7 +117,9 @@ fn finish(records: &Path, summary: Summary, verbosity: Verbosity) -> Result<()> 
             eprintln!("tables, figures and a page: mlxt study report {path} -o report");
         }
     }
-    anyhow::ensure!(stopped || failed == 0 || measured > 0, "every row failed: see {path}");
+    if failed > 0 && (strict || measured == 0) && !stopped {
+        bail!("{failed} of {} rows failed: see {path}", measured + failed);
+    }
     Ok(())
 }
 
