@@ -142,10 +142,10 @@ pub(crate) fn open(
 ///
 /// # Errors
 /// [`Error::DeviceUnavailable`] if the device does not work here.
-pub(crate) fn open_operations(device: Device, _threads: Option<usize>) -> Result<Box<dyn OperationDevice>> {
+pub(crate) fn open_operations(device: Device, threads: Option<usize>) -> Result<Box<dyn OperationDevice>> {
     let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
     match device {
-        Device::Auto | Device::Cpu => unavailable(absent("single operations on the CPU")),
+        Device::Auto | Device::Cpu => Ok(Box::new(Bare::new(cpu(threads)?))),
         Device::Reference => Ok(Box::new(Bare::new(Reference))),
         Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
         Device::Cuda(_) => unavailable(absent("CUDA")),
