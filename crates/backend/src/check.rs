@@ -84,7 +84,7 @@ pub fn norm_weights(source: &NormSource) -> Result<usize> {
 /// As the operation's.
 pub fn relative<T: Shaped>(source: &RelativeSource<T>) -> Result<RelativeShape> {
     let op = "relative";
-    if source.buckets.len() % 2 == 0 {
+    if source.buckets.len().is_multiple_of(2) {
         let what = format!("the number of buckets must be odd, 2 * reach + 1; found {}", source.buckets.len());
         return Err(Error::Setting { op, what });
     }
@@ -160,7 +160,7 @@ pub fn gate<T: Shaped>(x: &T) -> Result<usize> {
 pub fn rotate<T: Shaped>(qkv: &T, segments: &Segments, r: &Rotation) -> Result<()> {
     let op = "rotate";
     packed(op, qkv, segments, r.heads, r.head_size)?;
-    if r.head_size % 2 != 0 {
+    if !r.head_size.is_multiple_of(2) {
         return Err(Error::Setting { op, what: format!("the head size must be even, found {}", r.head_size) });
     }
     if !(r.theta >= 1.0 && r.theta.is_finite()) {

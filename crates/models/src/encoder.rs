@@ -124,7 +124,7 @@ impl<B: Backend> Encoder<B> {
         let layout = backend.layout(batch.segments())?;
         let mut x = Stream::new(self.parts.embeddings.forward(backend, batch, &self.config)?); // [rows, hidden]
         for (layer, block) in self.parts.blocks.iter().enumerate() {
-            x = block.forward(backend, x, &layout, &self.config, layer, self.parts.relative.of(layer))?;
+            x = block.forward(backend, &x, &layout, &self.config, layer, self.parts.relative.of(layer))?;
         }
         Ok(Hidden { tensor: x.normed, layout, segments: batch.segments().clone() })
     }

@@ -54,7 +54,7 @@ struct Announced {
 /// Why a try ended.
 enum Broken {
     /// Another may succeed. In words, with the answer's headers if there was one.
-    Passing(String, Option<Response<()>>),
+    Passing(String, Option<Box<Response<()>>>),
     /// It would fail again.
     For(HubError),
 }
@@ -138,7 +138,7 @@ impl Remote<'_> {
                 longest = length();
                 tries.reset();
             }
-            match tries.next(answer.as_ref()) {
+            match tries.next(answer.as_deref()) {
                 Next::Wait(wait) => thread::sleep(wait),
                 Next::GiveUp => match answer {
                     Some(answer) => return Err(self.refusal(answer.status().as_u16(), &answer)),
@@ -177,7 +177,9 @@ impl Remote<'_> {
                     return Err(Broken::Passing("the hub sent another part of the file".into(), None));
                 }
             }
-            _ if passes(status) => return Err(Broken::Passing(format!("status {status}"), Some(response.map(drop)))),
+            _ if passes(status) => {
+                return Err(Broken::Passing(format!("status {status}"), Some(Box::new(response.map(drop)))));
+            }
             _ => return Err(self.refusal(status, &response).into()),
         }
         if *told > have {

@@ -118,16 +118,21 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
 
 /// The name in the cache: of weights their SHA-256, as the hub has it for large files.
 fn etag(name: &str, content: &[u8]) -> String {
-    let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-    if name.ends_with(".safetensors") || name.ends_with(".bin") { hex } else { hex[..40].to_owned() }
+    let hex = Sha256::digest(content).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let large = Path::new(name).extension().is_some_and(|e| e == "safetensors" || e == "bin");
+    if large { hex } else { hex[..40].to_owned() }
 }
 
-fn answer(
-    mut stream: &TcpStream,
-    files: &Mutex<BTreeMap<String, Vec<u8>>>,
-    mood: &Mutex<Fault>,
-    log: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
+/// A request as far as this hub looks at it.
+struct Asked {
+    method: String,
+    path: String,
+    /// The first byte asked for.
+    start: usize,
+    token: String,
+}
+
+fn read_request(stream: &TcpStream) -> std::io::Result<Asked> {
     let mut lines = BufReader::new(stream).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let mut words = request.split(' ').map(str::to_owned);
@@ -146,6 +151,16 @@ fn answer(
             value.clone_into(&mut token);
         }
     }
+    Ok(Asked { method, path, start, token })
+}
+
+fn answer(
+    mut stream: &TcpStream,
+    files: &Mutex<BTreeMap<String, Vec<u8>>>,
+    mood: &Mutex<Fault>,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let Asked { method, path, start, token } = read_request(stream)?;
     log.lock().unwrap().push(format!("{method} {path} from={start} {token}").trim().to_owned());
     let mut fault = *mood.lock().unwrap();
     if let Fault::Status(status) = fault {

@@ -132,7 +132,7 @@ impl Shape {
     /// # Errors
     /// [`crate::Error::Setting`] if their columns are odd.
     fn even_heads(&self, reader: &Reader<'_>, setting: &Setting<usize>) -> Result<()> {
-        if self.head_size() % 2 == 0 {
+        if self.head_size().is_multiple_of(2) {
             return Ok(());
         }
         let expected = format!("such that {} hidden columns make heads of an even size", self.hidden_size);

@@ -1,4 +1,4 @@
-//! MPNet: RoBERTa with a bias for each distance between tokens, which all layers share.
+//! `MPNet`: RoBERTa with a bias for each distance between tokens, which all layers share.
 
 use super::attention::{Attending, BucketTable, Distance};
 use super::roberta::ROBERTA;

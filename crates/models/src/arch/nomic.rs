@@ -1,4 +1,4 @@
-//! NomicBERT: BERT with rotary positions and gated feed-forward networks. Tensors have the names of the authors'
+//! `NomicBERT`: BERT with rotary positions and gated feed-forward networks. Tensors have the names of the authors'
 //! checkpoints, which `transformers` keeps; settings those of either.
 
 use mlxt_backend::Mask;

@@ -78,7 +78,7 @@ impl<M, N> Block<M, N> {
     pub(crate) fn forward<B>(
         &self,
         backend: &B,
-        x: Stream<B::Tensor>,
+        x: &Stream<B::Tensor>,
         layout: &B::Layout,
         config: &Config,
         layer: usize,

@@ -3,6 +3,7 @@
 //! The workers are `fake_worker.py`: their mode says what they do and their clock is a script, so that what is tested is
 //! the order of things and never a time.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,10 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mode = |mode: &&str| {
-            format!("[[peer.mode]]\nid = {mode:?}\ndtypes = [\"f32\"]\nmodels = true\nenv = {{ FAKE_LOG = {log:?} }}\n")
+            format!(
+                "[[peer.mode]]\nid = {mode:?}\ndtypes = [\"f32\"]\nmodels = true\nenv = {{ FAKE_LOG = '{}' }}\n",
+                log.display()
+            )
         };
         let modes: String = modes.iter().map(mode).collect();
         let peers =

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use clap::Args;
-use mlxt_study::peers::{Kind, Peers};
+use mlxt_study::peers::{Home, Kind, Peers};
+use mlxt_study::record::Variant;
 use mlxt_study::runner::usable;
 use serde::Serialize;
 
@@ -38,39 +39,17 @@ struct Found {
 /// Starts each and hears who it is.
 pub(crate) fn run(args: PeersArgs) -> Result<()> {
     let document = args.output.document()?;
-    let (peers, home, threads) = (Peers::built_in()?, home()?, threads(None));
+    let (peers, home) = (Peers::built_in()?, home()?);
     let everyone = ["*/*/*/*".to_owned().try_into().map_err(|e: String| anyhow::anyhow!(e))?];
     let mut all: Vec<Found> = Vec::new();
     for (kind, variants) in [Kind::Models, Kind::Operations].map(|kind| (kind, peers.variants(kind, &everyone))) {
         for variant in variants {
-            let same =
-                |f: &&mut Found| (&f.peer, &f.mode, &f.device) == (&variant.peer, &variant.mode, &variant.device);
-            let found = match all.iter_mut().find(same) {
-                Some(found) => found,
-                None => {
-                    let answer = usable(&home, &peers, &variant, threads, &Arc::new(AtomicBool::new(false)));
-                    let title = peers.find(&variant.peer)?.title.clone();
-                    let (usable, detail) = match answer {
-                        Ok(info) => (true, format!("{} {}", info.version, info.detail).trim_end().to_owned()),
-                        Err(reason) => (false, crate::one_line(&reason)),
-                    };
-                    let (peer, mode, device) = (variant.peer.clone(), variant.mode.clone(), variant.device.clone());
-                    let dtypes = Vec::new();
-                    all.push(Found {
-                        peer,
-                        title,
-                        mode,
-                        device,
-                        dtypes,
-                        models: false,
-                        operations: false,
-                        usable,
-                        detail,
-                    });
-                    let last = all.len() - 1;
-                    &mut all[last]
-                }
-            };
+            let same = |f: &Found| (&f.peer, &f.mode, &f.device) == (&variant.peer, &variant.mode, &variant.device);
+            let place = all.iter().position(same).unwrap_or(all.len());
+            if place == all.len() {
+                all.push(find(&home, &peers, &variant)?);
+            }
+            let found = &mut all[place];
             if !found.dtypes.contains(&variant.dtype) {
                 found.dtypes.push(variant.dtype);
             }
@@ -89,4 +68,16 @@ pub(crate) fn run(args: PeersArgs) -> Result<()> {
         }
         text
     })
+}
+
+/// Starts a peer's mode on a device.
+fn find(home: &Home, peers: &Peers, variant: &Variant) -> Result<Found> {
+    let answer = usable(home, peers, variant, threads(None), &Arc::new(AtomicBool::new(false)));
+    let (usable, detail) = match answer {
+        Ok(info) => (true, format!("{} {}", info.version, info.detail).trim_end().to_owned()),
+        Err(reason) => (false, crate::one_line(&reason)),
+    };
+    let Variant { peer, mode, device, .. } = variant.clone();
+    let title = peers.find(&peer)?.title.clone();
+    Ok(Found { peer, title, mode, device, dtypes: Vec::new(), models: false, operations: false, usable, detail })
 }
