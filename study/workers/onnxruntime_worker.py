@@ -14,10 +14,14 @@ def start():
         name, version = "ONNX Runtime", onnxruntime.__version__
         session = None
 
-        def load(self, model, device, dtype, mode, threads):
+        def open(self, device, dtype, mode, threads):
             if device != "cpu" or dtype not in KINDS or mode != "default":
                 raise Unsupported(f"{dtype} on {device}, mode {mode}")
             self.session = None
+            return f"{threads} threads, attention fused"
+
+        def load(self, model, device, dtype, mode, threads):
+            detail = self.open(device, dtype, mode, threads)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             # Threads may spin while a run lasts; between runs other engines are measured.
@@ -25,7 +29,7 @@ def start():
             file = converted(model, KINDS[dtype])
             self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
             self.filler = filler(model)
-            return f"{threads} threads, attention fused" + (", weights by output, activations dynamic" if dtype == "int8" else "")
+            return detail + (", weights by output, activations dynamic" if dtype == "int8" else "")
 
         def batch(self, ids):
             if self.session is None:

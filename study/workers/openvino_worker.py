@@ -19,12 +19,16 @@ def start():
         def hello(self):
             return f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}: {', '.join(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))}"
 
-        def load(self, model, device, dtype, mode, threads):
+        def open(self, device, dtype, mode, threads):
             if device != "cpu" or dtype not in PRECISIONS or mode != "default":
                 raise Unsupported(f"{dtype} on {device}, mode {mode}")
             if dtype in ("bf16", "f16") and {"bf16": "BF16", "f16": "FP16"}[dtype] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 raise Unsupported(f"OpenVINO has no {dtype} on this CPU")
             self.request = None
+            return f"{threads} threads"
+
+        def load(self, model, device, dtype, mode, threads):
+            detail = self.open(device, dtype, mode, threads)
             read = core.read_model(converted(model, "openvino-int8" if dtype == "int8" else "plain"))
             settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
                         "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
@@ -32,7 +36,7 @@ def start():
                         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 256 if dtype == "int8" else 0}
             self.request = core.compile_model(read, "CPU", settings).create_infer_request()
             self.filler = filler(model)
-            return f"{threads} threads" + (", weights by output, activations dynamic in groups of 256" if dtype == "int8" else "")
+            return detail + (", weights by output, activations dynamic in groups of 256" if dtype == "int8" else "")
 
         def batch(self, ids):
             if self.request is None:

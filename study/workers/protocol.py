@@ -36,8 +36,8 @@ class Engine:
         raise Unsupported(f"{self.name} here runs no models")
 
     def open(self, device, dtype, mode, threads):
-        """Gets ready for operations; gives the detail."""
-        raise Unsupported(f"{self.name} here runs no operations")
+        """Sees that it can run so, and gets ready for operations where it has any; gives the detail."""
+        raise Unsupported(f"{self.name} cannot be opened")
 
     def batch(self, ids):
         """Takes arrays of ids (int64, one for each sequence). Gives a function without arguments that computes the last

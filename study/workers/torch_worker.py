@@ -20,7 +20,7 @@ def start():
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    FLOATS = {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "int8": torch.float32}
+    FLOATS = {"f64": torch.float64, "f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "int8": torch.float32}
 
     class PyTorch(Engine):
         name, version = "PyTorch", torch.__version__

@@ -1,5 +1,6 @@
 //! `Dense` modules of sentence-transformers: values as that library gives them, and errors for what does not fit.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+#![allow(clippy::excessive_precision)] // as they were printed
 
 mod common;
 
@@ -56,6 +57,7 @@ fn values_are_those_of_sentence_transformers() {
     let one = [("2_Dense", "Dense"), ("3_Normalize", "Normalize")];
     let two = [one[0], one[1], ("4_Dense", "Dense")];
     let three = [two[0], two[1], two[2], ("5_Normalize", "Normalize")];
+    #[expect(clippy::type_complexity, reason = "a table that is used once")]
     let expected: [(&[(&str, &str)], &[f32]); 3] = [
         (
             &one,

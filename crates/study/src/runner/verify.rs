@@ -32,8 +32,12 @@ impl Limit {
     fn allowed(self, dtype: &str, largest: f64) -> Allowed {
         let scale = match self {
             Self::Model => 1e-4 * largest.max(1.0),
-            // Terms of either sign: rounding errors grow as the root of their number.
-            Self::Operation { terms } => 1e-5 * (largest + if terms > 1 { (terms as f64).sqrt() } else { 0.0 }),
+            // A plain sum of n normal terms is of size √n and rounds n times by up to 6e-8 of what it has reached: about
+            // √n times that if the roundings are of either sign, and some times more where terms repeat (ScatterSum).
+            Self::Operation { terms } => {
+                let growth = if terms > 1 { (terms as f64).sqrt() } else { 0.0 };
+                (largest + growth) * (5e-7 * growth).max(1e-5)
+            }
         };
         match dtype {
             "f32" => Allowed { max_abs: scale, min_cosine: 0.9999 },
