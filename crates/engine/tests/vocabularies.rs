@@ -164,6 +164,10 @@ fn deberta_normalises_in_its_own_way() {
     assert_eq!(ids(plain, "A\n  be\u{301}! "), [1, 3, 9, 3, 5, 6, 7, 2]);
     let split = plain.replace('{', r#"{"do_lower_case": true, "split_by_punct": true, "#);
     assert_eq!(ids(&split, "A\n  be\u{301}! "), [1, 8, 3, 5, 6, 3, 7, 2]);
+    // The model's type stands in for the class.
+    fs::write(folder.path().join("config.json"), r#"{"model_type": "deberta-v2"}"#).unwrap();
+    let unnamed = plain.replace(r#""tokenizer_class": "DebertaV2Tokenizer", "#, "");
+    assert_eq!(ids(&unnamed, "A\n  be\u{301}! "), [1, 3, 9, 3, 5, 6, 7, 2]);
 }
 
 #[test]

@@ -290,6 +290,7 @@ fn class_of(model_type: &str) -> Option<&'static str> {
         "roberta" => Some("RobertaTokenizer"),
         "xlm-roberta" => Some("XLMRobertaTokenizer"),
         "camembert" => Some("CamembertTokenizer"),
+        "deberta-v2" => Some("DebertaV2Tokenizer"),
         _ => None,
     }
 }
