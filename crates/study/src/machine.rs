@@ -10,7 +10,7 @@ pub fn machine() -> Machine {
     let cpu = cpu().unwrap_or_else(|| std::env::consts::ARCH.into());
     let gpus = gpus();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let name = std::iter::once(format!("{cpu}, {threads} threads")).chain(gpus.iter().cloned());
+    let name = std::iter::once(cpu.clone()).chain(gpus.iter().cloned());
     Machine {
         name: name.collect::<Vec<_>>().join("; "),
         system: system(),
