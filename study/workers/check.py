@@ -131,7 +131,14 @@ def operations(worker, setting, folder, names=None):
     for name, inputs, axis, settings, expected in cases():
         if names and name not in names:
             continue
-        worker.ok("operation", **operation(name, inputs, axis, settings, expected, folder))
+        fields = operation(name, inputs, axis, settings, expected, folder)
+        if name in OPERATION_TOLERANCE and setting["device"] != "cpu":
+            # Weights of few bits, which not every engine has on every device.
+            reply = worker.ask("operation", **fields)
+            if reply.get("error", {}).get("stage") == "unsupported":
+                print(f"  not here: {reply['error']['message']}")
+                continue
+        worker.ok("operation", **fields)
         times(worker.ok("run", iterations=2), 2)
         compare(f"{name} {axis} {setting}", worker.output(folder), expected, OPERATION_TOLERANCE.get(name, TOLERANCE))
 
@@ -154,16 +161,16 @@ def hostile(worker, mode, folder):
         worker.error("run", "run", iterations=1)
         worker.ok("batch", ids=[[2, 5, 3]])
         worker.error("output", "output", file=str(folder / "no" / "such" / "folder"))
+    worker.ok("open", **setting)
+    x = np.ones((2, 3), np.float32)
+    fields = operation("ReLU", [x], None, None, x, folder)
     if mode["operations"]:
-        worker.ok("open", **setting)
-        x = np.ones((2, 3), np.float32)
-        fields = operation("ReLU", [x], None, None, x, folder)
         worker.error("unsupported", "operation", **fields | {"operation": "Nonsense"})
         for wrong in ({"file": str(folder / "none")}, {"shape": [7]}, {"dtype": "f7"}):
             worker.error("operation", "operation", **fields | {"inputs": [fields["inputs"][0] | wrong]})
         worker.ok("operation", **fields)
     else:
-        worker.error("unsupported", "open", **setting)
+        worker.error("unsupported", "operation", **fields)
     worker.ok("hello")
 
 
