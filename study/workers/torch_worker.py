@@ -43,6 +43,8 @@ def start():
                 raise Unsupported("tcmalloc is not in this process: LD_PRELOAD has to name it")
             torch.set_num_threads(threads)
             torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+            # By default PyTorch convolves in TF32 where f32 was asked for.
+            torch.backends.cudnn.allow_tf32 = dtype == "tf32"
             torch.compiler.reset()
             self.model, self.clock = None, None
             self.device, self.dtype, self.compiled = torch.device(device), dtype, mode.startswith("compile")
