@@ -174,9 +174,9 @@ fn inspect_lists_the_tasks_of_a_checkpoint() {
     let tasks = |name: &str| lines(&["inspect", &task(name)])[0]["tasks"].clone();
     let every = ["tokenize", "features", "embed"];
     for name in FAMILIES {
-        // The checkpoint of ModernBERT has no head for questions.
+        // These checkpoints have no head for questions.
         let heads = ["fill-mask", "classify", "ner", "answer"];
-        let heads = if name == "modernbert" { &heads[..3] } else { &heads[..] };
+        let heads = if matches!(name, "modernbert" | "nomic-bert") { &heads[..3] } else { &heads[..] };
         assert_eq!(tasks(name), json!([&every[..], heads].concat()), "{name}");
     }
     assert_eq!(tasks("bert-nli"), json!([&every[..], &["classify", "zero-shot"]].concat()));
