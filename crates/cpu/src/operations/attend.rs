@@ -3,14 +3,12 @@
 //! As in the models' kernel, `Sᵀ = K Qᵀ` has one query per lane; what the softmax leaves is the operand that `P V`
 //! broadcasts from, and the values and the result are read and written as they lie.
 
-use std::ptr;
-
 use mlxt_backend::operations::{Operation, shapes};
 use mlxt_backend::{Attention, Mask, Result, Segments};
 
 use super::Context;
-use crate::kernels::attention::{Layout, QUERIES, Visible, attention, softmax};
-use crate::kernels::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function, transpose};
+use crate::kernels::attention::{Layout, Product, QUERIES, Visible, attention, softmax};
+use crate::kernels::gemm::tile::{MAX_TILE_ROWS, Panels, transpose};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::Shareable;
 
@@ -254,45 +252,6 @@ impl Kernel for Attend<'_> {
             // SAFETY: for each key a weight of each query, and `size` values, which are whole vectors or have two
             // vectors of room behind them.
             unsafe { product.run(s, panel.len(), size) };
-        }
-    }
-}
-
-/// `c[i, j] = Σ a[k, i] b[k, j]`
-struct Product {
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    steps: usize,
-    c: *mut f32,
-    c_stride: usize,
-}
-
-impl Product {
-    /// # Safety
-    /// `rows` values at each of `steps` steps of `a` can be read, and whole vectors for `columns` of each of `b`;
-    /// `columns` values of `rows` rows of `c` can be written, and by nobody else.
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self, s: S, rows: usize, columns: usize) {
-        for first in (0..columns).step_by(2 * S::LANES) {
-            let cols = (2 * S::LANES).min(columns - first);
-            let tile = Tile {
-                a: self.a,
-                a_stride: self.a_stride,
-                b: self.b.wrapping_add(first),
-                b_stride: self.b_stride,
-                steps: self.steps,
-                c: self.c.wrapping_add(first),
-                c_stride: self.c_stride,
-                cols,
-                accumulate: false,
-                bias: ptr::null(),
-                fetch: self.b,
-                fetch_stride: 0,
-            };
-            // SAFETY: the caller's promise.
-            unsafe { function::<S>(rows, cols.div_ceil(S::LANES))(s, &tile) };
         }
     }
 }

@@ -253,14 +253,14 @@ fn fetch<S: Simd>(s: S, values: &[f32], start: usize, len: usize) {
 }
 
 /// `c[i, j] = Σ a[k, i] b[k, j]`
-struct Product {
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    b_stride: usize,
-    steps: usize,
-    c: *mut f32,
-    c_stride: usize,
+pub(crate) struct Product {
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) steps: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
 }
 
 impl Product {
@@ -268,7 +268,7 @@ impl Product {
     /// `rows` values at each of `steps` steps of `a` can be read, and whole vectors for `columns` of each of `b`;
     /// `columns` values of `rows` rows of `c` can be written, and by nobody else.
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, s: S, rows: usize, columns: usize) {
+    pub(crate) unsafe fn run<S: Simd>(self, s: S, rows: usize, columns: usize) {
         let mut first = 0;
         while first < columns {
             let cols = (2 * S::LANES).min(columns - first);
