@@ -119,11 +119,6 @@ impl Worker {
         &self.hello
     }
 
-    /// Its process.
-    pub fn process(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether it can be asked again.
     pub fn is_alive(&self) -> bool {
         !self.dead

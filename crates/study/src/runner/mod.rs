@@ -217,9 +217,10 @@ impl Runner<'_> {
         let rows = cells.iter().map(|(_, crew)| crew.variants.len()).sum::<usize>() * plan.processes;
         let mut left = 0;
         for (cell, crew) in &cells {
-            let missing =
-                |v: &&Variant| (0..plan.processes).any(|p| !self.done.contains(&(cell.clone(), (*v).clone(), p)));
-            left += crew.variants.iter().filter(missing).count();
+            for variant in &crew.variants {
+                let missing = |&p: &usize| !self.done.contains(&(cell.clone(), variant.clone(), p));
+                left += (0..plan.processes).filter(missing).count();
+            }
         }
         if left == 0 {
             (self.hear)(Event::Begin { rows: 0, done: rows });
@@ -230,8 +231,7 @@ impl Runner<'_> {
             folders.push(group.model.map(|model| self.checkpoint(model)).transpose()?);
         }
         self.head(&groups, &folders, known)?;
-        let done = self.done.len().min(rows);
-        (self.hear)(Event::Begin { rows: rows - done, done });
+        (self.hear)(Event::Begin { rows: left, done: rows - left });
         for process in 0..plan.processes {
             for ((group, crew), folder) in groups.iter().zip(&crews).zip(&folders) {
                 self.group(process, group, crew, folder.as_ref())?;
