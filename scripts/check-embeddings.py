@@ -42,7 +42,7 @@ def require(what, error, size=1.0):
 
 def main(binary, model, sentences):
     texts = Path(sentences).read_text(encoding="utf-8").splitlines()
-    assert len(texts) == 200, f"expected 200 sentences, found {len(texts)}"
+    assert len(texts) >= 50, f"expected 50 sentences or more, found {len(texts)}"
     torch.set_grad_enabled(False)
     peer = SentenceTransformer(model, device="cpu", model_kwargs={"attn_implementation": "eager"}, local_files_only=True)
     limit = peer.max_seq_length
