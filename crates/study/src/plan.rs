@@ -13,9 +13,10 @@ use crate::record::{Cell, Length};
 use crate::{Error, Result};
 
 /// The plans that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 4] = [
     ("quick", include_str!("../../../study/plans/quick.toml")),
     ("paper", include_str!("../../../study/plans/paper.toml")),
+    ("precision", include_str!("../../../study/plans/precision.toml")),
     ("full", include_str!("../../../study/plans/full.toml")),
 ];
 
@@ -90,18 +91,31 @@ pub struct Effort {
     pub rounds: usize,
     /// More iterations than that, as long as they take less than this together ..
     pub at_least_seconds: f64,
-    /// .. and fewer, but one each round, where they would take more.
+    /// .. and fewer, but one at least, where they would take more.
     pub at_most_seconds: f64,
+    /// Leave a variant out of a cell where one iteration would take longer than this, going by its smaller cells.
+    #[serde(default)]
+    pub at_most_seconds_each: Option<f64>,
+}
+
+/// How often a variant runs in a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Iterations of each of its rounds.
+    pub iterations: usize,
+    /// In how many of the rounds it takes part.
+    pub rounds: usize,
 }
 
 impl Effort {
-    /// Iterations of each round, when one takes `seconds`.
-    pub fn per_round(&self, seconds: f64) -> usize {
+    /// What is done when one iteration takes `seconds`.
+    pub fn schedule(&self, seconds: f64) -> Schedule {
         let seconds = seconds.max(1e-9);
         // A million iterations are enough for anybody's clock.
         let wanted = (self.iterations as f64).max(self.at_least_seconds / seconds).min(1e6);
-        let allowed = (self.at_most_seconds / seconds).max(1.0);
-        ((wanted.min(allowed) / self.rounds as f64).ceil() as usize).max(1)
+        let total = wanted.min(self.at_most_seconds / seconds).max(1.0) as usize;
+        let rounds = self.rounds.min(total);
+        Schedule { iterations: total.div_ceil(rounds), rounds }
     }
 }
 
@@ -170,10 +184,13 @@ impl Plan {
             return Err(fault("processes and timeout_seconds have to be above 0".into()));
         }
         for group in plan.groups()? {
-            let Effort { iterations, rounds, at_least_seconds, at_most_seconds, .. } = group.effort;
-            let seconds = at_least_seconds >= 0.0 && at_most_seconds > 0.0 && at_most_seconds.is_finite();
+            let Effort { iterations, rounds, at_least_seconds, at_most_seconds, at_most_seconds_each, .. } =
+                group.effort;
+            let limits = [Some(at_most_seconds), at_most_seconds_each];
+            let limited = limits.into_iter().flatten().all(|limit| limit > 0.0 && limit.is_finite());
+            let seconds = at_least_seconds >= 0.0 && limited;
             if iterations == 0 || rounds == 0 || !seconds || at_least_seconds.is_infinite() {
-                return Err(fault("iterations, rounds and at_most_seconds have to be above 0 and finite".into()));
+                return Err(fault("iterations, rounds and the seconds at most have to be above 0 and finite".into()));
             }
             if group.tasks.is_empty() {
                 return Err(fault("there is no cell in it".into()));
@@ -244,17 +261,29 @@ mod tests {
 
     #[test]
     fn effort_follows_the_clock() {
-        let effort = Effort { warmup: 1, iterations: 10, rounds: 5, at_least_seconds: 1.0, at_most_seconds: 20.0 };
-        assert_eq!(effort.per_round(0.1), 2);
-        assert_eq!(effort.per_round(0.01), 20);
-        assert_eq!(effort.per_round(4.0), 1);
-        assert_eq!(effort.per_round(1000.0), 1);
-        assert_eq!(effort.per_round(0.0), 200_000);
+        let effort = Effort {
+            warmup: 1,
+            iterations: 10,
+            rounds: 5,
+            at_least_seconds: 1.0,
+            at_most_seconds: 20.0,
+            at_most_seconds_each: None,
+        };
+        let schedule = |seconds| {
+            let Schedule { iterations, rounds } = effort.schedule(seconds);
+            (iterations, rounds)
+        };
+        assert_eq!(schedule(0.1), (2, 5));
+        assert_eq!(schedule(0.01), (20, 5));
+        assert_eq!(schedule(4.0), (1, 5));
+        assert_eq!(schedule(7.0), (1, 2));
+        assert_eq!(schedule(1000.0), (1, 1));
+        assert_eq!(schedule(0.0), (200_000, 5));
     }
 
     #[test]
     fn plans_that_ask_for_what_there_is_not_are_refused() {
-        assert!(Plan::open("nightly").unwrap_err().to_string().contains("quick, paper, full"));
+        assert!(Plan::open("nightly").unwrap_err().to_string().contains("quick, paper, precision, full"));
         let quick = BUILT_IN[0].1;
         for (from, to) in [("about", "abuot"), ("processes = ", "processes = -"), ("rounds = ", "rounds = 0 #")] {
             assert!(quick.contains(from));

@@ -24,17 +24,19 @@ use self::verify::{Limit, compare};
 use crate::machine;
 use crate::models::{self, Model};
 use crate::peers::{Home, Kind, Pattern, Peers};
-use crate::plan::{Effort, Given, Group, Plan, Task};
-use crate::protocol::{Probe, Request, Setting, Shape, Times};
+use crate::plan::{Effort, Given, Group, Plan, Schedule, Task};
+use crate::protocol::{Probe, Request, Setting, Times};
 use crate::random::Random;
-use crate::record::{Failure, Limits, Line, Measured, Outcome, PeerInfo, Records, Row, Run, SCHEMA, Variant, Writer};
+use crate::record::{
+    Cell, Failure, Limits, Line, Measured, Outcome, PeerInfo, Records, Row, Run, SCHEMA, Variant, Writer,
+};
 use crate::worker::{Worker, failure};
 use crate::{Error, Result};
 
 /// What share of the free memory workers may fill together; the rest is for inputs, results and the system.
-const MEMORY_SHARE: f64 = 0.6;
-/// Bytes a worker needs for each byte of a checkpoint: the engine's own copy beside what it reads.
-const COPIES: f64 = 2.2;
+const MEMORY_SHARE: f64 = 0.75;
+/// Bytes a worker needs for each byte of a checkpoint: the engine's own copy, and what it computes with.
+const COPIES: f64 = 1.6;
 
 /// What is run, where, and how it can be stopped.
 #[derive(Debug)]
@@ -361,6 +363,10 @@ impl Runner<'_> {
             let name = group.model.map_or("operations", |model| model.name);
             let mut random = Random::new(self.study.seed, &format!("order/{process}/{name}"));
             random.shuffle(&mut todo);
+            if group.effort.at_most_seconds_each.is_some() {
+                // Small cells tell how long the larger ones will take.
+                todo.sort_by_key(|(task, _)| task.cell.flops);
+            }
             for (task, left) in todo {
                 let mut taking: Vec<&mut Seat<'_>> = seats.iter_mut().filter(|s| left.contains(&&s.variant)).collect();
                 self.cell(process, group.effort, task, &mut golden, &mut taking, &mut random)?;
@@ -398,13 +404,15 @@ impl Runner<'_> {
         for seat in seats.iter_mut() {
             (self.hear)(Event::Turn { cell, variant: &seat.variant });
             let found = folder.path().join("found.bin");
-            let result = match &shape {
-                Err(f) => Err(failure("golden", format!("{}: {}: {}", golden.variant, f.stage, f.message))),
-                Ok(shape) => seat.prepare(&request).and_then(|()| seat.output(&found)).and_then(|got: Shape| {
-                    let name = golden.variant.to_string();
-                    compare((&expected, shape), (&found, &got), &seat.variant.dtype, limit, name)
-                }),
-            };
+            let golden_failed =
+                |f: &Failure| failure("golden", format!("{}: {}: {}", golden.variant, f.stage, f.message));
+            let result = shape.as_ref().map_err(golden_failed).and_then(|shape| {
+                seat.in_time(task.cell.flops, effort)?;
+                seat.prepare(&request)?;
+                let got = seat.output(&found)?;
+                let name = golden.variant.to_string();
+                compare((&expected, shape), (&found, &got), &seat.variant.dtype, limit, name)
+            });
             results.push(result.map(|check| Measured {
                 host_ns: Vec::new(),
                 device_ns: None,
@@ -416,7 +424,7 @@ impl Runner<'_> {
             }));
             self.go_on()?;
         }
-        self.times(cell, effort, seats, &mut results, random)?;
+        self.times(&task.cell, effort, seats, &mut results, random)?;
         for (seat, result) in seats.iter().zip(results) {
             let outcome = match result {
                 Ok(measured) => Outcome::Measured(Measured { peak_memory: seat.peak_memory(), ..measured }),
@@ -440,39 +448,47 @@ impl Runner<'_> {
     /// Warms up and times those whose values were right, in shuffled rounds. A failure takes its times away.
     fn times(
         &mut self,
-        cell: &str,
+        cell: &Cell,
         effort: Effort,
         seats: &mut [&mut Seat<'_>],
         results: &mut [Result<Measured, Failure>],
         random: &mut Random,
     ) -> Result<(), Ended> {
-        let mut counts = vec![0; seats.len()];
-        for ((seat, result), count) in seats.iter_mut().zip(results.iter_mut()).zip(&mut counts) {
+        let mut schedules = vec![Schedule { iterations: 0, rounds: 0 }; seats.len()];
+        for ((seat, result), schedule) in seats.iter_mut().zip(results.iter_mut()).zip(&mut schedules) {
             if result.is_err() {
                 continue;
             }
-            (self.hear)(Event::Turn { cell, variant: &seat.variant });
+            (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
             match warm_up(seat, effort) {
-                Ok(seconds) => *count = effort.per_round(seconds),
+                Ok(seconds) => {
+                    seat.took(cell.flops, seconds);
+                    *schedule = effort.schedule(seconds);
+                }
                 Err(failed) => *result = Err(failed),
             }
             self.go_on()?;
         }
         let mut order: Vec<usize> = (0..seats.len()).collect();
-        for _ in 0..effort.rounds {
+        for round in 0..effort.rounds {
             random.shuffle(&mut order);
             for &i in &order {
+                let Schedule { iterations, rounds } = schedules[i];
                 let Ok(measured) = &mut results[i] else { continue };
+                if round >= rounds {
+                    continue;
+                }
                 let seat = &mut *seats[i];
-                (self.hear)(Event::Turn { cell, variant: &seat.variant });
+                (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
                 let before = self.meter.as_ref().and_then(Meter::read);
-                let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations: counts[i] });
+                let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations });
                 let after = self.meter.as_ref().and_then(Meter::read);
-                match times.and_then(|times| whole(times, counts[i])) {
+                match times.and_then(|times| whole(times, iterations)) {
                     Ok(times) => {
                         let host = self.meter.as_ref().zip(before).zip(after);
-                        let host = host.map(|((meter, before), after)| meter.between(before, after) / counts[i] as f64);
-                        add(measured, times, host, effort.rounds);
+                        let host =
+                            host.map(|((meter, before), after)| meter.between(before, after) / iterations as f64);
+                        add(measured, times, host, rounds);
                     }
                     Err(failed) => results[i] = Err(failed),
                 }
@@ -488,17 +504,18 @@ impl Runner<'_> {
     }
 }
 
-/// Runs that do not count; gives the seconds of the quickest. Slow ones are not repeated beyond their share of time.
+/// Runs that do not count; gives the seconds of the quickest. The result that was checked was the first; slow ones are not
+/// repeated beyond their share of time.
 fn warm_up(seat: &mut Seat<'_>, effort: Effort) -> Result<f64, Failure> {
-    let (mut quickest, mut spent) = (f64::INFINITY, 0.0);
+    let (mut quickest, mut spent) = (seat.output_seconds(), seat.output_seconds());
     for _ in 0..effort.warmup.max(1) {
+        if spent > effort.at_most_seconds {
+            break;
+        }
         let times: Times = seat.ask(&Request::Run { iterations: 1 })?;
         let seconds = whole(times, 1)?.host_ns[0] as f64 / 1e9;
         quickest = quickest.min(seconds);
         spent += seconds;
-        if spent > effort.at_most_seconds {
-            break;
-        }
     }
     Ok(quickest)
 }
@@ -531,7 +548,7 @@ fn together(crew: &Crew, group: &Group) -> Vec<Vec<Variant>> {
     let (Some(model), Some(memory)) = (group.model, machine::available_memory()) else {
         return vec![crew.variants.clone()];
     };
-    // One place is the golden engine's.
-    let places = MEMORY_SHARE * memory as f64 / (COPIES * model.bytes() as f64) - 1.0;
+    // Two places are the golden engine's: it computes in 64 bits.
+    let places = MEMORY_SHARE * memory as f64 / (COPIES * model.bytes() as f64) - 2.0;
     crew.variants.chunks((places as usize).max(1)).map(<[_]>::to_vec).collect()
 }

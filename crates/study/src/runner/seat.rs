@@ -1,11 +1,12 @@
 //! A variant's place in a group: its worker, started when it is first needed and again when it has crashed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
 use super::{Study, setting};
+use crate::plan::Effort;
 use crate::protocol::{Loaded, Ready, Request, Shape};
 use crate::record::{Failure, Variant};
 use crate::worker::{Worker, failure};
@@ -23,11 +24,25 @@ pub(super) struct Seat<'a> {
     starts: usize,
     /// Why it could not be started the last time.
     failed: Option<Failure>,
+    /// Seconds the last result took, with all that writing it needs.
+    output_seconds: f64,
+    /// Seconds for each FLOP in the cell where it was quickest.
+    pace: Option<f64>,
 }
 
 impl<'a> Seat<'a> {
     pub(super) fn new(study: &'a Study<'a>, variant: Variant, folder: Option<PathBuf>) -> Self {
-        Self { variant, study, folder, worker: None, loaded: None, starts: 0, failed: None }
+        Self {
+            variant,
+            study,
+            folder,
+            worker: None,
+            loaded: None,
+            starts: 0,
+            failed: None,
+            output_seconds: 0.0,
+            pace: None,
+        }
     }
 
     /// Tells the worker what the next runs compute.
@@ -38,7 +53,35 @@ impl<'a> Seat<'a> {
 
     /// Has the result written to a file.
     pub(super) fn output(&mut self, file: &Path) -> Result<Shape, Failure> {
-        self.ask(&Request::Output { file: file.to_owned() })
+        let start = Instant::now();
+        let shape = self.ask(&Request::Output { file: file.to_owned() });
+        self.output_seconds = start.elapsed().as_secs_f64();
+        shape
+    }
+
+    /// Notes what an iteration took.
+    pub(super) fn took(&mut self, flops: u64, seconds: f64) {
+        if flops == 0 {
+            return;
+        }
+        let pace = seconds / flops as f64;
+        self.pace = Some(self.pace.map_or(pace, |known| known.min(pace)));
+    }
+
+    /// Refuses a cell of which one iteration would take longer than allowed, going by what was noted.
+    pub(super) fn in_time(&self, flops: u64, effort: Effort) -> Result<(), Failure> {
+        let (Some(pace), Some(limit)) = (self.pace, effort.at_most_seconds_each) else { return Ok(()) };
+        let seconds = pace * flops as f64;
+        if seconds <= limit {
+            return Ok(());
+        }
+        let what =
+            format!("one iteration would take {seconds:.0} s, going by smaller cells; the plan allows {limit} s");
+        Err(failure("slow", what))
+    }
+
+    pub(super) fn output_seconds(&self) -> f64 {
+        self.output_seconds
     }
 
     /// Asks the worker that was prepared.

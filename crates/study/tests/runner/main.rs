@@ -194,6 +194,22 @@ fn a_stopped_run_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_would_take_too_long_is_left_out_and_said() {
+    let mut scene = Scene::new(&["good"], 1);
+    // The scripted clock counts nanoseconds: only the first cell, of which nothing is known yet, is within this.
+    scene.plan.models.as_mut().unwrap().effort.at_most_seconds_each = Some(1e-12);
+    assert_eq!(scene.run(), Summary { measured: 1, failed: 3, stopped: false });
+    let rows = scene.records().rows;
+    let smallest = rows.iter().map(|row| row.cell.flops).min().unwrap();
+    for row in &rows {
+        match &row.outcome {
+            Outcome::Measured(_) => assert_eq!(row.cell.flops, smallest),
+            Outcome::Failed(failed) => assert_eq!(failed.stage, "slow", "{failed:?}"),
+        }
+    }
+}
+
+#[test]
 fn records_of_another_plan_are_not_added_to() {
     let scene = Scene::new(&["good"], 1);
     scene.run();
