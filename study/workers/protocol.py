@@ -115,12 +115,15 @@ class Loop:
 
     def output(self, request):
         self.ready()
-        values = self.collect(self.compute())
+        start = time.perf_counter_ns()
+        result = self.compute()
+        took = time.perf_counter_ns() - start
+        values = self.collect(result)
         if self.lengths:
             values = numpy.concatenate([row[:length] for row, length in zip(values, self.lengths)])
         dtype = "i32" if values.dtype.kind == "i" else "f32"
         numpy.ascontiguousarray(values, dtype=DTYPES[dtype]).tofile(request["file"])
-        return {"shape": list(values.shape), "dtype": dtype}
+        return {"shape": list(values.shape), "dtype": dtype, "host_ns": took}
 
     def ready(self):
         if self.compute is None:

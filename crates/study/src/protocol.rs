@@ -104,6 +104,17 @@ pub struct Shape {
     pub dtype: String,
 }
 
+/// A result that was written to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// What the file holds.
+    #[serde(flatten)]
+    pub shape: Shape,
+    /// What computing it took, without writing.
+    #[serde(default)]
+    pub host_ns: Option<u64>,
+}
+
 impl Shape {
     /// An array of 32-bit floats.
     pub fn f32(shape: &[usize]) -> Self {

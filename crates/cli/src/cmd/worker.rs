@@ -11,7 +11,7 @@ use mlx_transformers::{
     Device, OperationDevice, Precision, Session, TokenBatch, limits, open_operations, open_session,
 };
 use mlxt_study::protocol::{
-    Fault, Hello, Loaded, Operand, OperationRequest, PROTOCOL, Reply, Request, Setting, Shape, Times,
+    Fault, Hello, Loaded, Operand, OperationRequest, Output, PROTOCOL, Reply, Request, Setting, Shape, Times,
 };
 use mlxt_study::record::Limits;
 use serde::Serialize;
@@ -115,27 +115,31 @@ impl Engine {
     }
 
     fn output(&mut self, file: &Path) -> Result<Value> {
-        let (shape, values) = match self {
+        let start = Instant::now();
+        let ns = || Some(start.elapsed().as_nanos() as u64);
+        let (host_ns, shape, values) = match self {
             Self::Empty | Self::Model(_, None) => bail!("there is nothing to compute"),
             Self::Model(session, Some(batch)) => {
                 let hidden = session.hidden(batch)?.hidden;
+                let host_ns = ns();
                 let shape = Shape::f32(&[hidden.data().len() / hidden.cols().max(1), hidden.cols()]);
-                (shape, hidden.data().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+                (host_ns, shape, hidden.data().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
             }
             Self::Operations(device) => {
                 let array = device.output()?;
+                let host_ns = ns();
                 match array.values() {
                     Values::F32(v) => {
-                        (Shape::f32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
+                        (host_ns, Shape::f32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
                     }
                     Values::I32(v) => {
-                        (Shape::i32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
+                        (host_ns, Shape::i32(array.form().shape), v.iter().flat_map(|v| v.to_le_bytes()).collect())
                     }
                 }
             }
         };
         std::fs::write(file, values).with_context(|| file.display().to_string())?;
-        Ok(serde_json::to_value(shape)?)
+        Ok(serde_json::to_value(Output { shape, host_ns })?)
     }
 }
 

@@ -1,13 +1,13 @@
 //! A variant's place in a group: its worker, started when it is first needed and again when it has crashed.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::{Study, setting};
 use crate::plan::Effort;
-use crate::protocol::{Loaded, Ready, Request, Shape};
+use crate::protocol::{Loaded, Output, Ready, Request, Shape};
 use crate::record::{Failure, Variant};
 use crate::worker::{Worker, failure};
 
@@ -24,8 +24,8 @@ pub(super) struct Seat<'a> {
     starts: usize,
     /// Why it could not be started the last time.
     failed: Option<Failure>,
-    /// Seconds the last result took, with all that writing it needs.
-    output_seconds: f64,
+    /// Seconds the last result took, if its worker said so.
+    output_seconds: Option<f64>,
     /// Seconds for each FLOP in the cell where it was quickest.
     pace: Option<f64>,
 }
@@ -40,7 +40,7 @@ impl<'a> Seat<'a> {
             loaded: None,
             starts: 0,
             failed: None,
-            output_seconds: 0.0,
+            output_seconds: None,
             pace: None,
         }
     }
@@ -53,10 +53,9 @@ impl<'a> Seat<'a> {
 
     /// Has the result written to a file.
     pub(super) fn output(&mut self, file: &Path) -> Result<Shape, Failure> {
-        let start = Instant::now();
-        let shape = self.ask(&Request::Output { file: file.to_owned() });
-        self.output_seconds = start.elapsed().as_secs_f64();
-        shape
+        let output: Output = self.ask(&Request::Output { file: file.to_owned() })?;
+        self.output_seconds = output.host_ns.map(|ns| ns as f64 / 1e9);
+        Ok(output.shape)
     }
 
     /// Notes what an iteration took.
@@ -80,7 +79,7 @@ impl<'a> Seat<'a> {
         Err(failure("slow", what))
     }
 
-    pub(super) fn output_seconds(&self) -> f64 {
+    pub(super) fn output_seconds(&self) -> Option<f64> {
         self.output_seconds
     }
 
