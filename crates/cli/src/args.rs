@@ -254,14 +254,8 @@ impl RunArgs {
                 "an npy array cannot say which rows were skipped: --format parquet, jsonl, json or csv",
             ));
         }
-        if self.resume && format == output::Format::Parquet {
-            return Err(Usage::error(
-                "a Parquet file cannot be gone on with, its index is written last: --format jsonl, json, csv or npy",
-            ));
-        }
         let mut rows = source.open(self.on_error, progress)?;
-        let input = rows.identity().filter(|_| format != output::Format::Parquet);
-        let sink = match (input, output.output) {
+        let sink = match (rows.identity(), output.output) {
             (Some(input), Some(file)) => {
                 let ticket = Ticket { settings: call.settings.clone(), input };
                 Sink::journaled(format, file, ticket, self.resume)?

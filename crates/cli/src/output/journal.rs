@@ -27,6 +27,9 @@ pub(crate) struct Journal {
     pub(crate) input: Identity,
     /// How far it is.
     pub(crate) done: Done,
+    /// Of a format whose index stands at the end of the file: the index of what is there so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<String>,
 }
 
 /// How far a run is.

@@ -134,7 +134,13 @@ impl Sink {
 
     /// Notes that the results of `rows` rows, of which `skipped` had none, are written.
     pub(crate) fn note(&mut self, rows: u64, skipped: u64) -> Result<()> {
-        self.target.note(Done { rows, skipped, records: self.records, bytes: 0 })
+        let done = Done { rows, skipped, records: self.records, bytes: 0 };
+        match &self.table {
+            None => self.target.note(done, || Ok(None)),
+            // Rows that wait for their group are not in the file yet.
+            Some(table) if table.waits() => Ok(()),
+            Some(table) => self.target.note(done, || table.index().map(Some)),
+        }
     }
 
     /// The file that is kept for a run that goes on, if there is one.
@@ -148,6 +154,11 @@ impl Sink {
         match self.format {
             Format::Npy if bytes > 0 => {
                 self.array = Some(npy::Array::resumed(shape.width, bytes));
+                Ok(())
+            }
+            Format::Parquet if bytes > 0 => {
+                let index = self.target.index().unwrap_or_default();
+                self.table = Some(parquet::Table::resumed(&shape.columns, bytes, index)?);
                 Ok(())
             }
             _ if bytes > 0 => Ok(()),
@@ -181,11 +192,10 @@ impl Sink {
             Format::Jsonl => json::line(record, &mut self.encoded)?,
             Format::Csv => record.rows(&mut |row| csv::row(row, &mut self.encoded)),
             Format::Parquet => {
-                let (table, target) = (&mut self.table, &mut self.target);
                 let mut result = Ok(());
                 record.rows(&mut |row| {
-                    if let (Some(table), Ok(())) = (table.as_mut(), &result) {
-                        result = table.push(row, target);
+                    if let (Some(table), Ok(())) = (&mut self.table, &result) {
+                        result = table.push(row);
                     }
                 });
                 result?;
@@ -203,6 +213,9 @@ impl Sink {
 
     /// Passes everything so far on, so that a reader of a pipe sees it.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        if let Some(table) = &mut self.table {
+            table.flush(&mut self.target)?;
+        }
         self.target.flush()
     }
 

@@ -1,13 +1,20 @@
 //! Apache Parquet: the columns of a table with their types, vectors and lists as lists.
 //!
-//! Rows are gathered until they make a row group, so memory stays the same however many there are.
+//! Rows are gathered until they make a row group, so memory stays the same however many there are. A file's index of its
+//! groups stands at its end; what a run that goes on needs of it is the journal's.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int64Type};
+use parquet::file::metadata::{
+    FileMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetMetaDataWriter,
+    RowGroupMetaData,
+};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::parser::parse_message_type;
@@ -16,13 +23,19 @@ use parquet::schema::types::ColumnPath;
 use super::table::{Column, Kind, Value};
 use super::target::Target;
 
-/// Bytes of values in a row group: 1,400 vectors of 384, each value with its levels. The group is held once as values
-/// and once as it is written.
+/// Bytes of values in a row group, at least: 1,400 vectors of 384, each value with its levels. The group is held once as
+/// values and once as it is written.
 const GROUP: usize = 1 << 22;
+/// Bytes behind the index: its length, and the magic number.
+const FOOTER: usize = 8;
 
 /// A table that grows by rows.
 pub(super) struct Table {
     writer: SerializedFileWriter<Vec<u8>>,
+    /// What the index says of the file as a whole.
+    described: FileMetaData,
+    /// The row groups of the run that this goes on with.
+    before: Vec<RowGroupMetaData>,
     columns: Vec<Values>,
     rows: usize,
     bytes: usize,
@@ -79,13 +92,36 @@ impl Table {
         }
         schema.push('}');
         let schema = Arc::new(parse_message_type(&schema).context("cannot describe the table")?);
-        let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties.build()))?;
+        let properties = Arc::new(properties.build());
+        let empty = SerializedFileWriter::new(Vec::new(), Arc::clone(&schema), Arc::clone(&properties))?.close()?;
+        let writer = SerializedFileWriter::new(Vec::new(), schema, properties)?;
         let columns = columns.iter().map(|column| Values::new(column.kind)).collect();
-        Ok(Self { writer, columns, rows: 0, bytes: 0 })
+        let described = empty.file_metadata().clone();
+        Ok(Self { writer, described, before: Vec::new(), columns, rows: 0, bytes: 0 })
+    }
+
+    /// The table of which `bytes` bytes are written, with this [`index`](Self::index).
+    pub(super) fn resumed(columns: &[Column], bytes: u64, index: &str) -> Result<Self> {
+        let damaged = "the index in the journal is damaged: leave out --resume to begin again";
+        let index = BASE64.decode(index).context(damaged)?;
+        let index = decode(&index).context(damaged)?;
+        let mut table = Self::new(columns)?;
+        // The writer counts bytes to know where a group begins; those that are on the disk already go nowhere.
+        let mut left = bytes.checked_sub(table.writer.bytes_written() as u64).context(damaged)?;
+        let nothing = [0; 1 << 16];
+        while left > 0 {
+            let some = left.min(nothing.len() as u64);
+            table.writer.write_all(&nothing[..some as usize])?;
+            table.writer.flush()?;
+            table.writer.inner_mut().clear();
+            left -= some;
+        }
+        table.before = index.row_groups().to_vec();
+        Ok(table)
     }
 
     /// Adds a row.
-    pub(super) fn push(&mut self, row: &[Value<'_>], target: &mut Target) -> Result<()> {
+    pub(super) fn push(&mut self, row: &[Value<'_>]) -> Result<()> {
         if row.len() != self.columns.len() {
             bail!("a row of {} values for {} columns", row.len(), self.columns.len());
         }
@@ -93,7 +129,22 @@ impl Table {
             self.bytes += values.push(*value)?;
         }
         self.rows += 1;
+        Ok(())
+    }
+
+    /// Writes the rows that wait, if they are enough for a group.
+    pub(super) fn flush(&mut self, target: &mut Target) -> Result<()> {
         if self.bytes >= GROUP { self.group(target) } else { Ok(()) }
+    }
+
+    /// Whether there are rows that are not written yet.
+    pub(super) fn waits(&self) -> bool {
+        self.rows > 0
+    }
+
+    /// What a run has to know that goes on after the groups written so far.
+    pub(super) fn index(&self) -> Result<String> {
+        Ok(BASE64.encode(self.footer()?))
     }
 
     /// Writes what waits and the table's end.
@@ -101,7 +152,30 @@ impl Table {
         if self.rows > 0 {
             self.group(target)?;
         }
-        target.write(&self.writer.into_inner()?)
+        self.writer.flush()?;
+        target.write(&std::mem::take(self.writer.inner_mut()))?;
+        target.write(&self.footer()?)
+    }
+
+    /// The end of a file of the groups written so far: the index of them, and where it begins.
+    fn footer(&self) -> Result<Vec<u8>> {
+        let mut groups = self.before.clone();
+        for group in self.writer.flushed_row_groups() {
+            let place = i32::try_from(groups.len()).context("a Parquet file cannot have so many row groups")?;
+            groups.push(group.clone().into_builder().set_ordinal(place).build()?);
+        }
+        let file = &self.described;
+        let file = FileMetaData::new(
+            file.version(),
+            groups.iter().map(RowGroupMetaData::num_rows).sum(),
+            file.created_by().map(str::to_owned),
+            file.key_value_metadata().cloned(),
+            file.schema_descr_ptr(),
+            file.column_orders().cloned(),
+        );
+        // An index that was read lacks deprecated copies of statistics. So does every file then, and it is the same
+        // whether it was gone on with or not.
+        encode(&decode(&encode(&ParquetMetaData::new(file, groups))?)?)
     }
 
     /// Writes the rows that wait.
@@ -191,5 +265,56 @@ impl Values {
         self.definition.clear();
         self.repetition.clear();
         column.close().context("cannot write a column")
+    }
+}
+
+/// The end of a file.
+fn encode(index: &ParquetMetaData) -> Result<Vec<u8>> {
+    let mut footer = Vec::new();
+    ParquetMetaDataWriter::new(&mut footer, index).finish()?;
+    Ok(footer)
+}
+
+fn decode(footer: &[u8]) -> Result<ParquetMetaData> {
+    let body = footer.len().checked_sub(FOOTER).context("there is no index")?;
+    // Everything that stands in it, to be written again.
+    let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+    Ok(ParquetMetaDataReader::decode_metadata_with_options(&footer[..body], Some(&options))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_was_read_is_written_as_it_was() {
+        let columns = [
+            Column::new("index", Kind::Integer),
+            Column::new("text", Kind::Text),
+            Column::new("embedding", Kind::Vector { letter: 'e', width: 2 }),
+            Column::new("ids", Kind::Integers),
+            Column::new("tokens", Kind::Texts),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let mut target = Target::open(Some(folder.path().join("x"))).unwrap();
+        let mut table = Table::new(&columns).unwrap();
+        for i in 0..3 {
+            let tokens = ["a".to_owned(), "é".to_owned()];
+            let row = [
+                Value::Integer(i),
+                Value::Text("text"),
+                Value::Vector(&[0.5, -1.0]),
+                Value::Integers(&[1, 2, 3]),
+                Value::Texts(&tokens[..i as usize % 2]),
+            ];
+            table.push(&row).unwrap();
+        }
+        assert!(table.waits());
+        table.group(&mut target).unwrap();
+        assert!(!table.waits());
+        let resumed = Table::resumed(&columns, table.writer.bytes_written() as u64, &table.index().unwrap()).unwrap();
+        assert_eq!(resumed.writer.bytes_written(), table.writer.bytes_written());
+        assert_eq!(resumed.before.len(), 1);
+        assert_eq!(resumed.footer().unwrap(), table.footer().unwrap());
     }
 }

@@ -50,15 +50,15 @@ impl Partial {
             bail!("{} is being written by another run", path.display());
         }
         let length = file.metadata().with_context(cannot)?.len();
-        let done = match found {
-            Some(found) if found.done.bytes <= length => found.done,
+        let (done, index) = match found {
+            Some(found) if found.done.bytes <= length => (found.done, found.index),
             Some(found) => {
                 let (needed, partial) = (found.done.bytes, partial.display());
                 bail!(
                     "cannot go on: {partial} has {length} bytes, expected {needed} at least; leave out --resume to begin again"
                 );
             }
-            None => Done::default(),
+            None => (Done::default(), None),
         };
         if found_nothing(done) {
             // First of all: an old journal is of bytes that are gone in a moment.
@@ -69,7 +69,7 @@ impl Partial {
         if path.exists() {
             file.set_permissions(permissions(&path)).with_context(cannot)?;
         }
-        let journal = Journal { settings: ticket.settings, input: ticket.input, done };
+        let journal = Journal { settings: ticket.settings, input: ticket.input, done, index };
         let file = BufWriter::with_capacity(BUFFER, file);
         Ok(Self { file, path, temporary: found_nothing(done), journal, noted: None })
     }
@@ -79,15 +79,23 @@ impl Partial {
         self.journal.done
     }
 
-    /// Notes how far the run is, unless that was done just before.
-    pub(super) fn note(&mut self, done: Done) -> io::Result<()> {
-        if self.noted.is_some_and(|noted| noted.elapsed() < PAUSE) {
-            return Ok(());
-        }
+    /// The index of what is written, if its format has one.
+    pub(super) fn index(&self) -> Option<&str> {
+        self.journal.index.as_deref()
+    }
+
+    /// Whether the journal is so new that another entry can wait.
+    pub(super) fn is_just_noted(&self) -> bool {
+        self.noted.is_some_and(|noted| noted.elapsed() < PAUSE)
+    }
+
+    /// Notes how far the run is.
+    pub(super) fn note(&mut self, done: Done, index: Option<String>) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_ref().sync_data()?;
         let bytes = self.file.stream_position()?;
         self.journal.done = Done { bytes, ..done };
+        self.journal.index = index;
         self.journal.write(&journal_of(&self.path))?;
         self.temporary = false;
         self.noted = Some(Instant::now());

@@ -75,9 +75,17 @@ impl Target {
     }
 
     /// Notes how far the run is, where it can be gone on with.
-    pub(super) fn note(&mut self, done: Done) -> Result<()> {
+    pub(super) fn note(&mut self, done: Done, index: impl FnOnce() -> Result<Option<String>>) -> Result<()> {
         let Kind::Partial(partial) = &mut self.kind else { return Ok(()) };
-        partial.note(done).with_context(|| format!("cannot write {}", self.name))
+        if partial.is_just_noted() {
+            return Ok(());
+        }
+        partial.note(done, index()?).with_context(|| format!("cannot write {}", self.name))
+    }
+
+    /// The index of the run that this goes on with, if its format has one.
+    pub(super) fn index(&self) -> Option<&str> {
+        if let Kind::Partial(partial) = &self.kind { partial.index() } else { None }
     }
 
     /// The file that is kept for a run that goes on, if there is one.
