@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 /// Fixtures of classes whose vocabularies are read from `tokenizer.json` alone, or from a `spm.model` of another order.
-const NEWER: [&str; 5] = ["deberta-v2", "deberta-v2-own", "modernbert", "modernbert-biased", "mpnet"];
+const NEWER: [&str; 4] = ["deberta-v2", "deberta-v2-own", "modernbert", "modernbert-biased"];
 
 /// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`.
 fn aged(golden: &Golden) -> TempDir {

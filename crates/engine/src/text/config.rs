@@ -122,6 +122,15 @@ impl TokenizerConfig {
                 cls_token: usual("<s>"),
                 mask_token: usual("<mask>"),
             },
+            "MPNetTokenizer" => NamedTokens {
+                bos_token: usual("<s>"),
+                eos_token: usual("</s>"),
+                unk_token: usual("[UNK]"),
+                sep_token: usual("</s>"),
+                pad_token: usual("<pad>"),
+                cls_token: usual("<s>"),
+                mask_token: usual("<mask>"),
+            },
             "DebertaV2Tokenizer" => NamedTokens {
                 bos_token: usual("[CLS]"),
                 eos_token: usual("[SEP]"),
@@ -134,7 +143,7 @@ impl TokenizerConfig {
             _ => NamedTokens::default(),
         };
         let mut named = self.named.clone().or(usual);
-        if self.class() == "CamembertTokenizer" {
+        if matches!(self.class(), "CamembertTokenizer" | "MPNetTokenizer") {
             named.mask_takes_spaces();
         }
         named
@@ -199,7 +208,9 @@ impl TokenizerConfig {
     /// How the class keeps its vocabulary where there is no `tokenizer.json`; `None` if that is not read.
     pub(super) fn vocabulary(&self) -> Option<Vocabulary> {
         match self.class() {
-            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" => Some(Vocabulary::WordPiece),
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer" => {
+                Some(Vocabulary::WordPiece)
+            }
             "RobertaTokenizer" => Some(Vocabulary::ByteLevel),
             class => unigram_class(class).map(Vocabulary::Unigram),
         }
@@ -256,6 +267,11 @@ impl TokenizerConfig {
             }
         };
         added.into_iter().map(|(content, id)| (id, entry(content))).collect()
+    }
+
+    /// Whether the texts of a pair have a separator each between them, as RoBERTa's do.
+    pub(super) fn separates_twice(&self) -> bool {
+        self.class() == "MPNetTokenizer"
     }
 
     /// Whether the tokenizer gives token types at all; where it does not, they are 0 even in pairs.

@@ -111,7 +111,7 @@ impl AutoTokenizer {
             assemble(folder, &config)?.ok_or_else(|| Error::MissingFile {
                 folder: folder.into(),
                 file: "tokenizer.json",
-                advice: "nor the vocabulary that is read in its place (vocab.txt of BERT, DistilBERT and ELECTRA, \
+                advice: "nor the vocabulary that is read in its place (vocab.txt of BERT, DistilBERT, ELECTRA and MPNet, \
                          vocab.json with merges.txt of RoBERTa, sentencepiece.bpe.model of XLM-RoBERTa and \
                          CamemBERT, spm.model of DeBERTa-v2); AutoTokenizer.from_pretrained(..)\
                          .save_pretrained(..) of transformers writes it",

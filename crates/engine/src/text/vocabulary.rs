@@ -1,7 +1,7 @@
 //! Folders without `tokenizer.json`: what that file would say, put together from the vocabulary files that older
 //! checkpoints have instead and the class that the settings name.
 //!
-//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA) and `vocab.json` with `merges.txt` (RoBERTa); models of
+//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA, MPNet) and `vocab.json` with `merges.txt` (RoBERTa); models of
 //! SentencePiece in `unigram.rs`. How each class puts its parts together is that of `transformers` 5; `config.rs` then
 //! applies the settings.
 
@@ -43,7 +43,7 @@ fn word_piece(folder: &Path, config: &TokenizerConfig) -> Result<Option<(PathBuf
     let [cls, sep, unk] = ["cls", "sep", "unk"].map(|role| config.special(role));
     let (cls_id, sep_id) = (id_of(cls, &ids, &path)?, id_of(sep, &ids, &path)?);
     id_of(unk, &ids, &path)?;
-    let template = template((cls, cls_id), (sep, sep_id), true);
+    let template = template((cls, cls_id), (sep, sep_id), !config.separates_twice());
     let normalizer = json!({
         "type": "BertNormalizer",
         "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true,
