@@ -41,6 +41,11 @@ def start():
                 raise Unsupported(f"{dtype} on {device}")
             if mode.endswith("-tcmalloc") and "tcmalloc" not in open("/proc/self/maps").read():
                 raise Unsupported("tcmalloc is not in this process: LD_PRELOAD has to name it")
+            # Its own messages are pages long.
+            if device.startswith("cuda") and not torch.cuda.is_available():
+                raise Unsupported("PyTorch finds no NVIDIA GPU with a driver it can use")
+            if device == "mps" and not torch.backends.mps.is_available():
+                raise Unsupported("PyTorch finds no Metal here")
             torch.set_num_threads(threads)
             torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
             # By default PyTorch convolves in TF32 where f32 was asked for.

@@ -232,7 +232,8 @@ pub struct Measured {
     pub load_seconds: Option<f64>,
     /// The most memory the process has held so far, bytes.
     pub peak_memory: Option<u64>,
-    /// Energy of the machine over the timed iterations, joules for each.
+    /// Energy over the timed iterations, joules for each: of the GPU for an engine on an NVIDIA GPU, else of the processor
+    /// packages; on a Mac of both together. None where nothing tells, or an engine's turns were too short for the meter.
     pub joules: Option<f64>,
     /// What the engine said of how it runs.
     pub detail: String,

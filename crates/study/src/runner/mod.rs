@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
-use self::energy::Meter;
+use self::energy::Meters;
 use self::seat::Seat;
 use self::verify::{Limit, compare};
 use crate::machine;
@@ -120,7 +120,7 @@ pub fn run(study: &Study<'_>, hear: &mut dyn FnMut(Event<'_>)) -> Result<Summary
         done: records.rows.iter().map(key).collect(),
         run: String::new(),
         scratch,
-        meter: Meter::find(),
+        meters: Meters::find(),
         summary: Summary::default(),
     };
     match runner.everything() {
@@ -197,7 +197,7 @@ struct Runner<'a> {
     /// The id of this run.
     run: String,
     scratch: TempDir,
-    meter: Option<Meter>,
+    meters: Meters,
     summary: Summary,
 }
 
@@ -480,15 +480,14 @@ impl Runner<'_> {
                 }
                 let seat = &mut *seats[i];
                 (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
-                let before = self.meter.as_ref().and_then(Meter::read);
+                let start = Instant::now();
+                let before = self.meters.read(&seat.variant.device);
                 let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations });
-                let after = self.meter.as_ref().and_then(Meter::read);
+                let after = self.meters.read(&seat.variant.device);
                 match times.and_then(|times| whole(times, iterations)) {
                     Ok(times) => {
-                        let host = self.meter.as_ref().zip(before).zip(after);
-                        let host =
-                            host.map(|((meter, before), after)| meter.between(before, after) / iterations as f64);
-                        add(measured, times, host, rounds);
+                        let joules = before.zip(after).and_then(|(b, a)| b.until(a, start.elapsed()));
+                        add(measured, times, joules.map(|joules| joules / iterations as f64), rounds);
                     }
                     Err(failed) => results[i] = Err(failed),
                 }
@@ -533,13 +532,13 @@ fn whole(times: Times, iterations: usize) -> Result<Times, Failure> {
     Ok(times)
 }
 
-fn add(measured: &mut Measured, times: Times, host_joules: Option<f64>, rounds: usize) {
+fn add(measured: &mut Measured, times: Times, joules: Option<f64>, rounds: usize) {
     measured.host_ns.push(times.host_ns);
     if let Some(device) = times.device_ns {
         measured.device_ns.get_or_insert_default().push(device);
     }
-    // The device's own meter counts the device, the host's counts the host: an engine that has the first says so.
-    if let Some(joules) = times.joules.or(host_joules) {
+    // An engine that counts for itself knows better.
+    if let Some(joules) = times.joules.or(joules) {
         *measured.joules.get_or_insert(0.0) += joules / rounds as f64;
     }
 }
