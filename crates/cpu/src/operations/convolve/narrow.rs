@@ -1,6 +1,6 @@
-//! Convolutions (cross-correlations) with stride 1 and without padding, channels last.
+//! Convolutions of few outputs.
 //!
-//! Results have few channels more often than not, so vectors run along the line, not the channels: rows of x are turned
+//! Vectors run along the line, not the outputs: rows of x are turned
 //! about to `[channel][position]` as they are needed, a few at a time in a ring, and a tile of sums, `[output]` by two
 //! vectors of positions, stays in registers over the whole window. Nothing is copied for each place of the window.
 
@@ -9,8 +9,8 @@ use std::ops::Range;
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Convolution;
 
-use super::copy::write;
-use super::{Context, FAR};
+use super::super::copy::write;
+use super::super::{Context, FAR};
 use crate::kernels::gemm::tile::{MAX_TILE_ROWS, Panels, transpose};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::Shareable;
@@ -18,10 +18,6 @@ use crate::threads::Shareable;
 /// Positions of a task: longer lines are cut.
 const POSITIONS: usize = 1024;
 
-/// `out[n, y, x, o] = Σ x[n, y + dy, x + dx, c] w[o, dy, dx, c]`
-///
-/// # Errors
-/// Out of memory for the rows that are turned about.
 pub(super) fn convolve(context: Context<'_>, x: &[f32], w: &[f32], c: Convolution, out: &mut [f32]) -> Result<()> {
     let [height, width] = c.output();
     let far = out.len() >= FAR;
