@@ -126,7 +126,9 @@ def start():
                         self.clock[1].record()
                     if self.device.type != "cpu":
                         torch.accelerator.synchronize()
-                    return result
+                if result.requires_grad:
+                    raise RuntimeError("it was computed with gradients")
+                return result
 
             if self.compiled:
                 for _ in range(3):  # compiles, then records CUDA graphs

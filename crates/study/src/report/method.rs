@@ -21,8 +21,8 @@ pub(super) const METHOD: [(&str, &str); 7] = [
     ),
     (
         "Every engine is a process of its own.",
-        "All speak the same line protocol and time themselves with a monotonic clock: from ids or inputs that lie ready on the \
-         host to the result on the host, the device idle again.",
+        "All speak the same line protocol and time themselves with a monotonic clock: a model from ids on the host to the \
+         result on the host, an operation from operands on the device to the result there, finished.",
     ),
     (
         "Everyone has the same work.",
@@ -60,12 +60,14 @@ pub(super) const DEFECTS: [Defect; 11] = [
     Defect {
         id: "D2",
         what: "Timings of models on CUDA never waited for the device: the time to launch was reported.",
-        here: "Time ends when the result lies in host memory, for every engine; what is verified is what came back that way.",
+        here: "A model's time ends when its result lies in host memory, an operation's when the device is idle. On a CPU, a time \
+               that its measured peak cannot explain is a failure.",
     },
     Defect {
         id: "D3",
         what: "Lazy MLX graphs were timed without being evaluated: 0.4 ms whatever the size.",
-        here: "The same: a result in host memory has been computed.",
+        here: "The same: a result in host memory has been computed, and MLX's worker evaluates the result of an operation before \
+               time ends.",
     },
     Defect {
         id: "D4",
@@ -88,7 +90,8 @@ pub(super) const DEFECTS: [Defect; 11] = [
     Defect {
         id: "D7",
         what: "PyTorch was timed with gradients enabled, and its model loaded anew for each cell.",
-        here: "Loading is a request of its own with a time of its own; PyTorch's worker runs without gradients.",
+        here: "Loading is a request of its own with a time of its own; PyTorch's worker runs without gradients and refuses a \
+               result that has one.",
     },
     Defect {
         id: "D8",

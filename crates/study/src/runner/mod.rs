@@ -38,6 +38,10 @@ const MEMORY_SHARE: f64 = 0.75;
 /// Bytes a worker needs for each byte of a checkpoint: the engine's own copy, and what it computes with.
 const COPIES: f64 = 1.6;
 
+/// How much quicker than the machine's measured peak of f32 a CPU may seem: the peak is measured once, on a machine that
+/// may be busy, and some CPUs have units for matrices that it does not know.
+const BEYOND_PEAK: f64 = 4.0;
+
 /// What is run, where, and how it can be stopped.
 #[derive(Debug)]
 pub struct Study<'a> {
@@ -119,6 +123,7 @@ pub fn run(study: &Study<'_>, hear: &mut dyn FnMut(Event<'_>)) -> Result<Summary
         writer,
         done: records.rows.iter().map(key).collect(),
         run: String::new(),
+        limits: None,
         scratch,
         meters: Meters::find(),
         summary: Summary::default(),
@@ -196,6 +201,8 @@ struct Runner<'a> {
     done: HashSet<(String, Variant, usize)>,
     /// The id of this run.
     run: String,
+    /// What the machine can do at most.
+    limits: Option<Limits>,
     scratch: TempDir,
     meters: Meters,
     summary: Summary,
@@ -307,7 +314,8 @@ impl Runner<'_> {
         }
         self.go_on()?;
         (self.hear)(Event::Doing("measuring what the machine can do".into()));
-        let limits = self.probe();
+        self.limits = self.probe();
+        let limits = self.limits.clone();
         self.go_on()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let machine = machine::machine();
@@ -425,6 +433,12 @@ impl Runner<'_> {
             self.go_on()?;
         }
         self.times(&task.cell, effort, seats, &mut results, random)?;
+        for (seat, result) in seats.iter().zip(&mut results) {
+            let implausible = result.as_ref().ok().and_then(|m| self.implausible(&seat.variant, &task.cell, m));
+            if let Some(failed) = implausible {
+                *result = Err(failed);
+            }
+        }
         for (seat, result) in seats.iter().zip(results) {
             let outcome = match result {
                 Ok(measured) => Outcome::Measured(Measured { peak_memory: seat.peak_memory(), ..measured }),
@@ -495,6 +509,16 @@ impl Runner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A time in which this CPU cannot have computed the cell: its worker did not wait for the result.
+    fn implausible(&self, variant: &Variant, cell: &Cell, measured: &Measured) -> Option<Failure> {
+        let on_cpu = matches!(variant.device.as_str(), "cpu" | "mlx:cpu") && variant.dtype == "f32";
+        let peak = self.limits.as_ref()?.gflops.get("f32").filter(|_| on_cpu)?;
+        let least = cell.flops as f64 / (peak * BEYOND_PEAK);
+        let quickest = *measured.host_ns.iter().flatten().min()?;
+        let told = || format!("{quickest} ns for what takes this machine {:.0} ns at its peak", least * BEYOND_PEAK);
+        ((quickest as f64) < least).then(|| failure("implausible", told()))
     }
 
     /// Ends the run if that was asked for.

@@ -29,7 +29,7 @@ for line in sys.stdin:
     if do == "hello":
         reply({"ok": {"protocol": 1, "name": "Fake", "version": "1", "detail": ""}})
     elif do == "probe":
-        reply({"ok": {"gflops": {"f32": 1.0}, "gigabytes_per_second": 1.0}})
+        reply({"ok": {"gflops": {"f32": 1e5}, "gigabytes_per_second": 1.0}})
     elif do in ("load", "open"):
         mode, dtype = request["mode"], request["dtype"]
         log(do)
@@ -69,5 +69,5 @@ for line in sys.stdin:
             fault("memory", "out of memory")
             continue
         clock += 1
-        times = [0 if mode == "no-time" else clock] * (count - 1 if mode == "short" else count)
+        times = [{"no-time": 0, "no-wait": 1}.get(mode, clock)] * (count - 1 if mode == "short" else count)
         reply({"ok": {"host_ns": times, "device_ns": None}})

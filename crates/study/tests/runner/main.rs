@@ -17,7 +17,7 @@ use mlxt_study::record::{Measured, Outcome, Records, Row};
 use mlxt_study::runner::{Event, Study, Summary, run};
 use tempfile::TempDir;
 
-const MISBEHAVIOUR: [(&str, &str, &str); 12] = [
+const MISBEHAVIOUR: [(&str, &str, &str); 13] = [
     ("wrong", "verify", "off by up to 1.0e-1"),
     ("nan", "verify", "NaN"),
     ("cut", "output", "bytes"),
@@ -30,6 +30,8 @@ const MISBEHAVIOUR: [(&str, &str, &str); 12] = [
     ("error", "memory", "out of memory"),
     ("no-time", "protocol", "took no time"),
     ("short", "protocol", "iterations"),
+    // As if launching were computing.
+    ("no-wait", "implausible", "1 ns for what takes this machine"),
 ];
 
 /// A plan, peers and a place for everything.
