@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compares mlxt with sentence-transformers and transformers on real weights and 200 real sentences in 16 scripts.
+"""Compares mlxt with sentence-transformers and transformers on real weights and real sentences, by default 200 in 16 scripts.
 
     check-embeddings.py MLXT MODEL_FOLDER [SENTENCES]
 
 MODEL_FOLDER is any folder of sentence-transformers. Token ids have to be the same, sentence embeddings and last hidden
 states to agree within 1e-5 of their size. The reference runs every sentence alone, in float32, and in padded batches;
-mlxt runs them all at once. Ends with status 1 at the first difference, saying where.
+mlxt runs them all at once. Weights kept in fewer bits are compared with f32. Ends with status 1 at the first difference, saying where.
 """
 
 import json
@@ -20,6 +20,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 TOLERANCE = 1e-5
+# The cosine with f32 that embeddings of each text have to have with weights of other precisions.
+COSINES = {"bf16": 0.9999, "f16": 0.99999, "int8": 0.997, "q4": 0.75}
 # Beginnings of the normalised embedding of "hello world", as the models' authors' software has printed it for years, by
 # model_type, layers and hidden size.
 HELLO = {("bert", 6, 384): [-0.034477, 0.031023, 0.006735, 0.026109, -0.039362]}
@@ -79,6 +81,15 @@ def main(binary, model, sentences):
     assert saved.dtype == np.float32 and saved.shape == ours.shape, f"npy: {saved.dtype} {saved.shape}"
     require("embeddings in the npy file against those in JSON", np.abs(saved - ours).max())
 
+    for dtype, least in COSINES.items():
+        rows = mlxt(binary, "embed", *common, "--dtype", dtype)
+        found = np.array([r["embedding"] for r in rows], dtype=np.float64)
+        sizes = np.linalg.norm(found, axis=1) * np.linalg.norm(ours, axis=1)
+        cosines = (found * ours).sum(axis=1) / sizes
+        print(f"embeddings in {dtype}: cosine with f32 {cosines.min():.6f} at least, median {np.median(cosines):.6f} (allowed {least})")
+        if not cosines.min() >= least:
+            sys.exit(f"FAILED: embeddings in {dtype}")
+
     # Every fifth text: a row per token is a lot of JSON. Features know no limit but the model's, so it is named.
     with tempfile.TemporaryDirectory() as folder:
         some = Path(folder, "some.txt")
@@ -93,7 +104,7 @@ def main(binary, model, sentences):
         worst = max(worst, np.abs(np.array(row["data"]).reshape(state.shape) - state).max())
     require("last hidden states", worst, largest)
 
-    passed = 5
+    passed = 5 + len(COSINES)
     config = network.config
     known = HELLO.get((config.model_type, config.num_hidden_layers, config.hidden_size))
     if known:

@@ -15,9 +15,10 @@ pub enum Precision {
     Bf16,
     /// Weights rounded to 16-bit IEEE floats; activations and arithmetic are those of [`Precision::F32`].
     F16,
-    /// 8-bit integer weights with a scale per output.
+    /// 8-bit integer weights with a scale for each output, or for some of its inputs. A backend may round activations to 8 bits
+    /// too, with a scale for each row or some of its columns, never for several rows.
     Int8,
-    /// 4-bit weights with a scale per group.
+    /// 4-bit weights with a scale for each output and some of its inputs; activations as for [`Precision::Int8`].
     Q4,
 }
 

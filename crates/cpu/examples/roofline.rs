@@ -2,8 +2,8 @@
 //!
 //! Prints the measured peak of fused multiply-adds and of reading memory, then the linear layers of BERT-base and whole
 //! encoder stacks with random weights, each next to the limit that follows from those two. It checks no values: the
-//! tests and the conformance table do. Optional arguments: the instruction set, the number of threads, `halves` for only
-//! the comparison of weights of 32 and 16 bits.
+//! tests and the conformance table do. Optional arguments: the instruction set, the number of threads, `precisions` for
+//! only the comparison of the ways to keep weights.
 
 use std::time::Instant;
 
@@ -28,13 +28,13 @@ fn main() -> Result<()> {
         "limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory
 "
     );
-    if !arguments.iter().any(|a| a == "halves") {
+    if !arguments.iter().any(|a| a == "precisions") {
         linear_layers(&cpu, &limits)?;
         for model in [BERT_BASE, MINILM] {
             forwards(&cpu, &model, &limits)?;
         }
     }
-    halves(&cpu, &BERT_BASE)
+    precisions(&cpu, &BERT_BASE)
 }
 
 /// The fastest and the median of the times of a few runs, in milliseconds.
@@ -178,35 +178,30 @@ fn forwards(cpu: &Cpu, sizes: &Sizes, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// The same encoder with weights of 32 and 16 bits, in turns.
-fn halves(cpu: &Cpu, sizes: &Sizes) -> Result<()> {
+/// How weights of each precision compare with f32, interleaved.
+fn precisions(cpu: &Cpu, sizes: &Sizes) -> Result<()> {
     const ROUNDS: usize = 5;
-    let precisions = [Precision::F32, Precision::Bf16, Precision::F16];
-    let encoders = precisions.map(|precision| Encoder::new(cpu, sizes, precision));
-    println!("\n{}, weights of 32 and 16 bits: ms, best and median", sizes.name);
-    println!("batch x tokens              f32             bf16              f16  f32 / bf16  f32 / f16");
-    for (batch, tokens) in [(1, 1), (1, 14), (1, 122), (16, 50)] {
+    let encoders = Precision::ALL.map(|(precision, _)| Encoder::new(cpu, sizes, precision));
+    println!("\n{}: ms, median (best); times as fast as f32, of the medians", sizes.name);
+    let names = Precision::ALL.map(|(_, name)| format!("{name:>22}"));
+    println!("batch x tokens{}", names.concat());
+    for (batch, tokens) in [(1, 1), (1, 14), (1, 50), (1, 122), (16, 50)] {
         let lengths = vec![tokens; batch];
-        let mut times = [const { Vec::new() }; 3];
+        let mut times = [const { Vec::new() }; Precision::ALL.len()];
         for _ in 0..ROUNDS {
             for (encoder, times) in encoders.iter().zip(&mut times) {
                 let encoder = encoder.as_ref().map_err(Clone::clone)?;
                 times.push(time(|| encoder.forward(&lengths).map(drop))?);
             }
         }
-        let [f32, bf16, f16] = times.map(|mut rounds| {
+        let summaries = times.map(|mut rounds| {
             rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
-            (rounds.iter().map(|r| r.0).fold(f64::INFINITY, f64::min), rounds[ROUNDS / 2].1)
+            (rounds[ROUNDS / 2].1, rounds.iter().map(|r| r.0).fold(f64::INFINITY, f64::min))
         });
-        let shown = |(best, median)| format!("{best:>7.2} {median:>7.2}");
-        println!(
-            "{batch:>5} x {tokens:<6}  {:>16} {:>16} {:>16}  {:>10.2}  {:>9.2}",
-            shown(f32),
-            shown(bf16),
-            shown(f16),
-            f32.1 / bf16.1,
-            f32.1 / f16.1
-        );
+        let shown = summaries.map(|(median, best)| {
+            format!("{:>22}", format!("{median:.2} ({best:.2}) {:.2}x", summaries[0].0 / median))
+        });
+        println!("{batch:>5} x {tokens:<6}{}", shown.concat());
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use mlxt_backend::{
 
 pub use kernels::attention::{Layout, Relative};
 pub use kernels::embed::Table;
-pub use kernels::gemm::Matrix;
+pub use kernels::linear::Matrix;
 pub use kernels::norm::Norm;
 pub use operations::Array;
 pub use simd::Isa;
@@ -175,7 +175,7 @@ impl Backend for Cpu {
     fn linear(&self, x: &Tensor, w: &Matrix, activation: Activation) -> Result<Tensor> {
         check::size("linear", "inputs", w.cols(), x.cols)?;
         let mut out = self.tensor(x.rows, w.rows())?;
-        kernels::gemm::linear((self.token, &self.pool, &self.arena), &x.values, w, activation, &mut out.values)?;
+        kernels::linear::linear((self.token, &self.pool, &self.arena), &x.values, w, activation, &mut out.values)?;
         Ok(out)
     }
 

@@ -327,7 +327,7 @@ fn nothing_is_used_in_place_of_what_was_asked_for() {
         assert!(error.to_string().contains("not part of this version"), "{error}");
         assert!(error.to_string().contains(&device.to_string()), "{error}");
     }
-    let error = builder().dtype(Precision::Q4).build().err().unwrap();
+    let error = builder().device(Device::Reference).dtype(Precision::Q4).build().err().unwrap();
     assert!(error.to_string().contains("cannot run in q4"), "{error}");
     assert!(matches!(builder().threads(0).build().err().unwrap(), Error::ZeroOption { option: "threads" }));
     assert!(matches!(builder().batch_tokens(0).build().err().unwrap(), Error::ZeroOption { .. }));

@@ -63,7 +63,7 @@ fn what_does_not_work_is_status_1() {
         (&["embed", "-m", m, "a", "--max-length", "1000000"], "1000000"),
         (&["embed", "-m", m, "a", "--device", "mlx"], "device mlx cannot be used"),
         (&["embed", "-m", m, "a", "--device", "cuda:3"], "device cuda:3 cannot be used"),
-        (&["embed", "-m", m, "a", "--dtype", "q4"], "q4"),
+        (&["embed", "-m", m, "a", "--device", "reference", "--dtype", "q4"], "cannot run in q4; it can in f32"),
         (&["features", "-m", &fixture("roberta"), "a", "--pooler"], "has no pooler"),
         (&["tokenize", "-m", m, "a b c d e", "--max-length", "4"], "the limit is 4"),
         (&["pull", "org/absent"], "offline"),

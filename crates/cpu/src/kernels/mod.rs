@@ -5,6 +5,8 @@ pub(crate) mod attention;
 pub(crate) mod embed;
 pub(crate) mod gate;
 pub(crate) mod gemm;
+pub(crate) mod integer;
+pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod rotate;

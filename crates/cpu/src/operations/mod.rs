@@ -19,10 +19,11 @@ use std::sync::Arc;
 
 use mlxt_backend::operations::shapes::{Axis, Convolution, Product};
 use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, Values};
-use mlxt_backend::{Activation, Error, Result};
+use mlxt_backend::{Activation, Error, HostTensor, LinearPart, Result};
 
 use crate::Cpu;
 use crate::arena::{Arena, Buffer};
+use crate::kernels::integer::{self, Bits};
 use crate::simd::Token;
 use crate::threads::Pool;
 
@@ -58,6 +59,8 @@ pub struct Array {
     shape: Vec<usize>,
     /// The bits of integers, where it holds those.
     values: Buffer,
+    /// Instead of values: weights of small integers.
+    weights: Option<integer::Matrix>,
 }
 
 impl Array {
@@ -75,14 +78,21 @@ impl Array {
 impl Operations for Cpu {
     type Array = Array;
 
-    fn upload(&self, _: &Operation, _: usize, array: &HostArray) -> Result<Array> {
+    fn upload(&self, operation: &Operation, position: usize, array: &HostArray) -> Result<Array> {
         let Form { element, shape } = array.form();
+        if let (Some(bits), 1, &[inputs, outputs], Values::F32(w)) = (bits(operation), position, shape, array.values())
+        {
+            let weight = (0..outputs * inputs).map(|i| w[i % inputs * outputs + i / inputs]).collect::<Vec<_>>();
+            let parts = [LinearPart { weight: HostTensor::from_f32(&[outputs, inputs], &weight)?, bias: None }];
+            let weights = integer::Matrix::new((self.token, &self.pool), &parts, bits, (outputs, inputs))?;
+            return Ok(Array { element, shape: shape.to_vec(), values: self.arena.take(0)?, weights: Some(weights) });
+        }
         let mut values = self.arena.take(shape.iter().product())?;
         match array.values() {
             Values::F32(from) => copy::copy(self.context(), from, &mut values),
             Values::I32(from) => values.iter_mut().zip(from).for_each(|(to, &v)| *to = f32::from_bits(v as u32)),
         }
-        Ok(Array { element, shape: shape.to_vec(), values })
+        Ok(Array { element, shape: shape.to_vec(), values, weights: None })
     }
 
     fn run(&self, operation: &Operation, inputs: &[&Array]) -> Result<Array> {
@@ -90,7 +100,7 @@ impl Operations for Cpu {
         let shape = operation.shape(&forms)?;
         let mut values = self.arena.take(shape.iter().product())?;
         compute(self.context(), operation, inputs, &mut values)?;
-        Ok(Array { element: operation.element(), shape, values })
+        Ok(Array { element: operation.element(), shape, values, weights: None })
     }
 
     fn wait(&self, _: &Array) -> Result<()> {
@@ -109,6 +119,15 @@ impl Operations for Cpu {
 impl Cpu {
     fn context(&self) -> Context<'_> {
         Context { token: self.token, pool: &self.pool, arena: &self.arena }
+    }
+}
+
+/// The weights that an operation keeps as small integers.
+fn bits(operation: &Operation) -> Option<Bits> {
+    match operation {
+        Operation::LinearInt8 => Some(Bits::Eight),
+        Operation::LinearQ4 => Some(Bits::Four),
+        _ => None,
     }
 }
 
@@ -175,7 +194,11 @@ fn compute(context: Context<'_>, operation: &Operation, inputs: &[&Array], out: 
             attend::ragged(context, operation, x, shape(0), (*heads, inputs[1].integers()), out)?;
         }
         Operation::LinearInt8 | Operation::LinearQ4 => {
-            return Err(Error::Unsupported { backend: "cpu", what: operation.to_string() });
+            let weights = inputs[1].weights.as_ref().filter(|weights| Some(weights.bits()) == bits(operation));
+            let what = || format!("{operation} over weights that were not uploaded for it");
+            let weights = weights.ok_or_else(|| Error::Unsupported { backend: "cpu", what: what() })?;
+            let context = (context.token, context.pool, context.arena);
+            integer::linear(context, x, weights, Some(floats(2)), Activation::Identity, out)?;
         }
     }
     Ok(())

@@ -4,13 +4,14 @@
 //! and [`Simd::vectorize`] compiles the kernel with that instruction set switched on, so that everything marked
 //! `#[inline(always)]` below it becomes straight vector code.
 //!
-//! There are no integer vectors and no shuffles here beyond what the kernels need. Each instruction set has its own
-//! file; `scalar.rs` is the plain one, and shows what every operation means.
+//! There are no shuffles here beyond what the kernels need; vectors of integers are in `dot/`. Each instruction set has
+//! its own file; `scalar.rs` is the plain one, and shows what every operation means.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;

@@ -124,6 +124,7 @@ fn least_seconds(cell: &Cell, dtype: &str, limits: Option<&Limits>) -> Option<f6
         "f32" => 1.0,
         "bf16" | "f16" => 0.5,
         "int8" => 0.25,
+        "q4" => 0.125,
         _ => return None,
     };
     let moving = cell.bytes as f64 * width / (limits.gigabytes_per_second * 1e9);

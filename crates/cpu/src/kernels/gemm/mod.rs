@@ -9,10 +9,11 @@
 //! tiles add in the same order.
 
 mod pack;
+pub(crate) mod plan;
 pub(crate) mod tile;
 mod weight;
 
-pub use pack::Matrix;
+pub(crate) use pack::{Matrix, bias, output};
 pub(crate) use weight::Kept;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
+use self::plan::{Plan, RowBlock};
 use self::tile::{Panels, Tile, function_of, transpose};
 use self::weight::Weight;
 use super::activate::activate;
@@ -35,8 +37,6 @@ const INPUT_BLOCK: usize = 1024;
 /// Values of a block of rows that stay in the second-level cache, which is 1 MiB or more, beside the weights that
 /// pass through.
 const ROW_BLOCK: usize = 96 << 10;
-/// Tasks for each thread, so that one that loses its core for a while leaves its share to the others.
-const TASKS_EACH: usize = 8;
 /// Products below this (about 9 microseconds) are not worth the hand-off.
 const SMALL: usize = 1 << 19;
 
@@ -53,7 +53,9 @@ pub(crate) fn linear(
 ) -> Result<()> {
     let inputs = w.cols();
     let rows = x.len() / inputs;
-    let plan = Plan::new(rows, w, token.run(TileRows), pool.threads());
+    let tile_rows = token.run(TileRows);
+    let block_rows = ROW_BLOCK / inputs.min(INPUT_BLOCK);
+    let plan = Plan::new(rows, (tile_rows, block_rows), w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
     let packed_len = plan.largest_block() * inputs + MAX_LANES;
     let slots = if plan.tasks() == 1 { 1 } else { pool.threads() };
     let mut packed = arena.take(packed_len * slots)?;
@@ -71,66 +73,6 @@ pub(crate) fn linear(
         }
     });
     Ok(())
-}
-
-/// How a product is cut into tasks.
-struct Plan {
-    /// Panels of rows, each one tile high.
-    row_panels: Panels,
-    /// Blocks of row panels.
-    blocks: Panels,
-    /// Ranges of weight panels.
-    ranges: Panels,
-    tile_rows: usize,
-}
-
-impl Plan {
-    fn new(rows: usize, w: &Matrix, tile_rows: usize, threads: usize) -> Self {
-        let row_panels = Panels::new(rows, tile_rows);
-        let panels_in_block = (ROW_BLOCK / (tile_rows * w.cols().min(INPUT_BLOCK))).max(1);
-        let blocks = Panels::new(row_panels.count(), panels_in_block);
-        let wanted = if rows * w.rows() * w.cols() < SMALL || threads == 1 { 1 } else { threads * TASKS_EACH };
-        let ranges = wanted.div_ceil(blocks.count()).min(w.count());
-        let ranges = Panels::new(w.count(), w.count().div_ceil(ranges));
-        Self { row_panels, blocks, ranges, tile_rows }
-    }
-
-    fn tasks(&self) -> usize {
-        self.blocks.count() * self.ranges.count()
-    }
-
-    /// The block of rows and the weight panels of a task.
-    fn task(&self, task: usize) -> (usize, Range<usize>) {
-        (task / self.ranges.count(), self.ranges.range(task % self.ranges.count()))
-    }
-
-    /// The panels of rows of a block, as their first rows and the end.
-    fn rows(&self, block: usize) -> RowBlock {
-        RowBlock { row_panels: self.row_panels, panels: self.blocks.range(block) }
-    }
-
-    /// An upper bound for the rows of a block.
-    fn largest_block(&self) -> usize {
-        self.blocks.range(0).len() * self.tile_rows
-    }
-}
-
-/// Some panels of rows.
-#[derive(Clone)]
-struct RowBlock {
-    row_panels: Panels,
-    panels: Range<usize>,
-}
-
-impl RowBlock {
-    /// The rows of each panel.
-    fn iter(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.panels.clone().map(|i| self.row_panels.range(i))
-    }
-
-    fn first(&self) -> usize {
-        self.row_panels.range(self.panels.start).start
-    }
 }
 
 /// Rows of the instruction set's tile.
@@ -189,7 +131,7 @@ impl Task<'_> {
                 }
             }
         }
-        let tiles = self.rows.panels.len();
+        let tiles = self.rows.count();
         let blocks = Panels::new(inputs, INPUT_BLOCK);
         for block in 0..blocks.count() {
             let steps = blocks.range(block);

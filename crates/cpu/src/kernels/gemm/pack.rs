@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::{bf16, f16};
-use mlxt_backend::{DType, Error, LinearPart, MatrixSource, Result, Shaped, check};
+use mlxt_backend::{DType, LinearPart, MatrixSource, Result, Shaped, check};
 
 use super::tile::transpose;
 use super::weight::{Kept, Weight};
@@ -17,7 +17,7 @@ use crate::threads::{Pool, Shareable};
 
 /// Stacked linear layers, packed for one instruction set.
 #[derive(Debug)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     /// Weights as `kept` says, in the bytes of as many f32 as they take.
     pub(super) panels: Block,
     kept: Kept,
@@ -42,30 +42,20 @@ impl Matrix {
     /// Packs parts that have been checked.
     ///
     /// # Errors
-    /// [`Error::UnsupportedPrecision`]; [`Error::WeightRange`] for a weight that the precision cannot hold; out of
-    /// memory.
+    /// [`mlxt_backend::Error::WeightRange`] for a weight that the precision cannot hold; out of memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
         source: &MatrixSource,
+        kept: Kept,
         (outputs, inputs): (usize, usize),
     ) -> Result<Self> {
         let (parts, precision) = (&source.parts, source.precision);
-        let supported = "f32, bf16, f16";
-        let kept = Kept::of(precision).ok_or(Error::UnsupportedPrecision { backend: "cpu", precision, supported })?;
         let width = token.run(Width);
         let count = outputs.div_ceil(width);
         let weights = count.saturating_mul(width).saturating_mul(inputs);
         // A panel's width is a multiple of four, so this is exact.
         let mut panels = Block::new(weights / size_of::<f32>() * kept.size())?;
-        let mut bias = Block::new(count * width)?;
-        let mut first = 0;
-        for part in parts {
-            let outputs = part.weight.shape()[0];
-            if let Some(values) = &part.bias {
-                values.decode(0, &mut bias[first..first + outputs]);
-            }
-            first += outputs;
-        }
+        let bias = bias(parts, count * width)?;
         let fits = match kept {
             Kept::F32 => pack::<f32>((token, pool), parts, (count, width, inputs), &mut panels),
             Kept::Bf16 => pack::<bf16>((token, pool), parts, (count, width, inputs), &mut panels),
@@ -89,6 +79,20 @@ impl Matrix {
     pub(super) fn count(&self) -> usize {
         self.outputs.div_ceil(self.width)
     }
+}
+
+/// The biases of all parts, zeros where a part has none, and behind them up to `len`.
+pub(crate) fn bias(parts: &[LinearPart], len: usize) -> Result<Block> {
+    let mut bias = Block::new(len)?;
+    let mut first = 0;
+    for part in parts {
+        let outputs = part.weight.shape()[0];
+        if let Some(values) = &part.bias {
+            values.decode(0, &mut bias[first..first + outputs]);
+        }
+        first += outputs;
+    }
+    Ok(bias)
 }
 
 /// Fills `count` panels with weights kept as `W`; whether it can hold them all.
@@ -180,7 +184,7 @@ impl<W: Weight> Kernel for PackPanel<'_, W> {
 }
 
 /// The weights of one output over all parts, if there is such an output.
-fn output(parts: &[LinearPart], mut index: usize) -> Option<(DType, &[u8])> {
+pub(crate) fn output(parts: &[LinearPart], mut index: usize) -> Option<(DType, &[u8])> {
     for part in parts {
         let &[outputs, inputs] = part.weight.shape() else { return None };
         if index < outputs {

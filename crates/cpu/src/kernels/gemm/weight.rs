@@ -4,7 +4,6 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use mlxt_backend::Precision;
 
 use crate::simd::Simd;
 
@@ -69,16 +68,6 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
-    /// What `precision` asks for, if there are kernels for it.
-    pub(crate) fn of(precision: Precision) -> Option<Self> {
-        match precision {
-            Precision::F32 => Some(Self::F32),
-            Precision::Bf16 => Some(Self::Bf16),
-            Precision::F16 => Some(Self::F16),
-            Precision::Int8 | Precision::Q4 => None,
-        }
-    }
-
     /// Bytes of a weight.
     pub(crate) fn size(self) -> usize {
         match self {

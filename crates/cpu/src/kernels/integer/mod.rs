@@ -1,0 +1,287 @@
+//! Linear layers over weights of 8 or 4 bits: `activation(x wᵀ + bias)`, the products in integers.
+//!
+//! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
+//! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`), but for a value
+//! that dwarfs the others of its group, which stays as it is: encoders' activations have a few of those, and they would cost
+//! the others their digits. A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
+//!
+//! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
+
+mod pack;
+mod rows;
+mod tile;
+
+pub(crate) use pack::Matrix;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use mlxt_backend::{Activation, Result, Shaped};
+
+use self::rows::{Packed, Quantize};
+use self::tile::{MAX_TILE_ROWS, Tile, function};
+use super::activate::activate;
+use super::gemm::plan::{Plan, RowBlock};
+use crate::arena::Arena;
+use crate::simd::dot::{Dot, DotKernel, DotToken};
+use crate::simd::{Simd, Token};
+use crate::threads::{Pool, Shareable};
+
+/// Bytes of a block of rows that stay in the second-level cache.
+const ROW_BLOCK: usize = 256 << 10;
+/// Products below this (about 9 microseconds) are not worth the hand-off.
+const SMALL: usize = 1 << 21;
+
+/// Inputs that share a scale. With 64, products take a fifth longer and the error is a third less (docs/performance/cpu.md).
+const GROUP: usize = 128;
+
+/// Bits of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bits {
+    Eight,
+    Four,
+}
+
+/// A way to keep weights.
+pub(crate) trait Weights: Copy {
+    /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
+    const VECTORS: usize;
+
+    /// Numbers for a group's weights in the form they are kept in, and their scale.
+    fn round(values: &[f32], out: &mut [u8]) -> f32;
+    /// Puts an output's weights of four inputs in their place of a panel: output `o` of `width`.
+    fn place(four: [u8; 4], panel: &mut [u8], step: usize, of: (usize, usize));
+    /// The weights of four inputs.
+    ///
+    /// # Safety
+    /// `VECTORS` vectors can be read from `p` on.
+    unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2];
+    /// One input's weights as f32: that of input `k`, below 4, of the four at `p`.
+    ///
+    /// # Safety
+    /// `VECTORS` vectors can be read from `p` on.
+    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2];
+    /// What loaded weights are too large by.
+    fn offset<D: Dot>() -> i32;
+}
+
+/// 8 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Eight;
+
+/// 4 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Four;
+
+impl Weights for Eight {
+    const VECTORS: usize = 2;
+
+    fn round(values: &[f32], out: &mut [u8]) -> f32 {
+        let largest = largest(values).1;
+        let (scale, inverse) = (largest / 127.0, inverse(largest, 127.0));
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = ((value * inverse).round_ties_even() as i8).max(-127).cast_unsigned();
+        }
+        scale
+    }
+
+    fn place(four: [u8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
+        panel[4 * (step * width + o)..][..4].copy_from_slice(&four);
+    }
+
+    #[inline(always)]
+    unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [d.load_8(p), d.load_8(p.add(4 * D::F::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [d.input_8(p, k), d.input_8(p.add(4 * D::F::LANES), k)] }
+    }
+
+    #[inline(always)]
+    fn offset<D: Dot>() -> i32 {
+        D::OFFSET_8
+    }
+}
+
+impl Weights for Four {
+    const VECTORS: usize = 1;
+
+    /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
+    fn round(values: &[f32], out: &mut [u8]) -> f32 {
+        let (end, magnitude) = largest(values);
+        let (scale, inverse) = (end / -8.0, inverse(magnitude, -8.0f32.copysign(end)));
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = ((value * inverse).round_ties_even() as i8).clamp(-8, 7).wrapping_add(8).cast_unsigned();
+        }
+        scale
+    }
+
+    /// The first vector's outputs are in the lower halves of the bytes, the second's in the upper ones.
+    fn place(four: [u8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
+        let (half, shift) = (width / 2, if o < width / 2 { 0 } else { 4 });
+        let place = &mut panel[4 * (step * half + o % half)..][..4];
+        place.iter_mut().zip(four).for_each(|(byte, weight)| *byte |= weight << shift);
+    }
+
+    #[inline(always)]
+    unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { d.load_4(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { d.input_4(p, k) }
+    }
+
+    #[inline(always)]
+    fn offset<D: Dot>() -> i32 {
+        D::OFFSET_4
+    }
+}
+
+/// The value of the largest magnitude and that magnitude; NaN if there is one.
+fn largest(values: &[f32]) -> (f32, f32) {
+    let of = |(end, magnitude): (f32, f32), &value: &f32| {
+        if value.abs() > magnitude || value.is_nan() { (value, value.abs()) } else { (end, magnitude) }
+    };
+    values.iter().fold((0.0, 0.0), of)
+}
+
+/// `end / largest`; 0 where that is infinite: what is so small is nothing.
+fn inverse(largest: f32, end: f32) -> f32 {
+    let inverse = end / largest;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// `out = activation(x wᵀ + bias)`: `x` is `[rows, inputs]`, `out` `[rows, outputs]`. `bias` stands in for the matrix's own.
+///
+/// # Errors
+/// Out of memory for the packed rows.
+pub(crate) fn linear(
+    (token, pool, arena): (Token, &Pool, &Arc<Arena>),
+    x: &[f32],
+    w: &Matrix,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    out: &mut [f32],
+) -> Result<()> {
+    let given = bias.map(|values| w.whole_panels(values, arena)).transpose()?;
+    let bias = given.as_deref().unwrap_or_else(|| w.bias());
+    let token = DotToken::of(token);
+    let (inputs, groups) = (w.cols(), w.groups());
+    let rows = x.len() / inputs;
+    let tiles = (token.run(TileRows), ROW_BLOCK / (groups * GROUP));
+    let plan = Plan::new(rows, tiles, w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
+    let packed_len = Packed::len(plan.largest_block(), groups);
+    let slots = if plan.tasks() == 1 { 1 } else { pool.threads() };
+    let mut packed = arena.take(packed_len * slots)?;
+    let (packed, out) = (Shareable(packed.as_mut_ptr()), Shareable(out.as_mut_ptr()));
+    pool.run(plan.tasks(), |slot, claims| {
+        // SAFETY: there is room for `slots` blocks, and no two threads have the same slot.
+        let packed = unsafe { std::slice::from_raw_parts_mut(packed.get().add(slot * packed_len), packed_len) };
+        let mut packed_block = None;
+        for task in claims {
+            let (block, panels) = plan.task(task);
+            let fresh = packed_block != Some(block);
+            packed_block = Some(block);
+            let rows = plan.rows(block);
+            let packed = Packed::new(packed, plan.largest_block(), groups);
+            token.run(Task { x, w, bias, activation, rows, panels, fresh, packed, out });
+        }
+    });
+    Ok(())
+}
+
+struct TileRows;
+
+impl DotKernel for TileRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<D: Dot>(self, _: D) -> usize {
+        const { assert!(D::TILE_ROWS <= MAX_TILE_ROWS) }
+        D::TILE_ROWS
+    }
+}
+
+/// One task: `rows` times the weights of `panels`.
+struct Task<'a> {
+    x: &'a [f32],
+    w: &'a Matrix,
+    bias: &'a [f32],
+    activation: Activation,
+    rows: RowBlock,
+    panels: Range<usize>,
+    /// Whether `packed` has yet to be filled with these rows.
+    fresh: bool,
+    packed: Packed<'a>,
+    out: Shareable,
+}
+
+impl DotKernel for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        match self.w.bits() {
+            Bits::Eight => self.multiply::<D, Eight>(d),
+            Bits::Four => self.multiply::<D, Four>(d),
+        }
+    }
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    fn multiply<D: Dot, W: Weights>(mut self, d: D) {
+        let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
+        let first = self.rows.first();
+        if self.fresh {
+            for rows in self.rows.iter() {
+                let x = &self.x[rows.start * inputs..rows.end * inputs];
+                Quantize { x, inputs, out: self.packed.panel(rows.start - first, rows.len()) }.run(d);
+            }
+        }
+        let tiles = self.rows.count();
+        for panel in self.panels.clone() {
+            let column = panel * width;
+            let cols = width.min(outputs - column);
+            let weights = self.w.panel(panel);
+            for (i, rows) in self.rows.iter().enumerate() {
+                let height = rows.len();
+                // SAFETY: `packed` holds the groups of these rows, as they were written above; the panel of weights, its
+                // scales and its bias are whole. The tile of `out` belongs to this task alone.
+                unsafe {
+                    let c = self.out.get().add(rows.start * outputs + column);
+                    let tile = Tile {
+                        rows: self.packed.panel(rows.start - first, height).as_ptrs(),
+                        weights: weights.bytes.as_ptr(),
+                        scales: weights.scales.as_ptr(),
+                        bias: self.bias[column..].as_ptr(),
+                        groups: self.w.groups(),
+                        c,
+                        c_stride: outputs,
+                        cols,
+                        // The next panel comes from memory while this one is used, a part during each tile.
+                        fetch: weights
+                            .bytes
+                            .as_ptr()
+                            .wrapping_add(weights.bytes.len() + i * weights.bytes.len() / tiles),
+                        fetch_bytes: weights.bytes.len().div_ceil(tiles),
+                    };
+                    function::<D, W>(height)(d, &tile);
+                    let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
+                    activate(d.floats(), self.activation, (0..height).map(row));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

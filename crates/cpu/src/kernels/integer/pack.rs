@@ -1,0 +1,172 @@
+//! Small integers in the order the product reads them.
+//!
+//! Outputs are cut into panels of two vectors. A panel holds, group by group of inputs, for each four inputs the weights of
+//! its outputs, output by output; and for each group its outputs' scales. What is behind the last output or input is zero.
+
+use std::sync::Arc;
+
+use mlxt_backend::{LinearPart, Result, Shaped};
+
+use super::{Bits, Eight, Four, GROUP, Weights};
+use crate::arena::{Arena, Block, Buffer};
+use crate::kernels::embed::Decode;
+use crate::kernels::gemm::{bias, output};
+use crate::simd::dot::{Dot, DotKernel, DotToken};
+use crate::simd::{Simd, Token};
+use crate::threads::{Pool, Shareable};
+
+/// Stacked linear layers, packed for one instruction set.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    /// Weights, in the bytes of as many f32.
+    panels: Block,
+    /// `[panels][groups][width]`
+    scales: Block,
+    /// Zeros where a layer has none; whole panels.
+    bias: Block,
+    bits: Bits,
+    outputs: usize,
+    inputs: usize,
+    /// Outputs of a panel.
+    width: usize,
+}
+
+/// One panel.
+pub(super) struct Panel<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) scales: &'a [f32],
+}
+
+impl Shaped for Matrix {
+    fn rows(&self) -> usize {
+        self.outputs
+    }
+    fn cols(&self) -> usize {
+        self.inputs
+    }
+}
+
+impl Matrix {
+    /// Rounds and packs parts that have been checked. A weight that is not finite makes all results of its output NaN.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn new(
+        (token, pool): (Token, &Pool),
+        parts: &[LinearPart],
+        bits: Bits,
+        (outputs, inputs): (usize, usize),
+    ) -> Result<Self> {
+        let width = DotToken::of(token).run(Width);
+        let count = outputs.div_ceil(width);
+        let mut matrix = Self {
+            panels: Block::new(0)?,
+            scales: Block::new(0)?,
+            bias: bias(parts, count * width)?,
+            bits,
+            outputs,
+            inputs,
+            width,
+        };
+        matrix.panels = Block::new(count.saturating_mul(matrix.panel_bytes() / size_of::<f32>()))?;
+        matrix.scales = Block::new(count.saturating_mul(matrix.groups() * width))?;
+        match bits {
+            Bits::Eight => matrix.pack::<Eight>((token, pool), parts),
+            Bits::Four => matrix.pack::<Four>((token, pool), parts),
+        }
+        Ok(matrix)
+    }
+
+    fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart]) {
+        let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
+        let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
+        pool.run(self.count(), |_, claims| {
+            let mut row = vec![0.0; groups * GROUP];
+            let mut rounded = vec![0; GROUP];
+            for panel in claims {
+                // SAFETY: each panel is claimed once, panels do not overlap, and there are `count` of them in the blocks.
+                let (panels, scales) = unsafe {
+                    let first = panels.get().cast::<u8>().add(panel * bytes);
+                    let scales = scales.get().add(panel * groups * width);
+                    (
+                        std::slice::from_raw_parts_mut(first, bytes),
+                        std::slice::from_raw_parts_mut(scales, groups * width),
+                    )
+                };
+                for o in 0..width {
+                    if let Some((dtype, bytes)) = output(parts, panel * width + o) {
+                        token.run(Decode { dtype, bytes, add: false, out: &mut row[..inputs] });
+                    } else {
+                        row.fill(0.0);
+                    }
+                    for (g, values) in row.chunks_exact(GROUP).enumerate() {
+                        scales[g * width + o] = W::round(values, &mut rounded);
+                        for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
+                            W::place(*four, panels, g * GROUP / 4 + step, (o, width));
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// What a panel holds.
+    pub(super) fn panel(&self, panel: usize) -> Panel<'_> {
+        let (bytes, scales) = (self.panel_bytes(), self.groups() * self.width);
+        // SAFETY: the block has as many bytes as its f32, and any bits are a u8.
+        let all = unsafe { std::slice::from_raw_parts(self.panels.as_ptr().cast::<u8>(), self.panels.len() * 4) };
+        Panel { bytes: &all[panel * bytes..][..bytes], scales: &self.scales[panel * scales..][..scales] }
+    }
+
+    /// A value for each output of all panels.
+    pub(super) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// `values`, one for each output, with zeros behind them up to whole panels.
+    pub(super) fn whole_panels(&self, values: &[f32], arena: &Arc<Arena>) -> Result<Buffer> {
+        let mut whole = arena.take(self.count() * self.width)?;
+        let (first, rest) = whole.split_at_mut(self.outputs);
+        first.copy_from_slice(values);
+        rest.fill(0.0);
+        Ok(whole)
+    }
+
+    pub(crate) fn bits(&self) -> Bits {
+        self.bits
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The number of panels.
+    pub(super) fn count(&self) -> usize {
+        self.outputs.div_ceil(self.width)
+    }
+
+    /// The number of groups.
+    pub(super) fn groups(&self) -> usize {
+        self.inputs.div_ceil(GROUP)
+    }
+
+    fn panel_bytes(&self) -> usize {
+        let weights = self.groups() * GROUP * self.width;
+        match self.bits {
+            Bits::Eight => weights,
+            Bits::Four => weights / 2,
+        }
+    }
+}
+
+/// Outputs of a panel: two vectors.
+struct Width;
+
+impl DotKernel for Width {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<D: Dot>(self, _: D) -> usize {
+        2 * D::F::LANES
+    }
+}

@@ -1,0 +1,202 @@
+//! Against the same rounding done plainly, and against what it stands for.
+
+use mlxt_backend::{Activation, Backend, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped};
+
+use super::{Eight, Four, GROUP, Weights};
+use crate::tests::{assert_near, every_cpu, matrix, noise};
+use crate::{Cpu, CpuOptions, Isa};
+
+const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::Q4];
+
+/// `values`, rounded and scaled back, in groups.
+fn rounded<W: Weights>(values: &[f32], cols: usize) -> Vec<f32> {
+    let mut out = Vec::new();
+    for row in values.chunks_exact(cols) {
+        for group in row.chunks(GROUP) {
+            let mut bytes = vec![0; group.len()];
+            let scale = W::round(group, &mut bytes);
+            // Those of 4 bits are kept with 8 added.
+            let whole = |byte: u8| if W::VECTORS == 1 { i32::from(byte) - 8 } else { i32::from(byte.cast_signed()) };
+            out.extend(bytes.into_iter().map(|byte| whole(byte) as f32 * scale));
+        }
+    }
+    out
+}
+
+fn product<B: Backend>(b: &B, x: (usize, usize, &[f32]), source: MatrixSource, activation: Activation) -> Vec<f32> {
+    let w = b.matrix(source).unwrap();
+    let y = b.linear(&b.write(x.0, x.1, x.2).unwrap(), &w, activation).unwrap();
+    assert_eq!((y.rows(), y.cols()), (x.0, w.rows()));
+    b.read(&y).unwrap()
+}
+
+/// Rows as the product takes them: all but the values that dwarf their groups in 8 bits.
+fn rounded_rows(values: &[f32], cols: usize) -> Vec<f32> {
+    let group = |group: &[f32]| {
+        let place = (0..group.len()).rev().max_by(|&a, &b| group[a].abs().total_cmp(&group[b].abs())).unwrap();
+        let mean = group.iter().map(|v| v.abs()).sum::<f32>() / GROUP as f32;
+        let mut rest = group.to_vec();
+        if group[place].abs() <= 4.0 * mean {
+            return rounded::<Eight>(group, group.len());
+        }
+        rest[place] = 0.0;
+        let mut out = rounded::<Eight>(&rest, rest.len());
+        out[place] = group[place];
+        out
+    };
+    values.chunks_exact(cols).flat_map(|row| row.chunks(GROUP)).flat_map(group).collect()
+}
+
+/// What the product has to be: that of rounded rows and rounded weights, by the reference.
+fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activation: Activation) -> Vec<f32> {
+    let of_weights = match source.precision {
+        Precision::Int8 => rounded::<Eight>,
+        _ => rounded::<Four>,
+    };
+    let part = |part: &LinearPart| {
+        let weight = of_weights(&part.weight.to_f32(), inputs);
+        LinearPart { weight: HostTensor::from_f32(part.weight.shape(), &weight).unwrap(), bias: part.bias.clone() }
+    };
+    let source = MatrixSource { parts: source.parts.iter().map(part).collect(), precision: Precision::F32 };
+    product(&Reference, (rows, inputs, &rounded_rows(x, inputs)), source, activation)
+}
+
+fn check(rows: usize, outputs: usize, inputs: usize) {
+    for precision in PRECISIONS {
+        let x = noise(rows * inputs, 2.0);
+        let source = || MatrixSource { precision, ..matrix(outputs, inputs) };
+        let want = expected(rows, inputs, &x, &source(), Activation::Gelu);
+        every_cpu(|cpu| {
+            assert_near(&product(cpu, (rows, inputs, &x), source(), Activation::Gelu), &want, 5e-6);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn every_tail_is_the_product_of_rounded_operands() {
+    for rows in 1..32 {
+        check(rows, 37, 21);
+    }
+    for outputs in 1..67 {
+        check(3, outputs, 5);
+    }
+    for inputs in (1..35).chain([60, 63, 64, 65, 127, 128, 129, 255, 256, 257]) {
+        check(5, 33, inputs);
+    }
+}
+
+#[test]
+fn larger_sizes_are_too() {
+    check(50, 384, 384);
+    check(14, 100, 3072);
+    check(300, 70, 1025);
+    check(1, 768, 768);
+}
+
+#[test]
+fn the_error_is_that_of_the_digits() {
+    let (rows, outputs, inputs) = (20, 64, 768);
+    let x = noise(rows * inputs, 1.0);
+    let exact = product(&Reference, (rows, inputs, &x), matrix(outputs, inputs), Activation::Identity);
+    let cpu = Cpu::new(CpuOptions::default()).unwrap();
+    for (precision, least) in [(Precision::Int8, 0.9999), (Precision::Q4, 0.98)] {
+        let source = MatrixSource { precision, ..matrix(outputs, inputs) };
+        let found = product(&cpu, (rows, inputs, &x), source, Activation::Identity);
+        for (a, b) in exact.chunks_exact(outputs).zip(found.chunks_exact(outputs)) {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            assert!(cosine > least, "{precision}: {cosine}");
+        }
+    }
+}
+
+/// A value that dwarfs the others costs none of them a digit; of two such, the other values of their group lose theirs.
+#[test]
+fn a_large_value_costs_the_others_nothing() {
+    let (outputs, inputs) = (40, 512);
+    let mut weights = noise(outputs * inputs, 1.0 / (inputs as f32).sqrt());
+    // What is large has no weight, so that only what it does to others is seen.
+    weights.iter_mut().enumerate().filter(|(i, _)| [3, 5].contains(&(i % inputs))).for_each(|(_, w)| *w = 0.0);
+    let source = |precision| {
+        let weight = HostTensor::from_f32(&[outputs, inputs], &weights).unwrap();
+        MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision }
+    };
+    let error = |x: &[f32], cpu: &Cpu| {
+        let exact = product(&Reference, (1, inputs, x), source(Precision::F32), Activation::Identity);
+        let found = product(cpu, (1, inputs, x), source(Precision::Int8), Activation::Identity);
+        exact.iter().zip(&found).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
+    };
+    let plain = noise(inputs, 1.0);
+    let one = [&plain[..3], &[1e3], &plain[4..]].concat();
+    let two = [&one[..5], &[-1e3], &one[6..]].concat();
+    every_cpu(|cpu| {
+        let [plain, one, two] = [&plain, &one, &two].map(|x| error(x, cpu));
+        assert!(plain < 0.02 && one < 0.02 && two > 0.05, "{plain} {one} {two}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    for precision in PRECISIONS {
+        every_cpu(|cpu| {
+            for (at, value) in [(0, f32::NAN), (149, f32::INFINITY), (70, f32::NEG_INFINITY)] {
+                let mut x = noise(3 * 150, 1.0);
+                x[150 + at] = value;
+                let source = MatrixSource { precision, ..matrix(33, 150) };
+                let found = product(cpu, (3, 150, &x), source, Activation::Identity);
+                let (first, rest) = found.split_at(33);
+                let (second, third) = rest.split_at(33);
+                assert!(first.iter().chain(third).all(|v| v.is_finite()));
+                assert!(second.iter().all(|v| v.is_nan()), "{value} at {at}: {second:?}");
+            }
+            for value in [f32::NAN, f32::INFINITY] {
+                let mut weights = noise(33 * 150, 1.0);
+                weights[150] = value;
+                let weight = HostTensor::from_f32(&[33, 150], &weights).unwrap();
+                let source = MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision };
+                let found = product(cpu, (1, 150, &noise(150, 1.0)), source, Activation::Identity);
+                assert!(found.iter().enumerate().all(|(o, v)| v.is_finite() == (o != 1)), "{value}: {found:?}");
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn nothing_is_nothing() {
+    for precision in PRECISIONS {
+        let weight = HostTensor::from_f32(&[3, 70], &[0.0; 210]).unwrap();
+        let source = || MatrixSource { parts: vec![LinearPart { weight: weight.clone(), bias: None }], precision };
+        every_cpu(|cpu| {
+            for x in [[0.0; 70], [1e-42; 70], [1.0; 70]] {
+                assert_eq!(product(cpu, (1, 70, &x), source(), Activation::Identity), [0.0; 3]);
+            }
+            let source = MatrixSource { precision, ..matrix(3, 70) };
+            let found = product(cpu, (1, 70, &[1e-42; 70]), source, Activation::Identity);
+            assert!(found.iter().all(|v| v.is_finite()));
+            Ok(())
+        });
+    }
+}
+
+/// The promise of the contract: a row's result is the same bits in any batch, on any number of threads.
+#[test]
+fn rows_do_not_depend_on_their_batch_or_the_threads() {
+    let (inputs, outputs, total) = (1100, 70, 61);
+    let values = noise(total * inputs, 1.0);
+    for (isa, precision) in Isa::available().flat_map(|isa| PRECISIONS.map(|precision| (isa, precision))) {
+        let source = || MatrixSource { precision, ..matrix(outputs, inputs) };
+        let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+        let whole = product(&cpu(1), (total, inputs, &values), source(), Activation::Gelu);
+        for threads in 1..4 {
+            let cpu = cpu(threads);
+            for (first, rows) in [(0, 1), (60, 1), (0, 61), (3, 13), (5, 14), (7, 15), (20, 29), (1, 50)] {
+                let part = &values[first * inputs..][..rows * inputs];
+                let got = product(&cpu, (rows, inputs, part), source(), Activation::Gelu);
+                assert_eq!(got, whole[first * outputs..][..rows * outputs], "{first}, {rows} on {isa}, {threads}");
+            }
+        }
+    }
+}

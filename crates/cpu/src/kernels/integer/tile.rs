@@ -1,0 +1,141 @@
+//! The innermost product: a few rows by two vectors of outputs, over all groups of inputs.
+
+use super::rows::{Group, Pointers};
+use super::{GROUP, Weights};
+use crate::simd::Simd;
+use crate::simd::dot::{Dot, DotKernel};
+
+/// The most rows of a tile on any instruction set.
+pub(super) const MAX_TILE_ROWS: usize = 14;
+
+/// `c[i, j] = bias[j] + Σ over groups of weight scale * (row scale * Σ a b + dwarfing a * its b)`
+pub(super) struct Tile {
+    /// The panel of rows.
+    pub(super) rows: Pointers,
+    /// `[groups][four inputs][two vectors of outputs][input]`, packed.
+    pub(super) weights: *const u8,
+    /// `[groups][two vectors of outputs]`
+    pub(super) scales: *const f32,
+    /// `[two vectors of outputs]`
+    pub(super) bias: *const f32,
+    pub(super) groups: usize,
+    /// `[rows][columns]`
+    pub(super) c: *mut f32,
+    pub(super) c_stride: usize,
+    /// Columns that are written.
+    pub(super) cols: usize,
+    /// What to bring nearer meanwhile. Any address is fine.
+    pub(super) fetch: *const u8,
+    pub(super) fetch_bytes: usize,
+}
+
+/// Computes tiles of one height.
+pub(super) type TileFn<D> = unsafe fn(D, &Tile);
+
+/// The function for tiles of `rows` rows.
+///
+/// Each is a function of its own, so that its sums surely get the registers to themselves.
+pub(super) fn function<D: Dot, W: Weights>(rows: usize) -> TileFn<D> {
+    Table::<D, W>::FUNCTIONS[rows - 1]
+}
+
+struct Table<D, W>(std::marker::PhantomData<(D, W)>);
+
+impl<D: Dot, W: Weights> Table<D, W> {
+    const FUNCTIONS: [TileFn<D>; MAX_TILE_ROWS] = [
+        tile::<D, W, 1>,
+        tile::<D, W, 2>,
+        tile::<D, W, 3>,
+        tile::<D, W, 4>,
+        tile::<D, W, 5>,
+        tile::<D, W, 6>,
+        tile::<D, W, 7>,
+        tile::<D, W, 8>,
+        tile::<D, W, 9>,
+        tile::<D, W, 10>,
+        tile::<D, W, 11>,
+        tile::<D, W, 12>,
+        tile::<D, W, 13>,
+        tile::<D, W, 14>,
+    ];
+}
+
+/// # Safety
+/// The panel holds `ROWS` rows of `groups` groups; for each group
+/// `GROUP / 4 * VECTORS` vectors of weights and two of scales
+/// can be read, and two of bias; `cols` values, at least 1, of `ROWS` rows of `c` can be written, and by nobody else.
+unsafe fn tile<D: Dot, W: Weights, const ROWS: usize>(d: D, t: &Tile) {
+    d.vectorize(Height::<W, ROWS>(t, std::marker::PhantomData));
+}
+
+/// A tile whose height the compiler knows.
+struct Height<'a, W, const ROWS: usize>(&'a Tile, std::marker::PhantomData<W>);
+
+impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        const LINE: usize = 64;
+        let (t, s, lanes) = (self.0, d.floats(), D::F::LANES);
+        let steps = GROUP / 4;
+        let step_bytes = W::VECTORS * 4 * lanes;
+        let lines = t.fetch_bytes.div_ceil(LINE).div_ceil(t.groups * steps);
+        let (mut weights, mut fetch) = (t.weights, t.fetch);
+        // SAFETY: the caller of `tile` promised two vectors.
+        let bias = unsafe { [s.load(t.bias), s.load(t.bias.add(lanes))] };
+        let mut out = [bias; ROWS];
+        for g in 0..t.groups {
+            // SAFETY (for this group's blocks): the caller of `tile` promised the group of rows and of weights, and `place`
+            // is below `GROUP`.
+            let bytes = t.rows.bytes.wrapping_add(g * ROWS * GROUP);
+            let about = t.rows.about.wrapping_add(g * ROWS);
+            let first = weights;
+            let mut sums = [[d.splat(0); 2]; ROWS];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = [d.splat(-W::offset::<D>() * unsafe { (*about.add(i)).sum }); 2];
+            }
+            for step in 0..steps {
+                let columns = unsafe { W::load(d, weights) };
+                weights = weights.wrapping_add(step_bytes);
+                for line in 0..lines {
+                    s.prefetch(fetch.wrapping_add(line * LINE).cast());
+                }
+                fetch = fetch.wrapping_add(lines * LINE);
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row = unsafe { d.row(bytes.add(i * GROUP + 4 * step)) };
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = d.dot(*sum, column, row);
+                    }
+                }
+            }
+            let scales = unsafe {
+                let scales = t.scales.add(g * 2 * lanes);
+                [s.load(scales), s.load(scales.add(lanes))]
+            };
+            for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+                let Group { scale, largest, place, .. } = unsafe { *about.add(i) };
+                for (v, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+                    *out = s.mul_add(s.mul(d.to_f32(sum), s.splat(scale)), scales[v], *out);
+                }
+                if largest != 0.0 {
+                    let place = place as usize;
+                    let columns = unsafe { W::input(d, first.add(place / 4 * step_bytes), place % 4) };
+                    for (v, out) in out.iter_mut().enumerate() {
+                        *out = s.mul_add(s.mul(columns[v], s.splat(largest)), scales[v], *out);
+                    }
+                }
+            }
+        }
+        for (i, out) in out.into_iter().enumerate() {
+            for (v, value) in out.into_iter().enumerate() {
+                let Some(cols) = t.cols.checked_sub(v * lanes).filter(|&n| n > 0) else { continue };
+                // SAFETY: the caller of `tile` promised `t.cols` columns of `c`.
+                unsafe {
+                    let c = t.c.add(i * t.c_stride + v * lanes);
+                    if cols >= lanes { s.store(c, value) } else { s.store_first(c, value, cols) }
+                }
+            }
+        }
+    }
+}

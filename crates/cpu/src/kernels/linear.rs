@@ -1,0 +1,72 @@
+//! A linear layer's weights, whichever way they are kept: as numbers of their own (`gemm/`) or as small integers with a
+//! scale for each group of them (`integer/`).
+
+use std::sync::Arc;
+
+use mlxt_backend::{Activation, MatrixSource, Precision, Result, Shaped};
+
+use super::gemm::{self, Kept};
+use super::integer::{self, Bits};
+use crate::arena::Arena;
+use crate::simd::Token;
+use crate::threads::Pool;
+
+/// Stacked linear layers, packed for one instruction set.
+#[derive(Debug)]
+pub struct Matrix(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Float(gemm::Matrix),
+    Integer(integer::Matrix),
+}
+
+impl Matrix {
+    /// Packs parts that have been checked and have `shape`, outputs and inputs, together.
+    ///
+    /// # Errors
+    /// [`mlxt_backend::Error::WeightRange`] for a weight that the precision cannot hold; out of memory.
+    pub(crate) fn new(on: (Token, &Pool), source: &MatrixSource, shape: (usize, usize)) -> Result<Self> {
+        let float = |kept| Ok(Self(Kind::Float(gemm::Matrix::new(on, source, kept, shape)?)));
+        let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &source.parts, bits, shape)?)));
+        match source.precision {
+            Precision::F32 => float(Kept::F32),
+            Precision::Bf16 => float(Kept::Bf16),
+            Precision::F16 => float(Kept::F16),
+            Precision::Int8 => integer(Bits::Eight),
+            Precision::Q4 => integer(Bits::Four),
+        }
+    }
+}
+
+impl Shaped for Matrix {
+    fn rows(&self) -> usize {
+        match &self.0 {
+            Kind::Float(w) => w.rows(),
+            Kind::Integer(w) => w.rows(),
+        }
+    }
+    fn cols(&self) -> usize {
+        match &self.0 {
+            Kind::Float(w) => w.cols(),
+            Kind::Integer(w) => w.cols(),
+        }
+    }
+}
+
+/// `out = activation(x wᵀ + bias)`: `x` is `[rows, inputs]`, `out` `[rows, outputs]`.
+///
+/// # Errors
+/// Out of memory for the packed rows.
+pub(crate) fn linear(
+    context: (Token, &Pool, &Arc<Arena>),
+    x: &[f32],
+    w: &Matrix,
+    activation: Activation,
+    out: &mut [f32],
+) -> Result<()> {
+    match &w.0 {
+        Kind::Float(w) => gemm::linear(context, x, w, activation, out),
+        Kind::Integer(w) => integer::linear(context, x, w, None, activation, out),
+    }
+}
