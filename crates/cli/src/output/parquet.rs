@@ -108,7 +108,7 @@ impl Table {
         let mut table = Self::new(columns)?;
         // The writer counts bytes to know where a group begins; those that are on the disk already go nowhere.
         let mut left = bytes.checked_sub(table.writer.bytes_written() as u64).context(damaged)?;
-        let nothing = [0; 1 << 16];
+        let nothing = [0; 1 << 14];
         while left > 0 {
             let some = left.min(nothing.len() as u64);
             table.writer.write_all(&nothing[..some as usize])?;

@@ -1,7 +1,7 @@
 //! Folders without `tokenizer.json`: what that file would say, put together from the vocabulary files that older
 //! checkpoints have instead and the class that the settings name.
 //!
-//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA, MPNet) and `vocab.json` with `merges.txt` (RoBERTa); models of
+//! Read are `vocab.txt` (BERT, DistilBERT, ELECTRA, `MPNet`) and `vocab.json` with `merges.txt` (RoBERTa); models of
 //! SentencePiece in `unigram.rs`. How each class puts its parts together is that of `transformers` 5; `config.rs` then
 //! applies the settings.
 

@@ -59,10 +59,7 @@ impl<'a> Packed<'a> {
     /// Divides `room`, which has [`Packed::len`].
     pub(super) fn new(room: &'a mut [f32], rows: usize, groups: usize) -> Self {
         let (bytes, about) = room.split_at_mut(rows * groups * GROUP / size_of::<f32>());
-        assert!(
-            about.len() * size_of::<f32>() >= rows * groups * size_of::<Group>(),
-            "room for {rows} rows of {groups}"
-        );
+        assert!(size_of_val(about) >= rows * groups * size_of::<Group>(), "room for {rows} rows of {groups}");
         Self { bytes: bytes.as_mut_ptr().cast(), about: about.as_mut_ptr().cast(), groups, room: PhantomData }
     }
 

@@ -86,16 +86,17 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
         let bias = unsafe { [s.load(t.bias), s.load(t.bias.add(lanes))] };
         let mut out = [bias; ROWS];
         for g in 0..t.groups {
-            // SAFETY (for this group's blocks): the caller of `tile` promised the group of rows and of weights, and `place`
-            // is below `GROUP`.
             let bytes = t.rows.bytes.wrapping_add(g * ROWS * GROUP);
             let about = t.rows.about.wrapping_add(g * ROWS);
             let first = weights;
             let mut sums = [[d.splat(0); 2]; ROWS];
             for (i, sums) in sums.iter_mut().enumerate() {
-                *sums = [d.splat(-W::offset::<D>() * unsafe { (*about.add(i)).sum }); 2];
+                // SAFETY: the caller of `tile` promised the group of rows.
+                let sum = unsafe { (*about.add(i)).sum };
+                *sums = [d.splat(-W::offset::<D>() * sum); 2];
             }
             for step in 0..steps {
+                // SAFETY: the caller of `tile` promised the group of weights.
                 let columns = unsafe { W::load(d, weights) };
                 weights = weights.wrapping_add(step_bytes);
                 for line in 0..lines {
@@ -103,23 +104,27 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
                 }
                 fetch = fetch.wrapping_add(lines * LINE);
                 for (i, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: as for `about`.
                     let row = unsafe { d.row(bytes.add(i * GROUP + 4 * step)) };
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = d.dot(*sum, column, row);
                     }
                 }
             }
+            // SAFETY: the caller of `tile` promised two vectors for each group.
             let scales = unsafe {
                 let scales = t.scales.add(g * 2 * lanes);
                 [s.load(scales), s.load(scales.add(lanes))]
             };
             for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+                // SAFETY: the caller of `tile` promised the group of rows.
                 let Group { scale, largest, place, .. } = unsafe { *about.add(i) };
                 for (v, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
                     *out = s.mul_add(s.mul(d.to_f32(sum), s.splat(scale)), scales[v], *out);
                 }
                 if largest != 0.0 {
                     let place = place as usize;
+                    // SAFETY: `place` is below `GROUP`, so this is one of the group's steps.
                     let columns = unsafe { W::input(d, first.add(place / 4 * step_bytes), place % 4) };
                     for (v, out) in out.iter_mut().enumerate() {
                         *out = s.mul_add(s.mul(columns[v], s.splat(largest)), scales[v], *out);

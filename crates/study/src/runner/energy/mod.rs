@@ -42,7 +42,7 @@ impl Meters {
             (Some(number), Some(gpus), ..) => (gpus.joules(number)?, gpus::STEP),
             // Packages do not count a GPU beside them.
             (None, _, Some(rapl), _) => (rapl.joules()?, rapl::STEP),
-            (_, _, _, Some(mac)) => (mac.joules()?, powermetrics::STEP),
+            (_, _, _, Some(mac)) => (mac.joules(), powermetrics::STEP),
             _ => return None,
         };
         Some(Reading { joules, step })
