@@ -13,7 +13,7 @@ pub(crate) mod plan;
 pub(crate) mod tile;
 mod weight;
 
-pub(crate) use pack::{Matrix, bias, output};
+pub(crate) use pack::{Matrix, Width, bias, output};
 pub(crate) use weight::Kept;
 
 use std::ops::Range;
@@ -56,27 +56,15 @@ pub(crate) fn linear(
     let tile_rows = token.run(TileRows);
     let block_rows = ROW_BLOCK / inputs.min(INPUT_BLOCK);
     let plan = Plan::new(rows, (tile_rows, block_rows), w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
-    let packed_len = plan.largest_block() * inputs + MAX_LANES;
-    let slots = if plan.tasks() == 1 { 1 } else { pool.threads() };
-    let mut packed = arena.take(packed_len * slots)?;
-    let (packed, out) = (Shareable(packed.as_mut_ptr()), Shareable(out.as_mut_ptr()));
-    pool.run(plan.tasks(), |slot, claims| {
-        // SAFETY: there is room for `slots` blocks, and no two threads have the same slot.
-        let packed = unsafe { std::slice::from_raw_parts_mut(packed.get().add(slot * packed_len), packed_len) };
-        let mut packed_block = None;
-        for task in claims {
-            let (block, panels) = plan.task(task);
-            let fresh = packed_block != Some(block);
-            packed_block = Some(block);
-            let rows = plan.rows(block);
-            token.run(Task { x, w, activation, rows, panels, fresh, packed, out });
-        }
-    });
-    Ok(())
+    let room = plan.largest_block() * inputs + MAX_LANES;
+    let out = Shareable(out.as_mut_ptr());
+    plan.run((pool, arena), room, |packed, rows, panels, fresh| {
+        token.run(Task { x, w, activation, rows, panels, fresh, packed, out });
+    })
 }
 
 /// Rows of the instruction set's tile.
-struct TileRows;
+pub(crate) struct TileRows;
 
 impl Kernel for TileRows {
     type Output = usize;

@@ -124,7 +124,7 @@ fn pack<W: Weight>(
 }
 
 /// Outputs of a panel: two vectors.
-struct Width;
+pub(crate) struct Width;
 
 impl Kernel for Width {
     type Output = usize;

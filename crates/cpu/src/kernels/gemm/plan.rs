@@ -1,8 +1,13 @@
 //! How a product of rows and packed weights is cut into tasks: a block of rows times a range of weight panels each.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use mlxt_backend::Result;
 
 use super::tile::Panels;
+use crate::arena::Arena;
+use crate::threads::{Pool, Shareable};
 
 /// Tasks for each thread, so that one that loses its core for a while leaves its share to the others.
 const TASKS_EACH: usize = 8;
@@ -36,17 +41,45 @@ impl Plan {
         Self { row_panels, blocks, ranges, tile_rows }
     }
 
-    pub(crate) fn tasks(&self) -> usize {
+    /// Calls `body` for every task, each thread with `room` values of its own, the rows and weight panels of the task, and
+    /// whether the room has yet to be filled with those rows.
+    ///
+    /// # Errors
+    /// Out of memory for the room.
+    pub(crate) fn run(
+        &self,
+        (pool, arena): (&Pool, &Arc<Arena>),
+        room: usize,
+        body: impl Fn(&mut [f32], RowBlock, Range<usize>, bool) + Sync,
+    ) -> Result<()> {
+        let slots = if self.tasks() == 1 { 1 } else { pool.threads() };
+        let mut all = arena.take(room * slots)?;
+        let all = Shareable(all.as_mut_ptr());
+        pool.run(self.tasks(), |slot, claims| {
+            // SAFETY: there is room for `slots` threads, and no two have the same slot.
+            let own = unsafe { std::slice::from_raw_parts_mut(all.get().add(slot * room), room) };
+            let mut filled = None;
+            for task in claims {
+                let (block, panels) = self.task(task);
+                let fresh = filled != Some(block);
+                filled = Some(block);
+                body(own, self.rows(block), panels, fresh);
+            }
+        });
+        Ok(())
+    }
+
+    fn tasks(&self) -> usize {
         self.blocks.count() * self.ranges.count()
     }
 
     /// The block of rows and the weight panels of a task.
-    pub(crate) fn task(&self, task: usize) -> (usize, Range<usize>) {
+    fn task(&self, task: usize) -> (usize, Range<usize>) {
         (task / self.ranges.count(), self.ranges.range(task % self.ranges.count()))
     }
 
     /// The panels of rows of a block, as their first rows and the end.
-    pub(crate) fn rows(&self, block: usize) -> RowBlock {
+    fn rows(&self, block: usize) -> RowBlock {
         RowBlock { row_panels: self.row_panels, panels: self.blocks.range(block) }
     }
 

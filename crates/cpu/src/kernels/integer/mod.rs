@@ -178,24 +178,11 @@ pub(crate) fn linear(
     let rows = x.len() / inputs;
     let tiles = (token.run(TileRows), ROW_BLOCK / (groups * GROUP));
     let plan = Plan::new(rows, tiles, w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
-    let packed_len = Packed::len(plan.largest_block(), groups);
-    let slots = if plan.tasks() == 1 { 1 } else { pool.threads() };
-    let mut packed = arena.take(packed_len * slots)?;
-    let (packed, out) = (Shareable(packed.as_mut_ptr()), Shareable(out.as_mut_ptr()));
-    pool.run(plan.tasks(), |slot, claims| {
-        // SAFETY: there is room for `slots` blocks, and no two threads have the same slot.
-        let packed = unsafe { std::slice::from_raw_parts_mut(packed.get().add(slot * packed_len), packed_len) };
-        let mut packed_block = None;
-        for task in claims {
-            let (block, panels) = plan.task(task);
-            let fresh = packed_block != Some(block);
-            packed_block = Some(block);
-            let rows = plan.rows(block);
-            let packed = Packed::new(packed, plan.largest_block(), groups);
-            token.run(Task { x, w, bias, activation, rows, panels, fresh, packed, out });
-        }
-    });
-    Ok(())
+    let out = Shareable(out.as_mut_ptr());
+    plan.run((pool, arena), Packed::len(plan.largest_block(), groups), |packed, rows, panels, fresh| {
+        let packed = Packed::new(packed, plan.largest_block(), groups);
+        token.run(Task { x, w, bias, activation, rows, panels, fresh, packed, out });
+    })
 }
 
 struct TileRows;

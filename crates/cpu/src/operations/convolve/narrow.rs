@@ -11,6 +11,7 @@ use mlxt_backend::operations::shapes::Convolution;
 
 use super::super::copy::write;
 use super::super::{Context, FAR};
+use crate::kernels::gemm::TileRows;
 use crate::kernels::gemm::tile::{MAX_TILE_ROWS, Panels, transpose};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::Shareable;
@@ -59,17 +60,6 @@ pub(super) fn convolve(context: Context<'_>, x: &[f32], w: &[f32], c: Convolutio
         }
     });
     Ok(())
-}
-
-struct TileRows;
-
-impl Kernel for TileRows {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> usize {
-        S::TILE_ROWS
-    }
 }
 
 /// Weights as tiles read them: `[panel of outputs][dy][dx][channel][output]`.

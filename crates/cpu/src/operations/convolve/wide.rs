@@ -10,6 +10,7 @@ use mlxt_backend::operations::shapes::Convolution;
 
 use super::super::Context;
 use crate::kernels::gemm::tile::{Panels, Tile, function, transpose};
+use crate::kernels::gemm::{TileRows, Width};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::Shareable;
 
@@ -18,7 +19,7 @@ const TASK_PANELS: usize = 8;
 
 pub(super) fn convolve(context: Context<'_>, x: &[f32], w: &[f32], c: Convolution, out: &mut [f32]) -> Result<()> {
     let [height, width] = c.output();
-    let Sizes { tile_rows, panel } = context.token.run(OfTiles);
+    let (tile_rows, panel) = (context.token.run(TileRows), context.token.run(Width));
     let steps = c.window[0] * c.window[1] * c.channels;
     let mut weights = context.arena.take(c.outputs.next_multiple_of(panel) * steps)?;
     pack(w, steps, panel, &mut weights);
@@ -42,23 +43,6 @@ pub(super) fn convolve(context: Context<'_>, x: &[f32], w: &[f32], c: Convolutio
         }
     });
     Ok(())
-}
-
-/// Rows of a tile, and columns of two vectors.
-struct Sizes {
-    tile_rows: usize,
-    panel: usize,
-}
-
-struct OfTiles;
-
-impl Kernel for OfTiles {
-    type Output = Sizes;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Sizes {
-        Sizes { tile_rows: S::TILE_ROWS, panel: 2 * S::LANES }
-    }
 }
 
 /// `[output][step]` to `[panel of outputs][step][output]`, zeros behind the last.
