@@ -75,7 +75,6 @@ pub struct Value {
 }
 
 /// One operation of [`mlxt_backend::Backend`], whose documentation says what it computes. Operands were checked.
-#[derive(Debug)]
 pub enum Operation<D: Device + ?Sized> {
     /// A value is an input as it is: [`InputKind::Values`] or [`InputKind::Buffer`].
     Input(InputId),
@@ -154,7 +153,6 @@ pub enum Operation<D: Device + ?Sized> {
 }
 
 /// An operation and where its results go.
-#[derive(Debug)]
 pub struct Step<D: Device + ?Sized> {
     /// What is computed.
     pub operation: Operation<D>,
@@ -163,7 +161,6 @@ pub struct Step<D: Device + ?Sized> {
 }
 
 /// Steps in an order in which they can run.
-#[derive(Debug)]
 pub struct Plan<D: Device + ?Sized> {
     /// What differs from run to run.
     pub inputs: Vec<InputKind>,
