@@ -77,7 +77,7 @@ pub trait Device: Send + Sync + 'static {
 }
 
 /// What one run gives an input of its plan.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub enum Input<'a, T> {
     /// For [`crate::plan::InputKind::Ids`].
     Ids(&'a [u32]),
@@ -88,6 +88,14 @@ pub enum Input<'a, T> {
     /// For [`crate::plan::InputKind::Buffer`]: the buffer and its number of real rows.
     Buffer(&'a T, usize),
 }
+
+impl<T> Clone for Input<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Input<'_, T> {}
 
 /// A buffer with the size of what is real in it.
 #[derive(Debug)]

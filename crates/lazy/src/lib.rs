@@ -11,8 +11,17 @@
 //! are noted, `trace.rs` for how they become a plan.
 #![forbid(unsafe_code)]
 
+mod backend;
 pub mod device;
+mod node;
 pub mod plan;
+mod programs;
+#[cfg(test)]
+mod tests;
 
+mod trace;
+
+pub use backend::{Layout, Lazy, Relative, Weights};
 pub use device::{Device, Held, Input};
+pub use node::Tensor;
 pub use plan::Plan;

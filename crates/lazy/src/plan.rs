@@ -3,6 +3,7 @@
 //! A plan has no numbers of tokens in it, only the room to make for them: batches whose sizes round up to the same room
 //! share one plan, and what a device made of it.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Attention, Reduction, Rotation};
@@ -64,7 +65,7 @@ pub enum Rows {
 }
 
 /// The size of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Value {
     /// How many rows are real in a run.
     pub rows: Rows,
@@ -75,15 +76,17 @@ pub struct Value {
 }
 
 /// One operation of [`mlxt_backend::Backend`], whose documentation says what it computes. Operands were checked.
-pub enum Operation<D: Device + ?Sized> {
+///
+/// In a plan, `V` names its operands and `I` its inputs; before there is a plan, they are the things themselves.
+pub enum Operation<D: Device + ?Sized, V = ValueId, I = InputId> {
     /// A value is an input as it is: [`InputKind::Values`] or [`InputKind::Buffer`].
-    Input(InputId),
+    Input(I),
     /// `Σ table[ids]`
-    Embed(Vec<(Arc<D::Table>, InputId)>),
+    Embed(Vec<(Arc<D::Table>, I)>),
     /// `activation(x wᵀ + bias)`
     Linear {
         /// `[rows, inputs]`
-        x: ValueId,
+        x: V,
         /// `[outputs, inputs]`
         w: Arc<D::Matrix>,
         /// Applied to the result.
@@ -92,43 +95,43 @@ pub enum Operation<D: Device + ?Sized> {
     /// `activation(left) * right`
     Gate {
         /// `[rows, 2 cols]`
-        x: ValueId,
+        x: V,
         /// Of the left half.
         activation: Activation,
     },
     /// Normalised `x + residual`.
     Norm {
         /// `[rows, cols]`
-        x: ValueId,
+        x: V,
         /// `[rows, cols]`
-        residual: Option<ValueId>,
+        residual: Option<V>,
         /// The weights.
         n: Arc<D::Norm>,
     },
     /// `x + residual`, and that normalised: two results.
     AddNorm {
         /// `[rows, cols]`
-        x: ValueId,
+        x: V,
         /// `[rows, cols]`
-        residual: ValueId,
+        residual: V,
         /// The weights.
         n: Arc<D::Norm>,
     },
     /// Queries and keys turned by position.
     Rotate {
         /// `[rows, 3 * heads * head_size]`
-        qkv: ValueId,
+        qkv: V,
         /// [`InputKind::Segments`]
-        layout: InputId,
+        layout: I,
         /// The settings.
         rotation: Rotation,
     },
     /// Attention within each sequence.
     Attention {
         /// `[rows, 3 * heads * head_size]`
-        qkv: ValueId,
+        qkv: V,
         /// [`InputKind::Segments`]
-        layout: InputId,
+        layout: I,
         /// The settings.
         attention: Attention,
         /// What scores gain by distance.
@@ -137,19 +140,94 @@ pub enum Operation<D: Device + ?Sized> {
     /// The rows named.
     TakeRows {
         /// `[rows, cols]`
-        x: ValueId,
+        x: V,
         /// [`InputKind::Ids`]
-        indices: InputId,
+        indices: I,
     },
     /// One row for each sequence.
     ReduceRows {
         /// `[rows, cols]`
-        x: ValueId,
+        x: V,
         /// [`InputKind::Segments`]
-        layout: InputId,
+        layout: I,
         /// How.
         reduction: Reduction,
     },
+}
+
+impl<D: Device + ?Sized, V, I> Operation<D, V, I> {
+    /// The same operation on other operands and inputs.
+    pub(crate) fn map<W, J>(
+        &self,
+        mut value: impl FnMut(&V) -> W,
+        mut input: impl FnMut(&I) -> J,
+    ) -> Operation<D, W, J> {
+        match self {
+            Self::Input(i) => Operation::Input(input(i)),
+            Self::Embed(lookups) => {
+                Operation::Embed(lookups.iter().map(|(table, ids)| (Arc::clone(table), input(ids))).collect())
+            }
+            Self::Linear { x, w, activation } => {
+                Operation::Linear { x: value(x), w: Arc::clone(w), activation: *activation }
+            }
+            Self::Gate { x, activation } => Operation::Gate { x: value(x), activation: *activation },
+            Self::Norm { x, residual, n } => {
+                Operation::Norm { x: value(x), residual: residual.as_ref().map(value), n: Arc::clone(n) }
+            }
+            Self::AddNorm { x, residual, n } => {
+                Operation::AddNorm { x: value(x), residual: value(residual), n: Arc::clone(n) }
+            }
+            Self::Rotate { qkv, layout, rotation } => {
+                Operation::Rotate { qkv: value(qkv), layout: input(layout), rotation: *rotation }
+            }
+            Self::Attention { qkv, layout, attention, relative } => Operation::Attention {
+                qkv: value(qkv),
+                layout: input(layout),
+                attention: *attention,
+                relative: relative.clone(),
+            },
+            Self::TakeRows { x, indices } => Operation::TakeRows { x: value(x), indices: input(indices) },
+            Self::ReduceRows { x, layout, reduction } => {
+                Operation::ReduceRows { x: value(x), layout: input(layout), reduction: *reduction }
+            }
+        }
+    }
+
+    /// How many results it has.
+    pub(crate) fn results(&self) -> usize {
+        if matches!(self, Self::AddNorm { .. }) { 2 } else { 1 }
+    }
+}
+
+/// Weights count as the same where they are the same object.
+impl<D: Device + ?Sized, V: Hash, I: Hash> Hash for Operation<D, V, I> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::Input(i) => i.hash(state),
+            Self::Embed(lookups) => {
+                state.write_usize(lookups.len());
+                for (table, ids) in lookups {
+                    Arc::as_ptr(table).hash(state);
+                    ids.hash(state);
+                }
+            }
+            Self::Linear { x, w, activation } => (x, Arc::as_ptr(w), activation).hash(state),
+            Self::Gate { x, activation } => (x, activation).hash(state),
+            Self::Norm { x, residual, n } => (x, residual, Arc::as_ptr(n)).hash(state),
+            Self::AddNorm { x, residual, n } => (x, residual, Arc::as_ptr(n)).hash(state),
+            Self::Rotate { qkv, layout, rotation } => {
+                let Rotation { heads, head_size, theta } = *rotation;
+                (qkv, layout, heads, head_size, theta.to_bits()).hash(state);
+            }
+            Self::Attention { qkv, layout, attention, relative } => {
+                let Attention { heads, head_size, scale, mask } = *attention;
+                (qkv, layout, heads, head_size, scale.to_bits(), mask, relative.as_ref().map(Arc::as_ptr)).hash(state);
+            }
+            Self::TakeRows { x, indices } => (x, indices).hash(state),
+            Self::ReduceRows { x, layout, reduction } => (x, layout, reduction).hash(state),
+        }
+    }
 }
 
 /// An operation and where its results go.
@@ -170,4 +248,15 @@ pub struct Plan<D: Device + ?Sized> {
     pub values: Vec<Value>,
     /// The values that outlive the run. All others are free once their last step has run.
     pub outputs: Vec<ValueId>,
+}
+
+impl<D: Device + ?Sized> Hash for Plan<D> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { inputs, steps, values, outputs } = self;
+        (inputs, values, outputs).hash(state);
+        state.write_usize(steps.len());
+        for Step { operation, result } in steps {
+            (operation, result).hash(state);
+        }
+    }
 }
