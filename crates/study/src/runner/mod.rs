@@ -7,6 +7,7 @@
 //! or killed goes on where it was.
 
 mod energy;
+mod paces;
 mod seat;
 mod verify;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use self::energy::Meters;
+use self::paces::Paces;
 use self::seat::Seat;
 use self::verify::{Limit, compare};
 use crate::machine;
@@ -126,6 +128,7 @@ pub fn run(study: &Study<'_>, hear: &mut dyn FnMut(Event<'_>)) -> Result<Summary
         limits: None,
         scratch,
         meters: Meters::find(),
+        paces: Paces::of(&records.rows),
         summary: Summary::default(),
     };
     match runner.everything() {
@@ -205,6 +208,7 @@ struct Runner<'a> {
     limits: Option<Limits>,
     scratch: TempDir,
     meters: Meters,
+    paces: Paces,
     summary: Summary,
 }
 
@@ -415,7 +419,7 @@ impl Runner<'_> {
             let golden_failed =
                 |f: &Failure| failure("golden", format!("{}: {}: {}", golden.variant, f.stage, f.message));
             let result = shape.as_ref().map_err(golden_failed).and_then(|shape| {
-                seat.in_time(task.cell.flops, effort)?;
+                self.paces.in_time(&task.cell, &seat.variant, effort)?;
                 seat.prepare(&request)?;
                 let got = seat.output(&found)?;
                 let name = golden.variant.to_string();
@@ -476,7 +480,7 @@ impl Runner<'_> {
             (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
             match warm_up(seat, effort) {
                 Ok(seconds) => {
-                    seat.took(cell.flops, seconds);
+                    self.paces.note(cell, &seat.variant, seconds);
                     *schedule = effort.schedule(seconds);
                 }
                 Err(failed) => *result = Err(failed),

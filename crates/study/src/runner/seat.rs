@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::{Study, setting};
-use crate::plan::Effort;
 use crate::protocol::{Loaded, Output, Ready, Request, Shape};
 use crate::record::{Failure, Variant};
 use crate::worker::{Worker, failure};
@@ -26,23 +25,11 @@ pub(super) struct Seat<'a> {
     failed: Option<Failure>,
     /// Seconds the last result took, if its worker said so.
     output_seconds: Option<f64>,
-    /// Seconds for each FLOP in the cell where it was quickest.
-    pace: Option<f64>,
 }
 
 impl<'a> Seat<'a> {
     pub(super) fn new(study: &'a Study<'a>, variant: Variant, folder: Option<PathBuf>) -> Self {
-        Self {
-            variant,
-            study,
-            folder,
-            worker: None,
-            loaded: None,
-            starts: 0,
-            failed: None,
-            output_seconds: None,
-            pace: None,
-        }
+        Self { variant, study, folder, worker: None, loaded: None, starts: 0, failed: None, output_seconds: None }
     }
 
     /// Tells the worker what the next runs compute.
@@ -56,27 +43,6 @@ impl<'a> Seat<'a> {
         let output: Output = self.ask(&Request::Output { file: file.to_owned() })?;
         self.output_seconds = output.host_ns.map(|ns| ns as f64 / 1e9);
         Ok(output.shape)
-    }
-
-    /// Notes what an iteration took.
-    pub(super) fn took(&mut self, flops: u64, seconds: f64) {
-        if flops == 0 {
-            return;
-        }
-        let pace = seconds / flops as f64;
-        self.pace = Some(self.pace.map_or(pace, |known| known.min(pace)));
-    }
-
-    /// Refuses a cell of which one iteration would take longer than allowed, going by what was noted.
-    pub(super) fn in_time(&self, flops: u64, effort: Effort) -> Result<(), Failure> {
-        let (Some(pace), Some(limit)) = (self.pace, effort.at_most_seconds_each) else { return Ok(()) };
-        let seconds = pace * flops as f64;
-        if seconds <= limit {
-            return Ok(());
-        }
-        let what =
-            format!("one iteration would take {seconds:.0} s, going by smaller cells; the plan allows {limit} s");
-        Err(failure("slow", what))
     }
 
     pub(super) fn output_seconds(&self) -> Option<f64> {

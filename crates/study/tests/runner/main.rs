@@ -212,6 +212,20 @@ fn what_would_take_too_long_is_left_out_and_said() {
 }
 
 #[test]
+fn a_run_that_goes_on_knows_what_would_take_too_long() {
+    let mut scene = Scene::new(&["good"], 1);
+    let stop = Arc::clone(&scene.stop);
+    let summary = scene.run_hearing(&mut |event| {
+        stop.fetch_or(matches!(event, Event::Row(_)), Ordering::Relaxed);
+    });
+    assert!(summary.unwrap().stopped);
+    assert_eq!(scene.records().rows.len(), 1);
+    scene.stop.store(false, Ordering::Relaxed);
+    scene.plan.models.as_mut().unwrap().effort.at_most_seconds_each = Some(1e-12);
+    assert_eq!(scene.run(), Summary { measured: 0, failed: 3, stopped: false });
+}
+
+#[test]
 fn records_of_another_plan_are_not_added_to() {
     let scene = Scene::new(&["good"], 1);
     scene.run();
