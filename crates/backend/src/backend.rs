@@ -1,8 +1,8 @@
 //! The trait every backend implements: a few coarse operations, all required, on ragged rows.
 
 use crate::{
-    Activation, Attention, HostTensor, Lookup, MatrixSource, NormSource, Reduction, RelativeSource, Result, Rotation,
-    Segments,
+    Activation, Arithmetic, Attention, HostTensor, Lookup, MatrixSource, NormSource, Reduction, RelativeSource, Result,
+    Rotation, Segments,
 };
 
 /// The size of a value that a backend keeps.
@@ -22,6 +22,8 @@ pub struct DeviceInfo {
     pub hardware: String,
     /// How it is used: instruction set, threads, library versions.
     pub detail: String,
+    /// How it computes.
+    pub arithmetic: Arithmetic,
 }
 
 /// Transformer operations on one device.

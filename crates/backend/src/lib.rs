@@ -26,8 +26,8 @@ pub use backend::{Backend, DeviceInfo, Shaped};
 pub use error::{Error, Result};
 pub use host::{DType, HostTensor};
 pub use operands::{
-    Activation, Attention, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource, Precision, Reduction,
-    RelativeShape, RelativeSource, Rotation,
+    Activation, Arithmetic, Attention, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource, Precision,
+    Reduction, RelativeShape, RelativeSource, Rotation,
 };
 pub use reference::Reference;
 pub use segments::{Segments, TokenBatch};

@@ -11,9 +11,9 @@ pub enum Precision {
     /// 32-bit floats, 32-bit arithmetic.
     #[default]
     F32,
-    /// Weights rounded to bfloat16; activations and arithmetic are those of [`Precision::F32`].
+    /// Weights rounded to bfloat16. What activations are kept in is the backend's affair: [`Arithmetic`].
     Bf16,
-    /// Weights rounded to 16-bit IEEE floats; activations and arithmetic are those of [`Precision::F32`].
+    /// Weights rounded to 16-bit IEEE floats; activations as for [`Precision::Bf16`].
     F16,
     /// 8-bit integer weights with a scale for each output, or for some of its inputs. A backend may round activations to 8 bits
     /// too, with a scale for each row or some of its columns, never for several rows.
@@ -57,6 +57,53 @@ impl FromStr for Precision {
     fn from_str(s: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|(_, name)| *name == s);
         found.map(|(p, _)| p).ok_or_else(|| format!("unknown precision {s:?}: one of f32, bf16, f16, int8, q4"))
+    }
+}
+
+/// How a backend keeps activations and multiplies them. Sums are in f32 in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// 32-bit floats throughout.
+    #[default]
+    F32,
+    /// Activations of 32 bits, of which products take the upper 19 (8 of the exponent, 10 of the fraction).
+    Tf32,
+    /// Activations of 16 bits, IEEE.
+    F16,
+    /// Activations in bfloat16.
+    Bf16,
+}
+
+impl Arithmetic {
+    /// What an activation is kept in.
+    #[must_use]
+    pub const fn activations(self) -> DType {
+        match self {
+            Self::F32 | Self::Tf32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+
+    /// By how much rounding to it changes a number at most, in proportion to the number.
+    #[must_use]
+    pub const fn unit(self) -> f64 {
+        match self {
+            Self::F32 => 1.0 / (1 << 24) as f64,
+            Self::Tf32 | Self::F16 => 1.0 / (1 << 11) as f64,
+            Self::Bf16 => 1.0 / (1 << 8) as f64,
+        }
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 //! Not fast and not meant to be. A backend that differs from this by more than the conformance tolerances is wrong.
 
 use crate::{
-    Activation, Attention, Backend, DType, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind, NormSource,
-    Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
+    Activation, Arithmetic, Attention, Backend, DType, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind,
+    NormSource, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 /// The backend of plain loops.
@@ -76,6 +76,7 @@ impl Backend for Reference {
             device: "reference".into(),
             hardware: std::env::consts::ARCH.into(),
             detail: "plain loops, f64 sums".into(),
+            arithmetic: Arithmetic::F32,
         }
     }
 

@@ -22,8 +22,8 @@ mod threads;
 use std::sync::Arc;
 
 use mlxt_backend::{
-    Activation, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource, Reduction,
-    RelativeSource, Result, Rotation, Segments, Shaped, check,
+    Activation, Arithmetic, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource,
+    Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 pub use kernels::attention::{Layout, Relative};
@@ -127,6 +127,7 @@ impl Backend for Cpu {
             device: "cpu".into(),
             hardware: hardware::name(),
             detail: format!("{}, {threads} thread{plural}", self.isa),
+            arithmetic: Arithmetic::F32,
         }
     }
 

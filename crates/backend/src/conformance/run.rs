@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use half::{bf16, f16};
+
 use super::cases::{Case, Operation, RelativeTerm};
 use super::random::Random;
 use crate::{
@@ -27,11 +29,18 @@ enum Operands<B: Backend> {
     ReduceRows { x: B::Tensor, layout: B::Layout, reduction: Reduction },
 }
 
-/// Makes a case's operands. They depend on the case alone, so that every backend gets the same.
-pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Precision) -> Result<Prepared<'a, B>> {
+/// Makes a case's operands, all but the weights of products and norms rounded to `kept`. They depend on the case and on
+/// that alone, so that every backend gets the same.
+pub(super) fn prepare<'a, B: Backend>(
+    backend: &'a B,
+    case: &Case,
+    precision: Precision,
+    kept: DType,
+) -> Result<Prepared<'a, B>> {
     let random = &mut Random::new(case.to_string().bytes().fold(7, |h, b| h * 31 % 1_000_003 + u64::from(b)));
+    let values = |random: &mut Random, count: usize| rounded(random.normals(count, 1.0), kept);
     let normal =
-        |random: &mut Random, rows: usize, cols: usize| backend.write(rows, cols, &random.normals(rows * cols, 1.0));
+        |random: &mut Random, rows: usize, cols: usize| backend.write(rows, cols, &values(random, rows * cols));
     let operands = match &case.operation {
         Operation::Linear { rows, inputs, outputs, bias, activation, stored } => {
             let scale = 1.0 / (*inputs as f32).sqrt();
@@ -49,13 +58,13 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
             let shift = shift.then(|| tensor(random, &[*cols], 1.0, DType::F32)).transpose()?;
             let n = backend.norm_weights(NormSource { kind: *kind, gain, shift, eps: *eps })?;
             let residual = residual.then(|| normal(random, *rows, *cols)).transpose()?;
-            let x = random.normals(rows * cols, 1.0).iter().map(|v| v + offset).collect();
+            let x = rounded(random.normals(rows * cols, 1.0).iter().map(|v| v + offset).collect(), kept);
             Operands::Norm { rows: *rows, cols: *cols, x, residual, n }
         }
         Operation::AddNorm { rows, cols, kind } => {
             let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
             let n = backend.norm_weights(NormSource { kind: *kind, gain, shift: None, eps: 1e-5 })?;
-            let (x, residual) = (random.normals(rows * cols, 1.0), normal(random, *rows, *cols)?);
+            let (x, residual) = (values(random, rows * cols), normal(random, *rows, *cols)?);
             Operands::AddNorm { rows: *rows, cols: *cols, x, residual, n }
         }
         Operation::Gate { rows, cols, activation } => {
@@ -65,7 +74,7 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
             let segments = Segments::from_lengths(lengths)?;
             let (rows, cols) = (segments.rows(), 3 * heads * head_size);
             let rotation = Rotation { heads: *heads, head_size: *head_size, theta: *theta };
-            let qkv = random.normals(rows * cols, 1.0);
+            let qkv = values(random, rows * cols);
             Operands::Rotate { rows, cols, qkv, layout: backend.layout(&segments)?, rotation }
         }
         Operation::Attention { lengths, heads, head_size, mask, spread, relative } => {
@@ -75,8 +84,10 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
             for row in values.chunks_exact_mut(3 * hidden) {
                 row[..2 * hidden].iter_mut().for_each(|v| *v *= spread);
             }
+            let values = rounded(values, kept);
             let scale = 1.0 / (*head_size as f32).sqrt();
-            let relative = relative.map(|term| self::relative(backend, random, term, *heads, hidden)).transpose()?;
+            let relative =
+                relative.map(|term| self::relative(backend, random, term, (*heads, hidden), kept)).transpose()?;
             Operands::Attention {
                 relative,
                 qkv: backend.write(segments.rows(), 3 * hidden, &values)?,
@@ -85,7 +96,7 @@ pub(super) fn prepare<'a, B: Backend>(backend: &'a B, case: &Case, precision: Pr
             }
         }
         Operation::Embed { rows, cols, entries, stored } => {
-            let table = |&n: &usize| backend.table(tensor(random, &[n, *cols], 1.0, *stored)?);
+            let table = |&n: &usize| backend.table(tensor(random, &[n, *cols], 1.0, *stored)?.cast(kept).cast(*stored));
             let tables = entries.iter().map(table).collect::<Result<_>>()?;
             let ids = entries.iter().map(|&n| (0..*rows).map(|_| random.below(n) as u32).collect()).collect();
             Operands::Embed { tables, ids }
@@ -163,15 +174,24 @@ fn relative<B: Backend>(
     backend: &B,
     random: &mut Random,
     term: RelativeTerm,
-    heads: usize,
-    hidden: usize,
+    (heads, hidden): (usize, usize),
+    kept: DType,
 ) -> Result<B::Relative> {
     let mut part = |present: bool, cols: usize| {
-        present.then(|| backend.write(term.buckets, cols, &random.normals(term.buckets * cols, 1.0))).transpose()
+        let mut values = || rounded(random.normals(term.buckets * cols, 1.0), kept);
+        present.then(|| backend.write(term.buckets, cols, &values())).transpose()
     };
     let (keys, queries, bias) = (part(term.keys, hidden)?, part(term.queries, hidden)?, part(term.bias, heads)?);
     let buckets = (0..=2 * term.reach).map(|_| random.below(term.buckets) as u32).collect();
     backend.relative(RelativeSource { buckets, keys, queries, bias })
+}
+
+fn rounded(values: Vec<f32>, kept: DType) -> Vec<f32> {
+    match kept {
+        DType::F32 => values,
+        DType::F16 => values.into_iter().map(|v| f16::from_f32(v).to_f32()).collect(),
+        DType::Bf16 => values.into_iter().map(|v| bf16::from_f32(v).to_f32()).collect(),
+    }
 }
 
 fn tensor(random: &mut Random, shape: &[usize], scale: f32, stored: DType) -> Result<HostTensor> {

@@ -6,7 +6,7 @@
 //! that a tanh GELU in place of an erf one (they differ by up to 5e-4) or a wrong epsilon is found.
 
 use super::cases::Operation;
-use crate::Precision;
+use crate::{Arithmetic, Precision};
 
 /// A result `found` is right when `|found - expected| <= absolute + relative * |expected|`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,9 +33,15 @@ impl Tolerance {
     }
 }
 
-/// The tolerance of an operation with weights in `precision`.
+/// The tolerance of an operation with weights in `precision` on a backend of that arithmetic.
 #[must_use]
-pub fn tolerance(operation: &Operation, precision: Precision) -> Tolerance {
+pub fn tolerance(operation: &Operation, precision: Precision, arithmetic: Arithmetic) -> Tolerance {
+    let (exact, rounding) = (in_full(operation, precision), rounding(operation, arithmetic));
+    Tolerance { absolute: exact.absolute + rounding.absolute, relative: exact.relative + rounding.relative }
+}
+
+/// Where activations are f32 and products exact but for their sums.
+fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
     let exact = Tolerance { absolute: 0.0, relative: 0.0 };
     let of = |absolute, relative| Tolerance { absolute, relative };
     match (operation, precision) {
@@ -59,9 +65,45 @@ pub fn tolerance(operation: &Operation, precision: Precision) -> Tolerance {
     }
 }
 
+/// What shorter numbers add, in units of their rounding `u`. Operands are rounded already ([`super::check_at`]); sums are
+/// in f32.
+fn rounding(operation: &Operation, arithmetic: Arithmetic) -> Tolerance {
+    let u = arithmetic.unit();
+    let of = |absolute, relative| Tolerance { absolute: absolute * u, relative: relative * u };
+    match (arithmetic, operation) {
+        (Arithmetic::F32, _) | (_, Operation::TakeRows { .. }) => of(0.0, 0.0),
+        // Products of numbers that lose up to 2 u each (hardware may cut instead of round) to a sum of size 1: 2 u is its
+        // deviation, and a table of thousands of values goes up to 5 of these. Scores grow with the square of the spread.
+        (Arithmetic::Tf32, Operation::Linear { .. }) => of(12.0, 2.0),
+        (Arithmetic::Tf32, Operation::Attention { spread, .. }) => of(12.0 * f64::from(spread * spread), 2.0),
+        (Arithmetic::Tf32, _) => of(0.0, 0.0),
+        // The result is rounded; before that the bias, up to 4, and what the activation is applied to. The slope of an
+        // activation is at most 2 in proportion to its value.
+        (_, Operation::Linear { .. }) => of(4.0, 4.0),
+        // Weights of a softmax are rounded, of values up to 4, and the result. A relative term may be rounded where it is
+        // added to the scores.
+        (_, Operation::Attention { spread, .. }) => of(4.0 + f64::from(spread * spread - 1.0), 2.0),
+        // Two roundings, one of them of a number near the result.
+        (_, Operation::Norm { .. } | Operation::AddNorm { .. } | Operation::Rotate { .. } | Operation::Gate { .. }) => {
+            of(1.0, 2.0)
+        }
+        (_, Operation::Embed { .. } | Operation::ReduceRows { .. }) => of(0.0, 1.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shorter_numbers_are_allowed_their_rounding_and_no_more() {
+        let linear = Operation::linear(2, 8, 4);
+        let full = tolerance(&linear, Precision::F16, Arithmetic::F32);
+        let half = tolerance(&linear, Precision::F16, Arithmetic::F16);
+        assert!(full.absolute < 2e-5 && half.absolute > 4.0 / 2048.0 && half.absolute < 5.0 / 2048.0);
+        let copied = Operation::TakeRows { rows: 2, cols: 2, count: 1 };
+        assert_eq!(tolerance(&copied, Precision::F16, Arithmetic::Bf16).share(1.0, 1.000_000_1), f64::INFINITY);
+    }
 
     #[test]
     fn shares_count_in_units_of_the_tolerance() {
