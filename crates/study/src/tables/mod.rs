@@ -1,5 +1,5 @@
-//! Tables: one file for each, one row each in [`all`]. What they hold comes from the summary; `write.rs` makes Markdown and CSV of
-//! any of them, and the page shows the same.
+//! Tables: one file for each, one row each in [`all`]. What they hold comes from the summary; `write.rs` makes Markdown, CSV and
+//! plain text of any of them, and the page shows the same.
 
 mod environment;
 mod failures;
@@ -13,7 +13,7 @@ mod write;
 use serde::Serialize;
 
 pub(crate) use write::inline;
-pub use write::{csv, markdown};
+pub use write::{csv, markdown, plain};
 
 use crate::Result;
 use crate::number::{count, significant};
@@ -148,6 +148,16 @@ impl Column {
     fn of(place: usize, series: &Series) -> Self {
         Self { title: series.label.clone(), numeric: true, series: Some(place) }
     }
+}
+
+/// The tables to show when a run is over: whole encoders, and how many times as fast as the baseline each engine was.
+#[must_use]
+pub fn at_a_glance(summary: &Summary) -> Vec<Table> {
+    let kinds = [Kind::Characters, Kind::Tokens, Kind::Ragged];
+    let mut tables: Vec<Table> = kinds.iter().map(|kind| models::table(summary, kind)).collect();
+    tables.push(speedups::table(summary));
+    tables.retain(|table| !table.lines.is_empty());
+    tables
 }
 
 /// Every table that has something to say.

@@ -1,4 +1,4 @@
-//! A table as Markdown, for people, and as CSV, for programs: the same lines, rounded in the one and not in the other.
+//! A table as Markdown or plain text, for people, and as CSV, for programs: the same lines, rounded for people only.
 
 use super::{Field, Table};
 
@@ -11,6 +11,30 @@ pub fn markdown(table: &Table) -> String {
     let lines = table.lines.iter().map(|row| line(row.fields.iter().map(|field| text(field, row.total)).collect()));
     let head = format!("## {}\n\n{}\n\n{titles}{rule}", inline(&table.title), inline(&table.note));
     head + &lines.collect::<String>()
+}
+
+/// For a terminal: the title, then columns side by side, numbers to the right. Where there is no number, a dash.
+#[must_use]
+pub fn plain(table: &Table) -> String {
+    let field = |field: &Field| match field {
+        Field::Number { text, .. } | Field::Text(text) => one_line(text),
+        Field::Missing { .. } => "-".into(),
+    };
+    let titles = table.columns.iter().map(|column| one_line(&column.title)).collect();
+    let lines: Vec<Vec<String>> =
+        std::iter::once(titles).chain(table.lines.iter().map(|line| line.fields.iter().map(field).collect())).collect();
+    let wide = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..table.columns.len()).map(wide).collect();
+    let mut out = format!("{}\n", one_line(&table.title));
+    for line in &lines {
+        let mut row = String::new();
+        for ((text, column), &width) in line.iter().zip(&table.columns).zip(&widths) {
+            row += &if column.numeric { format!("  {text:>width$}") } else { format!("  {text:<width$}") };
+        }
+        out += row.trim_end();
+        out.push('\n');
+    }
+    out
 }
 
 /// Numbers in full; where there is none, the reason.
@@ -46,6 +70,10 @@ pub(crate) fn inline(text: &str) -> String {
     out
 }
 
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// As RFC 4180 wants it.
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
@@ -74,6 +102,11 @@ mod tests {
         let text = markdown(&table("a | b\n<script>*x*"));
         let line = text.lines().last().unwrap();
         assert_eq!(line, r"| **a \| b \<script\>\*x\*** | **0.333** | *not run* |");
+    }
+
+    #[test]
+    fn plain_columns_line_up() {
+        assert_eq!(plain(&table("a\n| b")), "X\n  what      ms  other\n  a | b  0.333      -\n");
     }
 
     #[test]

@@ -14,8 +14,9 @@ use mlxt_study::machine;
 use mlxt_study::models::Model;
 use mlxt_study::peers::Peers;
 use mlxt_study::plan::Plan;
-use mlxt_study::record::{Outcome, Row};
+use mlxt_study::record::{Outcome, Records, Row};
 use mlxt_study::runner::{self, Event, Study, Summary};
+use mlxt_study::tables;
 
 use super::{home, threads};
 use crate::args::{Usage, Verbosity, at_least_one};
@@ -111,6 +112,9 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
     let Summary { measured, failed, stopped } = summary;
     let path = records.display();
     if !verbosity.quiet {
+        for table in tables::at_a_glance(&mlxt_study::summary::Summary::new(&Records::read(records)?)) {
+            println!("{}", tables::plain(&table));
+        }
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
         eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
         if measured > 0 {
