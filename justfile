@@ -31,4 +31,4 @@ fixtures:
 
 # Damaged files of every format, so many seconds each; fails on a panic, too much memory or too much time.
 fuzz SECONDS="60":
-    for target in safetensors torch config tokenizer; do cargo run --release -p mlxt-fuzz -- $target {{SECONDS}} || exit 1; done
+    for target in safetensors torch config tokenizer; do cargo run -p mlxt-fuzz -- $target {{SECONDS}} || exit 1; done

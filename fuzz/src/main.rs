@@ -1,7 +1,7 @@
 //! Damages the files of a model, reads them, and fails if anything but a value or an error comes of it.
 //!
 //! ```text
-//! cargo run --release -p mlxt-fuzz -- TARGET SECONDS [SEED]      TARGET: safetensors, torch, config, tokenizer
+//! cargo run -p mlxt-fuzz -- TARGET SECONDS [SEED]      TARGET: safetensors, torch, config, tokenizer
 //! ```
 //!
 //! A finding is a panic, more than 512 MB at once, or more than ten seconds on one input; its files are kept in
