@@ -6,6 +6,7 @@ pub mod server;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use mlx_transformers::Device;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -43,8 +44,23 @@ impl Golden {
     }
 }
 
+/// Where the fixtures are; `MLXT_TEST_FIXTURES` says so where the tests run on another machine than they were built on.
 pub fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+    match std::env::var_os("MLXT_TEST_FIXTURES") {
+        Some(folder) => folder.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures"),
+    }
+}
+
+/// The device that golden outputs are compared on: the CPU unless `MLXT_TEST_DEVICE` names another.
+pub fn device() -> Device {
+    std::env::var("MLXT_TEST_DEVICE").map_or(Device::Cpu, |name| name.parse().unwrap())
+}
+
+/// What golden outputs may be off by on that device, given what they may on the CPU: the order of sums is a device's own, and
+/// a GPU's `exp` and `erf` are good to some units in the last place.
+pub fn allowed(on_cpu: f32) -> f32 {
+    if device() == Device::Cpu { on_cpu } else { 10.0 * on_cpu }
 }
 
 /// Every fixture that has a tokenizer, in order of name.
