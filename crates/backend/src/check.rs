@@ -1,8 +1,8 @@
 //! The checks of operands that every backend makes, so that all refuse the same things with the same words.
 
 use crate::{
-    Attention, Error, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision, RelativeShape,
-    RelativeSource, Result, Rotation, Segments, Shaped,
+    Attention, Error, HostTensor, Lookup, MatrixSource, NormSource, Precision, RelativeShape, RelativeSource, Result,
+    Rotation, Segments, Shaped,
 };
 
 /// That `found` is the size `expected`.
@@ -21,7 +21,7 @@ pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
     let op = "matrix";
     let mut shape: Option<(usize, usize)> = None;
     for part in &source.parts {
-        let (outputs, inputs) = two_dimensions(op, "dimensions of a weight", &part.weight)?;
+        let (outputs, inputs) = two_dimensions(op, "dimensions of a weight", part.weight.shape())?;
         if let Some(bias) = &part.bias {
             size(op, "dimensions of a bias", 1, bias.shape().len())?;
             size(op, "elements of a bias", outputs, bias.len())?;
@@ -39,7 +39,7 @@ pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
 /// [`Error::WeightRange`] for the first that is.
 pub fn weight_range(source: &MatrixSource, precision: Precision) -> Result<()> {
     let Some(dtype) = precision.element() else { return Ok(()) };
-    for LinearPart { weight, .. } in &source.parts {
+    for weight in source.parts.iter().map(|part| part.weight.full()) {
         if let Some(at) = weight.cast(dtype).to_f32().iter().position(|v| v.is_infinite()) {
             let (tensor, found) = (weight.name().to_owned(), weight.to_f32()[at]);
             return Err(Error::WeightRange { tensor, at, found, precision });
@@ -53,7 +53,7 @@ pub fn weight_range(source: &MatrixSource, precision: Precision) -> Result<()> {
 /// # Errors
 /// As the operation's.
 pub fn table(tensor: &HostTensor) -> Result<(usize, usize)> {
-    two_dimensions("table", "dimensions", tensor)
+    two_dimensions("table", "dimensions", tensor.shape())
 }
 
 /// Operands of [`crate::Backend::norm_weights`]; gives the columns.
@@ -224,9 +224,10 @@ fn indices(op: &'static str, indices: &[u32], limit: usize) -> Result<()> {
     }
 }
 
-fn two_dimensions(op: &'static str, what: &'static str, tensor: &HostTensor) -> Result<(usize, usize)> {
-    let &[rows, cols] = tensor.shape() else {
-        return Err(Error::Shape { op, what, expected: 2, found: tensor.shape().len() });
+/// Rows and columns of something that must have both.
+pub(crate) fn two_dimensions(op: &'static str, what: &'static str, shape: &[usize]) -> Result<(usize, usize)> {
+    let &[rows, cols] = shape else {
+        return Err(Error::Shape { op, what, expected: 2, found: shape.len() });
     };
     if rows == 0 || cols == 0 {
         return Err(Error::Empty { found: format!("a tensor of {rows} by {cols}") });

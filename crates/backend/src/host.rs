@@ -83,8 +83,13 @@ impl HostTensor {
     /// # Errors
     /// [`Error::Bytes`] if their number does not fit `shape`.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Result<Self> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self::new(DType::F32, shape.to_vec(), bytes.into())
+        Self::new(DType::F32, shape.to_vec(), little_endian(values))
+    }
+
+    /// As [`HostTensor::from_f32`], of a shape that is known to fit.
+    pub(crate) fn f32(shape: Vec<usize>, values: &[f32]) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        Self { dtype: DType::F32, shape, bytes: little_endian(values), name: None }
     }
 
     /// The same values, rounded to `dtype` (to nearest even).
@@ -162,6 +167,10 @@ impl HostTensor {
         self.decode(0, &mut out);
         out
     }
+}
+
+fn little_endian(values: &[f32]) -> Bytes {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 impl fmt::Debug for HostTensor {

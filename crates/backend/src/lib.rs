@@ -19,6 +19,7 @@ pub mod error;
 pub mod host;
 pub mod operands;
 pub mod operations;
+pub mod quantised;
 pub mod reference;
 pub mod segments;
 
@@ -26,8 +27,9 @@ pub use backend::{Backend, DeviceInfo, Shaped};
 pub use error::{Error, Result};
 pub use host::{DType, HostTensor};
 pub use operands::{
-    Activation, Arithmetic, Attention, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource, Precision,
-    Reduction, RelativeShape, RelativeSource, Rotation,
+    Activation, Arithmetic, Attention, LinearPart, LinearWeight, Lookup, Mask, MatrixSource, NormKind, NormSource,
+    Precision, Reduction, RelativeShape, RelativeSource, Rotation,
 };
+pub use quantised::{Quantised, Scales, Scheme};
 pub use reference::Reference;
 pub use segments::{Segments, TokenBatch};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{DType, HostTensor, Shaped};
+use crate::{DType, HostTensor, Quantised, Shaped};
 
 /// How a backend keeps and multiplies weights. A property of a matrix, never of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -302,13 +302,57 @@ pub struct Lookup<'a, T> {
     pub ids: &'a [u32],
 }
 
-/// One linear layer as checkpoints store it.
+/// The weights of a linear layer as a checkpoint stores them: `[outputs, inputs]`, as PyTorch keeps them.
 #[derive(Debug, Clone)]
-pub struct LinearPart {
-    /// `[outputs, inputs]`, as PyTorch keeps it.
-    pub weight: HostTensor,
+pub enum LinearWeight {
+    /// A number for each.
+    Full(HostTensor),
+    /// Packed codes. A backend may compute with them as they are, or with the numbers they stand for, in the precision
+    /// asked for.
+    Quantised(Quantised),
+}
+
+impl LinearWeight {
+    /// `[outputs, inputs]`, if it has two dimensions; packed weights always do.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Full(weight) => weight.shape(),
+            Self::Quantised(weight) => weight.shape(),
+        }
+    }
+
+    /// The numbers: shared where they are there, else made.
+    #[must_use]
+    pub fn full(&self) -> HostTensor {
+        match self {
+            Self::Full(weight) => weight.clone(),
+            Self::Quantised(weight) => weight.full(),
+        }
+    }
+}
+
+impl From<HostTensor> for LinearWeight {
+    fn from(weight: HostTensor) -> Self {
+        Self::Full(weight)
+    }
+}
+
+/// One linear layer as checkpoints store it; `W` is [`HostTensor`] where packed weights have been unpacked.
+#[derive(Debug, Clone)]
+pub struct LinearPart<W = LinearWeight> {
+    /// `[outputs, inputs]`
+    pub weight: W,
     /// `[outputs]`
     pub bias: Option<HostTensor>,
+}
+
+impl LinearPart {
+    /// The same with [`LinearWeight::full`] weights.
+    #[must_use]
+    pub fn full(&self) -> LinearPart<HostTensor> {
+        LinearPart { weight: self.weight.full(), bias: self.bias.clone() }
+    }
 }
 
 /// What a backend makes a matrix from: layers of the same inputs, stacked along their outputs (query, key and value

@@ -3,8 +3,8 @@
 //! Not fast and not meant to be. A backend that differs from this by more than the conformance tolerances is wrong.
 
 use crate::{
-    Activation, Arithmetic, Attention, Backend, DType, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormKind,
-    NormSource, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
+    Activation, Arithmetic, Attention, Backend, DType, DeviceInfo, Error, HostTensor, LinearPart, Lookup, MatrixSource,
+    NormKind, NormSource, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 /// The backend of plain loops.
@@ -91,7 +91,7 @@ impl Backend for Reference {
         }
         let mut weight = Vec::with_capacity(rows * cols);
         let mut bias = Vec::with_capacity(rows);
-        for part in &source.parts {
+        for part in source.parts.iter().map(LinearPart::full) {
             weight.extend(part.weight.cast(dtype).to_f32());
             let zeros = || vec![0.0; part.weight.shape()[0]];
             bias.extend(part.bias.as_ref().map_or_else(zeros, HostTensor::to_f32));

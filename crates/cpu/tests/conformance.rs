@@ -18,8 +18,8 @@ fn check(isa: Isa) {
     let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa) });
     assert!(cpu.is_ok(), "{isa}: {cpu:?}");
     let Ok(cpu) = cpu else { return };
-    let linear: Vec<_> =
-        cases.iter().filter(|case| matches!(case.operation, Operation::Linear { .. })).cloned().collect();
+    let product = |o: &Operation| matches!(o, Operation::Linear { .. } | Operation::PackedLinear { .. });
+    let linear: Vec<_> = cases.iter().filter(|case| product(&case.operation)).cloned().collect();
     // Only products see how weights are kept.
     for (precision, cases) in [(Precision::F32, cases), (Precision::Bf16, linear.clone()), (Precision::F16, linear)] {
         let report = conformance::check_cases(&cpu, precision, cases);

@@ -189,7 +189,7 @@ impl<B: Backend> Model<B> {
                 (0..shape.iter().product()).map(|i: usize| ((i * 7 + seed) % 11) as f32 / 11.0 - 0.5).collect();
             HostTensor::from_f32(shape, &values).unwrap()
         };
-        let part = LinearPart { weight: tensor(&[3 * HIDDEN, HIDDEN], 1), bias: Some(tensor(&[3 * HIDDEN], 2)) };
+        let part = LinearPart { weight: tensor(&[3 * HIDDEN, HIDDEN], 1).into(), bias: Some(tensor(&[3 * HIDDEN], 2)) };
         let norm = NormSource { kind: NormKind::LayerNorm, gain: tensor(&[HIDDEN], 3), shift: None, eps: 1e-5 };
         Self {
             words: backend.table(tensor(&[10, HIDDEN], 4)).unwrap(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mlxt_backend::{Backend, HostTensor, MatrixSource, NormSource, Precision, Segments, TokenBatch};
+use mlxt_backend::{Backend, LinearWeight, MatrixSource, NormSource, Precision, Segments, TokenBatch};
 
 use crate::layers::{Block, Embeddings, Pooler, Relative, RelativeParts, Stream};
 use crate::tasks::head::{Head, HeadParts};
@@ -19,7 +19,7 @@ struct Parts<T, M, N, R> {
     pooler: Option<Pooler<M>>,
 }
 
-impl Parts<HostTensor, MatrixSource, NormSource, RelativeParts> {
+impl Parts<LinearWeight, MatrixSource, NormSource, RelativeParts> {
     fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
         let embeddings = Embeddings::request(loader, config, precision);
         let blocks = (0..config.layers()).map(|layer| Block::request(loader, config, layer, precision));

@@ -22,8 +22,32 @@ pub struct Inspection {
 impl Inspection {
     /// Number of values in the base model's weights.
     pub fn parameters(&self) -> u64 {
-        let base = self.tensors.iter().filter(|(_, role)| *role == Role::Base);
-        base.map(|(tensor, _)| tensor.shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+        self.base().map(|(_, values)| values).sum()
+    }
+
+    /// The tensors of the base model's weights and how many values each holds: a packed one as many as it stands for, its
+    /// scales and biases none.
+    pub fn base(&self) -> impl Iterator<Item = (&TensorInfo, u64)> {
+        let base = self.tensors.iter().filter(|(_, role)| *role == Role::Base).map(|(tensor, _)| tensor);
+        base.map(|tensor| (tensor, self.values(tensor)))
+    }
+
+    fn values(&self, tensor: &TensorInfo) -> u64 {
+        let elements = tensor.shape.iter().map(|&d| d as u64).product();
+        let Some((module, part)) = tensor.name.rsplit_once('.') else { return elements };
+        let scheme = self.config.quantisation().and_then(|all| all.scheme_of(module));
+        let Some(scheme) = scheme.filter(|_| self.is_packed(module)) else { return elements };
+        match part {
+            "weight" => elements * u64::from(u32::BITS) / scheme.bits() as u64,
+            "scales" | "biases" => 0,
+            _ => elements,
+        }
+    }
+
+    fn is_packed(&self, module: &str) -> bool {
+        let weight = format!("{module}.weight");
+        let found = self.tensors.binary_search_by(|(tensor, _)| tensor.name.cmp(&weight));
+        found.is_ok_and(|i| self.tensors[i].0.dtype == "U32")
     }
 
     /// Bytes of all tensors in the files.

@@ -35,7 +35,7 @@ mod layers;
 mod tasks;
 mod weights;
 
-pub use config::Config;
+pub use config::{Config, Quantisation};
 pub use encoder::{Encoder, Hidden};
 pub use error::{Error, Result};
 pub use inspect::{Inspection, inspect};

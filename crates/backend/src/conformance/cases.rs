@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use crate::{Activation, DType, Mask, NormKind, Reduction};
+use crate::quantised::{AFFINE_BITS, AFFINE_GROUPS};
+use crate::{Activation, DType, Mask, NormKind, Reduction, Scheme};
 
 /// An operation and the sizes it runs on.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,19 @@ pub enum Operation {
         /// Applied to the sums.
         activation: Activation,
         /// How the weights are stored.
+        stored: DType,
+    },
+    /// [`crate::Backend::linear`] with packed weights.
+    PackedLinear {
+        /// Rows of the input.
+        rows: usize,
+        /// Inputs.
+        inputs: usize,
+        /// Outputs of each stacked part.
+        outputs: Vec<usize>,
+        /// How the weights are packed.
+        scheme: Scheme,
+        /// How their scales are stored, and the biases of the layer.
         stored: DType,
     },
     /// [`crate::Backend::norm`]
@@ -149,6 +163,7 @@ impl Operation {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Linear { .. } => "linear",
+            Self::PackedLinear { .. } => "packed linear",
             Self::Norm { .. } => "norm",
             Self::AddNorm { .. } => "add norm",
             Self::Gate { .. } => "gate",
@@ -165,7 +180,9 @@ impl Operation {
     #[must_use]
     pub fn flops(&self) -> u64 {
         match self {
-            Self::Linear { rows, inputs, outputs, .. } => 2 * (rows * inputs * outputs.iter().sum::<usize>()) as u64,
+            Self::Linear { rows, inputs, outputs, .. } | Self::PackedLinear { rows, inputs, outputs, .. } => {
+                2 * (rows * inputs * outputs.iter().sum::<usize>()) as u64
+            }
             Self::Attention { lengths, heads, head_size, mask, relative, .. } => {
                 let seen = |&n: &usize| (0..n).map(|i| mask.visible(i, n).len()).sum::<usize>();
                 let products = 2 + relative.map_or(0, |r| usize::from(r.keys) + usize::from(r.queries));
@@ -247,6 +264,7 @@ fn linear(all: &mut Vec<Case>) {
         let (outputs, activation) = (vec![5, 40, 1], Activation::Identity);
         all.push(Case::new(Operation::Linear { rows: 9, inputs: 24, outputs, bias: true, activation, stored }));
     }
+    packed(all);
     // Real layers: MiniLM's and BERT-base's.
     for rows in [1, 14, 50, 122] {
         for (inputs, outputs) in [(384, 1152), (384, 1536), (1536, 384), (768, 768)] {
@@ -256,6 +274,28 @@ fn linear(all: &mut Vec<Case>) {
     all.push(Case::timed(Operation::linear(14, 768, 3072)));
     all.push(Case::timed(Operation::linear(14, 3072, 768)));
     all.push(Case::timed(Operation::linear(200, 768, 768)));
+}
+
+fn packed(all: &mut Vec<Case>) {
+    let mut add = |rows, inputs, outputs: &[usize], scheme, stored| {
+        all.push(Case::new(Operation::PackedLinear { rows, inputs, outputs: outputs.to_vec(), scheme, stored }));
+    };
+    for bits in AFFINE_BITS {
+        for group in AFFINE_GROUPS {
+            add(9, 128, &[8, 40], Scheme::Affine { bits, group }, DType::F32);
+        }
+    }
+    for scheme in [Scheme::Mxfp4, Scheme::Nvfp4, Scheme::Mxfp8] {
+        add(9, 64, &[8, 40], scheme, DType::F32);
+    }
+    // One row is often a kernel of its own, and so are stored halves. MiniLM's layers.
+    for bits in [4, 8] {
+        for (rows, inputs) in [(1, 384), (14, 384), (64, 1536)] {
+            for stored in [DType::F32, DType::F16, DType::Bf16] {
+                add(rows, inputs, &[96], Scheme::Affine { bits, group: 64 }, stored);
+            }
+        }
+    }
 }
 
 fn norm(all: &mut Vec<Case>) {

@@ -134,8 +134,8 @@ pub fn check<B: Backend>(backend: &B) -> Report {
 }
 
 /// Runs every case with weights in `precision` and compares with [`Reference`]: on the same weights, rounded, where a
-/// weight is a number by itself ([`Precision::element`]), on the unrounded ones where it is not. Operands are numbers
-/// that the backend's [`crate::Arithmetic`] can keep, and what it rounds besides is allowed for.
+/// weight is a number by itself ([`Precision::element`]), on the unrounded ones where it is not or where they came packed.
+/// Operands are numbers that the backend's [`crate::Arithmetic`] can keep, and what it rounds besides is allowed for.
 pub fn check_at<B: Backend>(backend: &B, precision: Precision) -> Report {
     check_cases(backend, precision, cases())
 }
@@ -174,7 +174,8 @@ pub fn time<B: Backend>(backend: &B, precision: Precision, budget: Duration) -> 
 }
 
 fn check_case<B: Backend>(backend: &B, case: &Case, precision: Precision) -> Result<f64, Why> {
-    let kept = if precision.element().is_some() { precision } else { Precision::F32 };
+    let packed = matches!(case.operation, Operation::PackedLinear { .. });
+    let kept = if precision.element().is_some() && !packed { precision } else { Precision::F32 };
     let arithmetic = backend.info().arithmetic;
     let operands = arithmetic.activations();
     let expected = run::prepare(&Reference, case, kept, operands).and_then(|p| p.result()).map_err(Why::Refused)?;

@@ -8,7 +8,7 @@ use super::cases::{Case, Operation, RelativeTerm};
 use super::random::Random;
 use crate::{
     Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision,
-    Reduction, RelativeSource, Result, Rotation, Segments,
+    Quantised, Reduction, RelativeSource, Result, Rotation, Scales, Scheme, Segments,
 };
 
 /// A case with its operands on a backend.
@@ -47,11 +47,20 @@ pub(super) fn prepare<'a, B: Backend>(
             let parts = outputs.iter().map(|&o| {
                 let weight = tensor(random, &[o, *inputs], scale, *stored)?;
                 let bias = bias.then(|| tensor(random, &[o], 1.0, *stored)).transpose()?;
-                Ok(LinearPart { weight, bias })
+                Ok(LinearPart { weight: weight.into(), bias })
             });
             let parts = parts.collect::<Result<_>>()?;
             let w = backend.matrix(MatrixSource { parts, precision })?;
             Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: *activation }
+        }
+        Operation::PackedLinear { rows, inputs, outputs, scheme, stored } => {
+            let parts = outputs.iter().map(|&o| {
+                let weight = packed(random, [o, *inputs], *scheme, *stored)?.into();
+                Ok(LinearPart { weight, bias: Some(tensor(random, &[o], 1.0, *stored)?) })
+            });
+            let parts = parts.collect::<Result<_>>()?;
+            let w = backend.matrix(MatrixSource { parts, precision })?;
+            Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: Activation::Identity }
         }
         Operation::Norm { rows, cols, kind, residual, shift, eps, offset } => {
             let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
@@ -197,4 +206,22 @@ fn rounded(values: Vec<f32>, kept: DType) -> Vec<f32> {
 fn tensor(random: &mut Random, shape: &[usize], scale: f32, stored: DType) -> Result<HostTensor> {
     let values = random.normals(shape.iter().product(), scale);
     Ok(HostTensor::from_f32(shape, &values)?.cast(stored))
+}
+
+/// Packed weights by which results are of size 1: rounded ones, or any codes where they are floats themselves.
+fn packed(random: &mut Random, shape: [usize; 2], scheme: Scheme, stored: DType) -> Result<Quantised> {
+    let [outputs, inputs] = shape;
+    if let Scheme::Affine { bits, group } = scheme {
+        return Quantised::affine(&tensor(random, &shape, 1.0 / (inputs as f32).sqrt(), stored)?, bits, group);
+    }
+    // Floats of 8 bits without the uppermost exponents: so both kinds are of size 2, and a scale of 2^-4 to 2^-6 is right
+    // for 64 inputs.
+    let kept = if scheme == Scheme::Mxfp8 { 0xbf } else { 0xff };
+    let codes: Vec<u8> = (0..outputs * inputs * scheme.bits() / 8).map(|_| random.bits() as u8 & kept).collect();
+    let scale = |random: &mut Random| match (scheme, random.below(3) as u8) {
+        (Scheme::Nvfp4, less) => (7 - 4 - less) << 3,
+        (_, less) => 127 - 4 - less,
+    };
+    let scales: Vec<u8> = (0..outputs * inputs / scheme.group()).map(|_| scale(random)).collect();
+    Quantised::new(scheme, shape, codes.into(), Scales::Bytes(scales.into()))
 }

@@ -50,6 +50,9 @@ struct Report {
     config: Value,
     /// Values in the base model's weights.
     parameters: u64,
+    /// How the weights in the files are packed, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantised: Option<String>,
     tensors: Tensors,
     /// Bytes of the base model's weights, by how they are kept. Activations come on top: some megabytes a batch.
     memory: BTreeMap<&'static str, u64>,
@@ -147,9 +150,8 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
     }
     let parameters = inspection.parameters();
     // Only the weights of products are kept in half the size: tables are read where they lie, in the mapped file.
-    let product = |tensor: &&TensorInfo| tensor.shape.len() == 2 && !tensor.name.contains("embeddings.");
-    let base = inspection.tensors.iter().filter(|(_, role)| *role == Role::Base).map(|(tensor, _)| tensor);
-    let of_products: u64 = base.filter(product).map(|t| t.shape.iter().map(|&d| d as u64).product::<u64>()).sum();
+    let product = |tensor: &TensorInfo| tensor.shape.len() == 2 && !tensor.name.contains("embeddings.");
+    let of_products: u64 = inspection.base().filter(|(t, _)| product(t)).map(|(_, values)| values).sum();
     let halved = parameters * 4 - of_products * 2;
     let heads = inspection.tensors.iter().filter(|(_, role)| *role == Role::Head);
     Ok(Report {
@@ -165,6 +167,7 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
         max_length: *max_length,
         config: config_json(folder.path())?,
         parameters,
+        quantised: config.quantisation().map(ToString::to_string),
         tensors: tensors(inspection, list),
         memory: BTreeMap::from([("f32", parameters * 4), ("bf16", halved), ("f16", halved)]),
         tokenizer,
@@ -244,6 +247,9 @@ fn describe(report: &Report) -> Text {
     let plural = if tensors.files == 1 { "" } else { "s" };
     let (count, files, bytes) = (tensors.count, tensors.files, DecimalBytes(tensors.bytes));
     line("tensors", format_args!("{count} ({}), {bytes} in {files} file{plural}", dtypes.join(", ")));
+    if let Some(quantised) = &report.quantised {
+        line("quantised", format_args!("{quantised}; the CPU backend unpacks them as it loads them"));
+    }
     let memory: Vec<String> =
         report.memory.iter().map(|(dtype, b)| format!("{} as {dtype}", DecimalBytes(*b))).collect();
     line("memory", format_args!("{} for weights", memory.join(", ")));

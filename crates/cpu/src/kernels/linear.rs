@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mlxt_backend::{Activation, MatrixSource, Precision, Result, Shaped};
+use mlxt_backend::{Activation, LinearPart, MatrixSource, Precision, Result, Shaped, check};
 
 use super::gemm::{self, Kept};
 use super::integer::{self, Bits};
@@ -27,8 +27,16 @@ impl Matrix {
     /// # Errors
     /// [`mlxt_backend::Error::WeightRange`] for a weight that the precision cannot hold; out of memory.
     pub(crate) fn new(on: (Token, &Pool), source: &MatrixSource, shape: (usize, usize)) -> Result<Self> {
-        let float = |kept| Ok(Self(Kind::Float(gemm::Matrix::new(on, source, kept, shape)?)));
-        let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &source.parts, bits, shape)?)));
+        // Packed weights of a checkpoint are unpacked here and kept as the precision says.
+        let parts: Vec<_> = source.parts.iter().map(LinearPart::full).collect();
+        let float = |kept| {
+            let (matrix, fits) = gemm::Matrix::new(on, &parts, kept, shape)?;
+            if !fits {
+                check::weight_range(source, source.precision)?;
+            }
+            Ok(Self(Kind::Float(matrix)))
+        };
+        let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, bits, shape)?)));
         match source.precision {
             Precision::F32 => float(Kept::F32),
             Precision::Bf16 => float(Kept::Bf16),

@@ -4,6 +4,7 @@
 //! alone and stays available through [`Config::raw`]. How one setting is read is in `reader.rs`; what settings there
 //! are, in `arch/`.
 
+mod quantisation;
 mod reader;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::arch::attention::Attending;
 use crate::arch::{Architecture, HeadActivation, MOST_ENTRIES, Positions, Shape};
 use crate::{Error, Pooling, Result};
+pub use quantisation::Quantisation;
 pub(crate) use reader::Reader;
 
 /// As [`MOST_ENTRIES`], for layers.
@@ -47,6 +49,7 @@ pub struct Config {
     layers: usize,
     heads: usize,
     pad_token_id: Option<u32>,
+    quantisation: Option<Quantisation>,
     /// Where it was read from, for errors.
     pub(crate) file: PathBuf,
     raw: Map<String, Value>,
@@ -149,6 +152,7 @@ impl Config {
             layers,
             heads,
             pad_token_id,
+            quantisation: Quantisation::read(&reader)?,
             file: file.to_owned(),
             raw,
         })
@@ -192,6 +196,11 @@ impl Config {
     /// The padding token's id, where there is one.
     pub fn pad_token_id(&self) -> Option<u32> {
         self.pad_token_id
+    }
+
+    /// How the checkpoint's weights are packed, where they are.
+    pub fn quantisation(&self) -> Option<&Quantisation> {
+        self.quantisation.as_ref()
     }
 
     /// The activation after a head's dense layer.

@@ -40,7 +40,7 @@ const ACTIVATIONS: [(&str, Activation); 22] = [
 const LONGEST_FOUND: usize = 80;
 
 /// Settings of any architecture that change the computation into one that is not here.
-const REFUSED: [Refused; 6] = [
+const REFUSED: [Refused; 5] = [
     Refused { name: "position_embedding_type", expected: "\"absolute\"", neutral: |v| v == "absolute" },
     Refused { name: "is_decoder", expected: "false (encoders only)", neutral: |v| v == false },
     Refused { name: "is_encoder_decoder", expected: "false (encoders only)", neutral: |v| v == false },
@@ -49,11 +49,6 @@ const REFUSED: [Refused; 6] = [
         name: "pruned_heads",
         expected: "empty (pruned attention heads are not supported)",
         neutral: |v| v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty),
-    },
-    Refused {
-        name: "quantization_config",
-        expected: "absent (load the checkpoint that was not quantised)",
-        neutral: |_| false,
     },
 ];
 
@@ -198,14 +193,15 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Quantisation;
 
     #[test]
     fn errors_quote_the_beginning_of_long_values() {
         let raw = serde_json::json!({ "quantization_config": { "method": "é".repeat(500) } });
         let reader = Reader { file: Path::new("config.json"), raw: raw.as_object().unwrap() };
-        let message = reader.refuse_unsupported(&[]).unwrap_err().to_string();
+        let message = Quantisation::read(&reader).unwrap_err().to_string();
         assert!(message.starts_with("config.json: quantization_config is {\"method\":\"éé"), "{message}");
-        assert!(message.len() < 300 && message.contains("é.., but must be absent"), "{message}");
+        assert!(message.len() < 400 && message.contains("é.., but must be"), "{message}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Token, position and type embeddings, as far as there are any: summed, normalised, and widened before or after that
 //! where they are narrower than the layers.
 
-use mlxt_backend::{Activation, Backend, HostTensor, Lookup, MatrixSource, NormSource, Precision, TokenBatch};
+use mlxt_backend::{Activation, Backend, LinearWeight, Lookup, MatrixSource, NormSource, Precision, TokenBatch};
 
 use super::matrix;
 use crate::arch::{Positions, Widen};
 use crate::weights::Loader;
 use crate::{Config, Result};
 
-/// The first part of an encoder.
+/// The first part of an encoder. Tables that are packed are unpacked as they are loaded.
 #[derive(Debug)]
 pub(crate) struct Embeddings<T, M, N> {
     words: T,
@@ -21,10 +21,10 @@ pub(crate) struct Embeddings<T, M, N> {
     widen_last: Option<M>,
 }
 
-impl Embeddings<HostTensor, MatrixSource, NormSource> {
+impl Embeddings<LinearWeight, MatrixSource, NormSource> {
     pub(crate) fn request(loader: &mut Loader<'_>, config: &Config, precision: Precision) -> Self {
         let (cols, hidden, names) = (config.embedding_size, config.hidden_size(), &config.architecture.names);
-        let mut table = |name: &str, entries: usize| loader.tensor(&format!("{name}.weight"), &[entries, cols]);
+        let mut table = |name: &str, entries: usize| loader.weight(name, entries, cols);
         let words = table(names.words, config.vocab_size());
         let positions = config.position_table.then(|| table("embeddings.position_embeddings", config.positions));
         let types =
@@ -45,15 +45,15 @@ impl Embeddings<HostTensor, MatrixSource, NormSource> {
     }
 
     /// The word table, which decoders may share.
-    pub(crate) fn words(&self) -> &HostTensor {
+    pub(crate) fn words(&self) -> &LinearWeight {
         &self.words
     }
 
     pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Embeddings<B::Table, B::Matrix, B::Norm>> {
         Ok(Embeddings {
-            words: backend.table(self.words)?,
-            positions: self.positions.map(|table| backend.table(table)).transpose()?,
-            types: self.types.map(|table| backend.table(table)).transpose()?,
+            words: backend.table(self.words.full())?,
+            positions: self.positions.map(|table| backend.table(table.full())).transpose()?,
+            types: self.types.map(|table| backend.table(table.full())).transpose()?,
             widen_first: self.widen_first.map(|source| backend.matrix(source)).transpose()?,
             norm: backend.norm_weights(self.norm)?,
             widen_last: self.widen_last.map(|source| backend.matrix(source)).transpose()?,

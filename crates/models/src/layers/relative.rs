@@ -1,6 +1,8 @@
 //! What the scores of attention gain by distance: tables of a checkpoint, made into a backend's terms at load.
 
-use mlxt_backend::{Activation, Backend, HostTensor, LinearPart, MatrixSource, NormSource, Precision, RelativeSource};
+use mlxt_backend::{
+    Activation, Backend, HostTensor, LinearPart, LinearWeight, MatrixSource, NormSource, Precision, RelativeSource,
+};
 
 use super::{Block, matrix};
 use crate::arch::attention::{BucketTable, Distance, Projection};
@@ -12,7 +14,7 @@ use crate::{Config, Result};
 pub(crate) enum RelativeParts {
     None,
     /// `[buckets, heads]`, and the bucket of each distance.
-    Bias(HostTensor, Vec<u32>),
+    Bias(LinearWeight, Vec<u32>),
     Projected(ProjectedParts),
 }
 
@@ -20,7 +22,7 @@ pub(crate) enum RelativeParts {
 #[derive(Debug)]
 pub(crate) struct ProjectedParts {
     /// `[buckets, hidden]`
-    embeddings: HostTensor,
+    embeddings: LinearWeight,
     norm: Option<NormSource>,
     buckets: Vec<u32>,
     /// What queries and keys are multiplied by, in each layer.
@@ -44,8 +46,7 @@ impl RelativeParts {
         precision: Precision,
     ) -> Self {
         let hidden = config.hidden_size();
-        let mut table =
-            |table: &BucketTable, cols: usize| loader.tensor(&format!("{}.weight", table.name), &[table.entries, cols]);
+        let mut table = |table: &BucketTable, cols: usize| loader.weight(table.name, table.entries, cols);
         match &config.attending.distance {
             Distance::Unseen => Self::None,
             Distance::Bias(bias) => Self::Bias(table(bias, config.heads()), bias.buckets.clone()),
@@ -75,7 +76,7 @@ impl RelativeParts {
         match self {
             Self::None => Ok(Relative::None),
             Self::Bias(table, buckets) => {
-                let bias = Some(tensor(backend, &table)?);
+                let bias = Some(tensor(backend, &table.full())?);
                 Ok(Relative::Shared(backend.relative(RelativeSource { buckets, keys: None, queries: None, bias })?))
             }
             Self::Projected(parts) => parts.load(backend),
@@ -85,7 +86,7 @@ impl RelativeParts {
 
 impl ProjectedParts {
     fn load<B: Backend>(self, backend: &B) -> Result<Relative<B::Relative>> {
-        let mut embedded = tensor(backend, &self.embeddings)?; // [buckets, hidden]
+        let mut embedded = tensor(backend, &self.embeddings.full())?; // [buckets, hidden]
         if let Some(norm) = self.norm {
             embedded = backend.norm(embedded, None, &backend.norm_weights(norm)?)?;
         }

@@ -4,7 +4,7 @@
 //! Which rows go through is the caller's to say: masked tokens, a row for each sequence, or all. A row's result depends
 //! on that row alone. How the tensors are called is in `arch/`.
 
-use mlxt_backend::{Activation, Backend, HostTensor, LinearPart, MatrixSource, NormSource, Precision, Shaped};
+use mlxt_backend::{Activation, Backend, LinearPart, LinearWeight, MatrixSource, NormSource, Precision, Shaped};
 use serde_json::Value;
 
 use super::Task;
@@ -35,7 +35,7 @@ impl HeadParts<MatrixSource, NormSource> {
         config: &Config,
         precision: Precision,
         (task, names): (Task, &HeadNames),
-        words: &HostTensor,
+        words: &LinearWeight,
     ) -> Result<Self> {
         let hidden = config.hidden_size();
         let (inner, outputs) = match task {
@@ -80,14 +80,13 @@ fn out(
     names: &HeadNames,
     (outputs, inputs): (usize, usize),
     biased: bool,
-    tied: Option<&HostTensor>,
+    tied: Option<&LinearWeight>,
 ) -> LinearPart {
-    let weight = format!("{}.weight", names.out);
     let bias = names.biases.iter().find(|name| loader.has(name)).or(names.biases.last());
     LinearPart {
         weight: match tied {
-            Some(words) if !loader.has(&weight) => words.clone(),
-            _ => loader.tensor(&weight, &[outputs, inputs]),
+            Some(words) if !loader.has(&format!("{}.weight", names.out)) => words.clone(),
+            _ => loader.weight(names.out, outputs, inputs),
         },
         bias: bias.filter(|_| biased).map(|name| loader.tensor(name, &[outputs])),
     }

@@ -8,10 +8,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use mlxt_backend::{DType, HostTensor, LinearPart, NormKind, NormSource};
+use mlxt_backend::{DType, HostTensor, LinearPart, LinearWeight, NormKind, NormSource, Quantised, Scales, Scheme};
+use safetensors::Dtype;
 
+use super::file::Entry;
 use super::{Weights, host_tensor};
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Quantisation, Result};
 
 /// Names of a base model without prefix start with one of these; anything else is a task's head.
 const ROOTS: [&str; 8] =
@@ -24,6 +26,9 @@ const BUFFERS: [&str; 3] =
 
 /// Names that TensorFlow checkpoints left in converted ones, after the names they now have.
 const OLD_NAMES: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
+
+/// The element types of weights that are not packed.
+const FLOATS: &str = "F32, F16 or BF16";
 
 /// Faults of one kind that a message lists; the rest is a number, and `mlxt inspect` lists all.
 const LISTED: usize = 5;
@@ -39,7 +44,7 @@ pub struct Misfit {
     pub missing: Vec<NamedShape>,
     /// Tensors of another shape than the model's.
     pub misshapen: Vec<Misshapen>,
-    /// Tensors whose element type is not f32, f16 or bf16.
+    /// Tensors whose element type is not one that they can have.
     pub untyped: Vec<Untyped>,
     /// Tensors of the base model that `config.json` has no place for.
     pub unexpected: Vec<NamedShape>,
@@ -65,11 +70,13 @@ pub struct Misshapen {
     pub found: Vec<usize>,
 }
 
-/// A weight of an element type that is not read.
+/// A tensor of an element type that it cannot have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Untyped {
     /// Name.
     pub name: String,
+    /// The element types it can have.
+    pub expected: &'static str,
     /// Its element type.
     pub found: String,
 }
@@ -126,8 +133,8 @@ impl fmt::Display for Misfit {
             |t: &Misshapen| format!("{} must be {:?}, found {:?}", t.name.escape_debug(), t.expected, t.found);
         list("missing", self.missing.iter().map(named).collect())?;
         list("misshapen", self.misshapen.iter().map(misshapen).collect())?;
-        let untyped = self.untyped.iter().map(|t| format!("{} is {}", t.name.escape_debug(), t.found));
-        list("of a type other than F32, F16, BF16", untyped.collect())?;
+        let untyped = |t: &Untyped| format!("{} must be {}, found {}", t.name.escape_debug(), t.expected, t.found);
+        list("of the wrong type", self.untyped.iter().map(untyped).collect())?;
         list("unexpected", self.unexpected.iter().map(named).collect())
     }
 }
@@ -136,6 +143,8 @@ impl fmt::Display for Misfit {
 #[derive(Debug)]
 pub(crate) struct Loader<'a> {
     weights: &'a Weights,
+    /// How those of them are packed that are.
+    quantisation: Option<&'a Quantisation>,
     /// `bert.` or nothing.
     prefix: String,
     /// What the tensors asked for are: `Base`, or `Head` within [`Loader::outside`].
@@ -152,13 +161,14 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// None that can happen: an empty tensor is always valid.
-    pub(crate) fn new(weights: &'a Weights, config: &Config) -> Result<Self> {
+    pub(crate) fn new(weights: &'a Weights, config: &'a Config) -> Result<Self> {
         let anchor = format!("{}.weight", config.architecture.names.words);
         let prefixes: Vec<String> = config.architecture.prefixes.iter().map(|prefix| format!("{prefix}.")).collect();
         let anchored = prefixes.iter().find(|prefix| weights.has(&format!("{prefix}{anchor}")));
         let begun = || prefixes.iter().find(|prefix| weights.names().any(|name| name.starts_with(*prefix)));
         let prefix = anchored.or_else(|| if weights.has(&anchor) { None } else { begun() });
-        Self::named(weights, prefix.cloned().unwrap_or_default(), config.model_type())
+        let loader = Self::named(weights, prefix.cloned().unwrap_or_default(), config.model_type())?;
+        Ok(Self { quantisation: config.quantisation(), ..loader })
     }
 
     /// For a model whose names have `prefix`.
@@ -172,14 +182,19 @@ impl<'a> Loader<'a> {
             unexpected: Vec::new(),
         };
         let empty = HostTensor::new(DType::F32, vec![0], Bytes::new())?;
-        Ok(Self { weights, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
+        Ok(Self { weights, quantisation: None, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
     }
 
     /// The one linear layer that `weights` are: that of a `Dense` of sentence-transformers.
     ///
     /// # Errors
     /// [`Error::Misfit`] if they are something else.
-    pub(super) fn dense(weights: &'a Weights, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart> {
+    pub(super) fn dense(
+        weights: &'a Weights,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) -> Result<LinearPart<HostTensor>> {
         let mut loader = Self::named(weights, String::new(), "Dense")?;
         let weight = loader.tensor("linear.weight", &[outputs, inputs]);
         let bias = bias.then(|| loader.tensor("linear.bias", &[outputs]));
@@ -215,25 +230,70 @@ impl<'a> Loader<'a> {
     /// A tensor of exactly that shape.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> HostTensor {
         let name = self.stored_name(name);
-        let Some(entry) = self.weights.get(&name) else {
-            self.misfit.missing.push(NamedShape { name, shape: shape.to_vec() });
-            return self.empty.clone();
+        let tensor = self.read(&name, shape, (FLOATS, host_tensor));
+        tensor.map_or_else(|| self.empty.clone(), |tensor| tensor.named(&name))
+    }
+
+    /// The weights of a linear layer or a table, `name.weight`: `[outputs, inputs]`, packed if they are in the checkpoint.
+    pub(crate) fn weight(&mut self, name: &str, outputs: usize, inputs: usize) -> LinearWeight {
+        let module = format!("{}{name}", self.prefix);
+        let packed = self.weights.get(&format!("{module}.weight")).is_some_and(|entry| entry.dtype == Dtype::U32);
+        match self.quantisation.and_then(|all| all.scheme_of(&module)).filter(|_| packed) {
+            Some(scheme) => self
+                .quantised(&module, scheme, [outputs, inputs])
+                .map_or_else(|| self.empty.clone().into(), LinearWeight::Quantised),
+            None => self.tensor(&format!("{name}.weight"), &[outputs, inputs]).into(),
+        }
+    }
+
+    /// Packed weights: `module.weight`, `module.scales` and, where the scheme has them, `module.biases`.
+    fn quantised(&mut self, module: &str, scheme: Scheme, shape: [usize; 2]) -> Option<Quantised> {
+        let [outputs, inputs] = shape;
+        let name = |part: &str| format!("{module}.{part}");
+        if !inputs.is_multiple_of(scheme.group()) {
+            // What `config.json` describes cannot be packed.
+            return self.read(&name("weight"), &shape, (FLOATS, |_: &Entry| None));
+        }
+        let groups = [outputs, inputs / scheme.group()];
+        let codes = [outputs, inputs * scheme.bits() / u32::BITS as usize];
+        let codes = self.read(&name("weight"), &codes, ("U32", bytes_of(Dtype::U32)));
+        let scales = if let Scheme::Affine { .. } = scheme {
+            let scales = self.read(&name("scales"), &groups, (FLOATS, host_tensor));
+            let biases = self.read(&name("biases"), &groups, (FLOATS, host_tensor));
+            scales.zip(biases).map(|(scales, biases)| Scales::Affine { scales, biases })
+        } else {
+            self.read(&name("scales"), &groups, ("U8", bytes_of(Dtype::U8))).map(Scales::Bytes)
         };
-        let fitting = (entry.shape == shape).then(|| host_tensor(entry)).flatten();
-        let fitting = fitting.map(|tensor| tensor.named(&name));
+        let quantised = Quantised::new(scheme, shape, codes?, scales?).ok()?;
+        Some(quantised.named(&name("weight")))
+    }
+
+    /// What `read` makes of the tensor that the checkpoint has under `name`, which must have `shape`.
+    fn read<T>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        (expected, read): (&'static str, impl FnOnce(&Entry) -> Option<T>),
+    ) -> Option<T> {
+        let Some(entry) = self.weights.get(name) else {
+            self.misfit.missing.push(NamedShape { name: name.to_owned(), shape: shape.to_vec() });
+            return None;
+        };
+        let fitting = (entry.shape == shape).then(|| read(entry)).flatten();
+        let name = name.to_owned();
         self.requested.insert(name.clone(), if fitting.is_some() { self.role } else { Role::Misfit });
         if entry.shape != shape {
             self.misfit.misshapen.push(Misshapen { name, expected: shape.to_vec(), found: entry.shape.clone() });
         } else if fitting.is_none() {
-            self.misfit.untyped.push(Untyped { name, found: entry.dtype.to_string() });
+            self.misfit.untyped.push(Untyped { name, expected, found: entry.dtype.to_string() });
         }
-        fitting.unwrap_or_else(|| self.empty.clone())
+        fitting
     }
 
     /// A linear layer: `name.weight`, `[outputs, inputs]`, and where there is a bias `name.bias`, `[outputs]`.
     pub(crate) fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) -> LinearPart {
         LinearPart {
-            weight: self.tensor(&format!("{name}.weight"), &[outputs, inputs]),
+            weight: self.weight(name, outputs, inputs),
             bias: bias.then(|| self.tensor(&format!("{name}.bias"), &[outputs])),
         }
     }
@@ -288,4 +348,9 @@ impl<'a> Loader<'a> {
         let old = OLD_NAMES.iter().find_map(|(new, old)| stored.strip_suffix(new).map(|start| format!("{start}{old}")));
         old.filter(|old| self.weights.get(old).is_some()).unwrap_or(stored)
     }
+}
+
+/// Reads a tensor that must be of `dtype` as its bytes.
+fn bytes_of(dtype: Dtype) -> impl FnOnce(&Entry) -> Option<Bytes> {
+    move |entry| (entry.dtype == dtype).then(|| entry.bytes.clone())
 }

@@ -91,7 +91,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Misfit`] if the tensors are others.
-    pub fn dense(&self, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart> {
+    pub fn dense(&self, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart<HostTensor>> {
         Loader::dense(self, outputs, inputs, bias)
     }
 

@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use tempfile::TempDir;
 
 /// Tensors of a checkpoint by name: element type, shape, bytes.
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 /// A copy of the fixture `bert`.
 fn bert() -> TempDir {
@@ -49,7 +49,7 @@ pub(crate) fn bert_with(change: impl FnOnce(&mut Tensors)) -> TempDir {
     folder
 }
 
-fn write(file: &Path, tensors: &Tensors) {
+pub(crate) fn write(file: &Path, tensors: &Tensors) {
     let views = tensors
         .iter()
         .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
@@ -65,7 +65,7 @@ fn load(folder: &Path) -> Result<Encoder<Reference>, Error> {
     Encoder::load(&Reference, &config, &Weights::open(folder)?, Precision::F32)
 }
 
-fn misfit(folder: &TempDir) -> (Misfit, String) {
+pub(crate) fn misfit(folder: &TempDir) -> (Misfit, String) {
     match load(folder.path()) {
         Err(error @ Error::Misfit(_)) => {
             let message = error.to_string();
@@ -182,7 +182,7 @@ fn all_that_does_not_fit_is_reported_together() {
         "6 missing (encoder.layer.1.attention.self.key.bias [18], ",
         "query.weight [18, 18], encoder.layer.1.attention.self.value.bias [18] and 1 more)",
         "2 misshapen (embeddings.LayerNorm.weight must be [18], found [17], ",
-        "1 of a type other than F32, F16, BF16 (encoder.layer.0.output.dense.bias is F64)",
+        "1 of the wrong type (encoder.layer.0.output.dense.bias must be F32, F16 or BF16, found F64)",
         "3 unexpected (encoder.evil\\n\\u{1b}[2J [1], encoder.layer.0.attention.self.distance_embedding.weight [89, 9], ",
     ] {
         assert!(message.contains(part), "{part:?} is not in {message:?}");

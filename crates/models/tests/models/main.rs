@@ -6,4 +6,5 @@ mod fixtures;
 mod golden;
 mod halves;
 mod lengths;
+mod quantised;
 mod torch_files;

@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn parts_of_any_type_are_stacked() {
         let part = |outputs: usize, dtype, bias: bool| LinearPart {
-            weight: HostTensor::from_f32(&[outputs, 300], &noise(outputs * 300, 0.1)).unwrap().cast(dtype),
+            weight: HostTensor::from_f32(&[outputs, 300], &noise(outputs * 300, 0.1)).unwrap().cast(dtype).into(),
             bias: bias.then(|| HostTensor::from_f32(&[outputs], &noise(outputs, 1.0)).unwrap().cast(dtype)),
         };
         let source = || MatrixSource {
@@ -271,7 +271,7 @@ mod tests {
             let mut weights = vec![0.5; 40 * 300];
             weights[39 * 300 + 299] = value;
             let weight = HostTensor::from_f32(&[40, 300], &weights).unwrap().named("encoder.dense.weight");
-            MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision }
+            MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision }
         };
         every_cpu(|cpu| {
             assert!(cpu.matrix(source(65519.996, Precision::F16)).is_ok());

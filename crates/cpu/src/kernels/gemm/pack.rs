@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::{bf16, f16};
-use mlxt_backend::{DType, LinearPart, MatrixSource, Result, Shaped, check};
+use mlxt_backend::{DType, HostTensor, LinearPart, Result, Shaped};
 
 use super::tile::transpose;
 use super::weight::{Kept, Weight};
@@ -39,17 +39,16 @@ impl Shaped for Matrix {
 }
 
 impl Matrix {
-    /// Packs parts that have been checked.
+    /// Packs parts that have been checked; and whether all their weights are finite as they are kept.
     ///
     /// # Errors
-    /// [`mlxt_backend::Error::WeightRange`] for a weight that the precision cannot hold; out of memory.
+    /// Out of memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
-        source: &MatrixSource,
+        parts: &[LinearPart<HostTensor>],
         kept: Kept,
         (outputs, inputs): (usize, usize),
-    ) -> Result<Self> {
-        let (parts, precision) = (&source.parts, source.precision);
+    ) -> Result<(Self, bool)> {
         let width = token.run(Width);
         let count = outputs.div_ceil(width);
         let weights = count.saturating_mul(width).saturating_mul(inputs);
@@ -61,10 +60,7 @@ impl Matrix {
             Kept::Bf16 => pack::<bf16>((token, pool), parts, (count, width, inputs), &mut panels),
             Kept::F16 => pack::<f16>((token, pool), parts, (count, width, inputs), &mut panels),
         };
-        if !fits {
-            check::weight_range(source, precision)?;
-        }
-        Ok(Self { panels, kept, bias, outputs, inputs, width })
+        Ok((Self { panels, kept, bias, outputs, inputs, width }, fits))
     }
 
     /// What the panels hold.
@@ -82,7 +78,7 @@ impl Matrix {
 }
 
 /// The biases of all parts, zeros where a part has none, and behind them up to `len`.
-pub(crate) fn bias(parts: &[LinearPart], len: usize) -> Result<Block> {
+pub(crate) fn bias(parts: &[LinearPart<HostTensor>], len: usize) -> Result<Block> {
     let mut bias = Block::new(len)?;
     let mut first = 0;
     for part in parts {
@@ -98,7 +94,7 @@ pub(crate) fn bias(parts: &[LinearPart], len: usize) -> Result<Block> {
 /// Fills `count` panels with weights kept as `W`; whether it can hold them all.
 fn pack<W: Weight>(
     (token, pool): (Token, &Pool),
-    parts: &[LinearPart],
+    parts: &[LinearPart<HostTensor>],
     (count, width, inputs): (usize, usize, usize),
     panels: &mut Block,
 ) -> bool {
@@ -140,7 +136,7 @@ impl Kernel for Width {
 const STRIP: usize = 256;
 
 struct PackPanel<'a, W> {
-    parts: &'a [LinearPart],
+    parts: &'a [LinearPart<HostTensor>],
     inputs: usize,
     /// The first output.
     first: usize,
@@ -184,7 +180,7 @@ impl<W: Weight> Kernel for PackPanel<'_, W> {
 }
 
 /// The weights of one output over all parts, if there is such an output.
-pub(crate) fn output(parts: &[LinearPart], mut index: usize) -> Option<(DType, &[u8])> {
+pub(crate) fn output(parts: &[LinearPart<HostTensor>], mut index: usize) -> Option<(DType, &[u8])> {
     for part in parts {
         let &[outputs, inputs] = part.weight.shape() else { return None };
         if index < outputs {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mlxt_backend::{LinearPart, Result, Shaped};
+use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
 use super::{Bits, Eight, Four, GROUP, Weights};
 use crate::arena::{Arena, Block, Buffer};
@@ -53,7 +53,7 @@ impl Matrix {
     /// Out of memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
-        parts: &[LinearPart],
+        parts: &[LinearPart<HostTensor>],
         bits: Bits,
         (outputs, inputs): (usize, usize),
     ) -> Result<Self> {
@@ -77,7 +77,7 @@ impl Matrix {
         Ok(matrix)
     }
 
-    fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart]) {
+    fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart<HostTensor>]) {
         let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
         let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
         pool.run(self.count(), |_, claims| {

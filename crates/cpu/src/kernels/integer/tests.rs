@@ -54,8 +54,9 @@ fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activa
         _ => rounded::<Four>,
     };
     let part = |part: &LinearPart| {
-        let weight = of_weights(&part.weight.to_f32(), inputs);
-        LinearPart { weight: HostTensor::from_f32(part.weight.shape(), &weight).unwrap(), bias: part.bias.clone() }
+        let weight = of_weights(&part.weight.full().to_f32(), inputs);
+        let weight = HostTensor::from_f32(part.weight.shape(), &weight).unwrap().into();
+        LinearPart { weight, bias: part.bias.clone() }
     };
     let source = MatrixSource { parts: source.parts.iter().map(part).collect(), precision: Precision::F32 };
     product(&Reference, (rows, inputs, &rounded_rows(x, inputs)), source, activation)
@@ -120,7 +121,7 @@ fn a_large_value_costs_the_others_nothing() {
     weights.iter_mut().enumerate().filter(|(i, _)| [3, 5].contains(&(i % inputs))).for_each(|(_, w)| *w = 0.0);
     let source = |precision| {
         let weight = HostTensor::from_f32(&[outputs, inputs], &weights).unwrap();
-        MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision }
+        MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision }
     };
     let error = |x: &[f32], cpu: &Cpu| {
         let exact = product(&Reference, (1, inputs, x), source(Precision::F32), Activation::Identity);
@@ -155,7 +156,7 @@ fn what_is_no_number_stays_none() {
                 let mut weights = noise(33 * 150, 1.0);
                 weights[150] = value;
                 let weight = HostTensor::from_f32(&[33, 150], &weights).unwrap();
-                let source = MatrixSource { parts: vec![LinearPart { weight, bias: None }], precision };
+                let source = MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision };
                 let found = product(cpu, (1, 150, &noise(150, 1.0)), source, Activation::Identity);
                 assert!(found.iter().enumerate().all(|(o, v)| v.is_finite() == (o != 1)), "{value}: {found:?}");
             }
@@ -168,7 +169,8 @@ fn what_is_no_number_stays_none() {
 fn nothing_is_nothing() {
     for precision in PRECISIONS {
         let weight = HostTensor::from_f32(&[3, 70], &[0.0; 210]).unwrap();
-        let source = || MatrixSource { parts: vec![LinearPart { weight: weight.clone(), bias: None }], precision };
+        let source =
+            || MatrixSource { parts: vec![LinearPart { weight: weight.clone().into(), bias: None }], precision };
         every_cpu(|cpu| {
             for x in [[0.0; 70], [1e-42; 70], [1.0; 70]] {
                 assert_eq!(product(cpu, (1, 70, &x), source(), Activation::Identity), [0.0; 3]);
