@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use mlxt_backend::operations::Operations;
 use mlxt_backend::{Backend, DeviceInfo, Reference};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_models::{Config, Task, Weights};
@@ -118,24 +119,7 @@ pub(crate) fn open(
     weights: &Weights,
     task: Option<Task>,
 ) -> Result<Box<dyn Session>> {
-    let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
-    match device {
-        Device::Auto | Device::Cpu => {
-            let why = match device {
-                Device::Auto => "the fastest device of this version",
-                _ => "asked for",
-            };
-            let backend = cpu(threads)?;
-            let info = Info { device: backend.info(), precision, threads: backend.threads(), why: why.to_owned() };
-            Ok(Box::new(EngineSession::load(backend, config, weights, info, task)?))
-        }
-        Device::Reference => {
-            let info = Info { device: Reference.info(), precision, threads: 1, why: "asked for".to_owned() };
-            Ok(Box::new(EngineSession::load(Reference, config, weights, info, task)?))
-        }
-        Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
-        Device::Cuda(_) => unavailable(absent("CUDA")),
-    }
+    start(device, threads, precision, Encoding { config, weights, task })
 }
 
 /// A device for single operations.
@@ -143,10 +127,58 @@ pub(crate) fn open(
 /// # Errors
 /// [`Error::DeviceUnavailable`] if the device does not work here.
 pub(crate) fn open_operations(device: Device, threads: Option<usize>) -> Result<Box<dyn OperationDevice>> {
+    start(device, threads, Precision::F32, Computing)
+}
+
+/// What a backend is wanted for, whichever it is.
+trait Purpose {
+    type Made;
+
+    fn make<B: Backend + Operations + 'static>(self, backend: B, info: Info) -> Result<Self::Made>;
+}
+
+/// A session of a model.
+struct Encoding<'a> {
+    config: &'a Config,
+    weights: &'a Weights,
+    task: Option<Task>,
+}
+
+impl Purpose for Encoding<'_> {
+    type Made = Box<dyn Session>;
+
+    fn make<B: Backend + Operations + 'static>(self, backend: B, info: Info) -> Result<Self::Made> {
+        Ok(Box::new(EngineSession::load(backend, self.config, self.weights, info, self.task)?))
+    }
+}
+
+/// Single operations.
+struct Computing;
+
+impl Purpose for Computing {
+    type Made = Box<dyn OperationDevice>;
+
+    fn make<B: Backend + Operations + 'static>(self, backend: B, _: Info) -> Result<Self::Made> {
+        Ok(Box::new(Bare::new(backend)))
+    }
+}
+
+/// Starts the backend of `device` for a purpose.
+fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precision, purpose: P) -> Result<P::Made> {
+    let info = |device: DeviceInfo, threads, why: &str| Info { device, precision, threads, why: why.to_owned() };
     let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
     match device {
-        Device::Auto | Device::Cpu => Ok(Box::new(Bare::new(cpu(threads)?))),
-        Device::Reference => Ok(Box::new(Bare::new(Reference))),
+        Device::Auto => {
+            let backend = cpu(threads)?;
+            let info = info(backend.info(), backend.threads(), "the fastest device of this version");
+            purpose.make(backend, info)
+        }
+        Device::Cpu => {
+            let backend = cpu(threads)?;
+            let info = info(backend.info(), backend.threads(), "asked for");
+            purpose.make(backend, info)
+        }
+        Device::Reference => purpose.make(Reference, info(Reference.info(), 1, "asked for")),
         Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
         Device::Cuda(_) => unavailable(absent("CUDA")),
     }
