@@ -8,7 +8,7 @@ mod attend;
 mod convolve;
 mod copy;
 mod map;
-mod product;
+pub(crate) mod product;
 mod reduce;
 mod rows;
 mod scatter;
@@ -29,7 +29,7 @@ use crate::threads::Pool;
 
 /// What kernels work with.
 #[derive(Clone, Copy)]
-struct Context<'a> {
+pub(crate) struct Context<'a> {
     token: Token,
     pool: &'a Pool,
     arena: &'a Arc<Arena>,
@@ -117,7 +117,7 @@ impl Operations for Cpu {
 }
 
 impl Cpu {
-    fn context(&self) -> Context<'_> {
+    pub(crate) fn context(&self) -> Context<'_> {
         Context { token: self.token, pool: &self.pool, arena: &self.arena }
     }
 }

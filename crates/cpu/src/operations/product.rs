@@ -29,7 +29,7 @@ const PART: usize = 8192;
 ///
 /// # Errors
 /// Out of memory for packed operands.
-pub(super) fn multiply(
+pub(crate) fn multiply(
     context: Context<'_>,
     [a, b]: [&[f32]; 2],
     bias: Option<&[f32]>,

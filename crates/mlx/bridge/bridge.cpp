@@ -1,0 +1,270 @@
+// The table of bridge.h over MLX: handles, errors, evaluation. What is computed is in the headers beside it.
+#include "bridge.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "operations.hpp"
+
+using mlxt::array;
+namespace mx = mlx::core;
+
+struct mlxt_device {
+  mx::Device device;
+  mx::Stream stream;
+  std::string name;
+};
+struct mlxt_function {
+  std::function<std::vector<array>(const std::vector<array> &)> body;
+};
+
+namespace mlxt {
+
+thread_local std::string message;
+
+// Runs `body`; an exception becomes a message and 1.
+template <typename F>
+int guarded(F body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception &error) {
+    message = error.what();
+  } catch (...) {
+    message = "MLX failed and did not say why";
+  }
+  return 1;
+}
+
+// The same, on a device.
+template <typename F>
+int on(mlxt_device *device, F body) {
+  return guarded([&] {
+    mx::set_default_device(device->device);
+    mx::set_default_stream(device->stream);
+    body();
+  });
+}
+
+mx::Dtype type_of(int element) {
+  switch (element) {
+    case MLXT_F32: return mx::float32;
+    case MLXT_F16: return mx::float16;
+    case MLXT_BF16: return mx::bfloat16;
+    case MLXT_I32: return mx::int32;
+    case MLXT_U32: return mx::uint32;
+    default: throw std::invalid_argument("an element type this bridge has not");
+  }
+}
+
+array from_host(const mlxt_host &host) {
+  mx::Shape shape(host.shape, host.shape + host.dimensions);
+  switch (host.element) {
+    case MLXT_F32: return array(static_cast<const float *>(host.data), shape, mx::float32);
+    case MLXT_F16: return array(static_cast<const mx::float16_t *>(host.data), shape, mx::float16);
+    case MLXT_BF16: return array(static_cast<const mx::bfloat16_t *>(host.data), shape, mx::bfloat16);
+    case MLXT_I32: return array(static_cast<const int32_t *>(host.data), shape, mx::int32);
+    case MLXT_U32: return array(static_cast<const uint32_t *>(host.data), shape, mx::uint32);
+    default: throw std::invalid_argument("an element type this bridge has not");
+  }
+}
+
+std::optional<array> optional_host(const mlxt_host *host) {
+  if (!host) return std::nullopt;
+  return from_host(*host);
+}
+
+template <typename T>
+void release(T *handle) {
+  guarded([&] { delete handle; });
+}
+
+int device_new(int32_t gpu, size_t cache, mlxt_device **out) {
+  return guarded([&] {
+    // Products of f32 in f32, unless somebody says otherwise: MLX reads it when it multiplies first.
+    if (gpu) setenv("MLX_ENABLE_TF32", "0", 0);
+    mx::Device device(gpu ? mx::Device::gpu : mx::Device::cpu);
+    if (!mx::is_available(device)) throw std::runtime_error("this build of MLX finds no GPU");
+    mx::set_cache_limit(cache);
+    std::string name;
+    if (gpu) {
+      const auto &info = mx::device_info(device);
+      if (auto found = info.find("device_name"); found != info.end())
+        if (auto text = std::get_if<std::string>(&found->second)) name = *text;
+    }
+    mx::set_default_device(device);
+    *out = new mlxt_device{device, mx::new_stream(device), name};
+  });
+}
+
+const char *device_name(const mlxt_device *device) { return device->name.c_str(); }
+
+int memory(mlxt_memory *out) {
+  return guarded([&] { *out = {mx::get_active_memory(), mx::get_cache_memory(), mx::get_peak_memory()}; });
+}
+
+int array_new(mlxt_device *device, const mlxt_host *host, mlxt_array **out) {
+  return on(device, [&] { *out = new mlxt_array{from_host(*host)}; });
+}
+
+int array_wait(mlxt_device *device, const mlxt_array *x) {
+  return on(device, [&] { mx::eval(std::vector<array>{x->value}); });
+}
+
+int array_read(mlxt_device *device, const mlxt_array *x, int32_t element, size_t count, void *out) {
+  return on(device, [&] {
+    array values = as(x->value, type_of(element));
+    if (count > values.size()) throw std::invalid_argument("more values are asked for than there are");
+    if (count < values.size())
+      values = mx::slice(mx::reshape(values, {-1}), mx::Shape{0}, mx::Shape{static_cast<int>(count)}, mx::Shape{1});
+    values = mx::contiguous(values);
+    mx::eval(std::vector<array>{values});
+    std::memcpy(out, element == MLXT_I32 ? static_cast<const void *>(values.data<int32_t>()) : values.data<float>(),
+                count * 4);
+  });
+}
+
+void finish(Matrix &m) {
+  std::vector<array> made{m.weight};
+  for (auto &part : {m.bias, m.scales, m.biases})
+    if (part) made.push_back(*part);
+  mx::eval(made);
+}
+
+// Columns padded to whole groups by zeros, which change no product.
+std::vector<array> in_groups(const array &weight, int bits, int group) {
+  int inputs = (weight.shape(1) + group - 1) / group * group;
+  return mx::quantize(pad_columns(weight, inputs), group, bits);
+}
+
+int matrix_new(mlxt_device *device, const mlxt_host *weight, const mlxt_host *bias, int32_t element, int32_t bits,
+               int32_t group, mlxt_matrix **out) {
+  return on(device, [&] {
+    array w = from_host(*weight);
+    Matrix m{w, optional_host(bias), std::nullopt, std::nullopt, bits, group, w.shape(1)};
+    if (bits) {
+      auto parts = in_groups(as(w, mx::float32), bits, group);
+      m.weight = parts.at(0), m.scales = parts.at(1), m.biases = parts.at(2);
+      m.inputs = m.weight.shape(1) * 32 / bits;
+    } else {
+      array turned = mx::transpose(as(w, type_of(element)));
+      // A GPU's library takes either order alike; on the CPU a product would lay it out anew each time.
+      m.weight = device->device == mx::Device::cpu ? mx::contiguous(turned) : turned;
+    }
+    if (m.bias) m.bias = as(*m.bias, m.type());
+    finish(m);
+    *out = new mlxt_matrix{m};
+  });
+}
+
+int matrix_quantised(mlxt_device *device, const mlxt_host *packed, const mlxt_host *scales, const mlxt_host *biases,
+                     const mlxt_host *bias, int32_t bits, int32_t group, mlxt_matrix **out) {
+  return on(device, [&] {
+    Matrix m{from_host(*packed), optional_host(bias), as(from_host(*scales), mx::float32),
+             as(from_host(*biases), mx::float32), bits, group, packed->shape[1] * 32 / bits};
+    if (m.bias) m.bias = as(*m.bias, m.type());
+    finish(m);
+    *out = new mlxt_matrix{m};
+  });
+}
+
+int norm_new(mlxt_device *device, int32_t root_mean_square, const mlxt_host *gain, const mlxt_host *shift, float eps,
+             mlxt_norm **out) {
+  return on(device, [&] {
+    Norm n{root_mean_square != 0, device->device == mx::Device::cpu, {}, {}, eps};
+    std::vector<array> made;
+    for (auto type : {mx::float32, mx::float16, mx::bfloat16}) {
+      made.push_back(n.gain.emplace(type.val(), as(from_host(*gain), type)).first->second);
+      if (shift) made.push_back(n.shift.emplace(type.val(), as(from_host(*shift), type)).first->second);
+    }
+    mx::eval(made);
+    *out = new mlxt_norm{n};
+  });
+}
+
+int relative_new(const int32_t *buckets, int32_t reach, const mlxt_array *keys, const mlxt_array *queries,
+                 const mlxt_array *bias, mlxt_relative **out) {
+  return guarded([&] {
+    auto part = [](const mlxt_array *x) { return x ? std::optional<array>(x->value) : std::nullopt; };
+    std::vector<int32_t> places(buckets, buckets + 2 * reach + 1);
+    *out = new mlxt_relative{{places, reach, part(keys), part(queries), part(bias)}};
+  });
+}
+
+int function_plan(mlxt_device *device, const mlxt_plan *plan, int32_t compiled, mlxt_function **out) {
+  return on(device, [&] {
+    auto made = std::make_shared<Plan>(*plan);
+    std::function<std::vector<array>(const std::vector<array> &)> body = [made](const std::vector<array> &inputs) {
+      return (*made)(inputs);
+    };
+    *out = new mlxt_function{compiled ? mx::compile(body) : body};
+  });
+}
+
+int function_operation(mlxt_device *device, int32_t operation, int32_t setting, int32_t compiled, mlxt_function **out) {
+  return on(device, [&] {
+    std::function<std::vector<array>(const std::vector<array> &)> body = [=](const std::vector<array> &inputs) {
+      return std::vector<array>{compute(static_cast<Operation>(operation), setting, inputs)};
+    };
+    *out = new mlxt_function{compiled ? mx::compile(body) : body};
+  });
+}
+
+int function_call(mlxt_device *device, mlxt_function *function, const mlxt_array *const *inputs, int32_t count,
+                  mlxt_array **outputs) {
+  return on(device, [&] {
+    std::vector<array> given;
+    for (int i = 0; i < count; ++i) given.push_back(inputs[i]->value);
+    auto made = function->body(given);
+    mx::async_eval(made);
+    std::vector<std::unique_ptr<mlxt_array>> handles;
+    for (auto &value : made) handles.push_back(std::make_unique<mlxt_array>(mlxt_array{value}));
+    for (size_t i = 0; i < handles.size(); ++i) outputs[i] = handles[i].release();
+  });
+}
+
+int quantise(mlxt_device *device, const mlxt_host *weight, int32_t bits, int32_t group, mlxt_array **packed,
+             mlxt_array **scales, mlxt_array **biases) {
+  return on(device, [&] {
+    auto parts = in_groups(mx::transpose(from_host(*weight)), bits, group);
+    mx::eval(parts);
+    std::vector<std::unique_ptr<mlxt_array>> handles;
+    for (auto &value : parts) handles.push_back(std::make_unique<mlxt_array>(mlxt_array{value}));
+    *packed = handles.at(0).release(), *scales = handles.at(1).release(), *biases = handles.at(2).release();
+  });
+}
+
+#define MLXT_TEXT(x) #x
+#define MLXT_NUMBER(x) MLXT_TEXT(x)
+
+const mlxt_table table{
+    MLXT_BRIDGE,
+    MLXT_NUMBER(MLX_VERSION_MAJOR) "." MLXT_NUMBER(MLX_VERSION_MINOR) "." MLXT_NUMBER(MLX_VERSION_PATCH),
+    [] { return mx::version(); },
+    [] { return message.c_str(); },
+    device_new,
+    [](mlxt_device *handle) { release(handle); },
+    device_name,
+    memory,
+    array_new,
+    [](mlxt_array *handle) { release(handle); },
+    array_wait,
+    array_read,
+    matrix_new,
+    matrix_quantised,
+    [](mlxt_matrix *handle) { release(handle); },
+    norm_new,
+    [](mlxt_norm *handle) { release(handle); },
+    relative_new,
+    [](mlxt_relative *handle) { release(handle); },
+    function_plan,
+    function_operation,
+    [](mlxt_function *handle) { release(handle); },
+    function_call,
+    quantise,
+};
+
+}  // namespace mlxt
+
+extern "C" __attribute__((visibility("default"))) const mlxt_table *mlxt_bridge(void) { return &mlxt::table; }

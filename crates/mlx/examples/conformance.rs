@@ -1,0 +1,155 @@
+//! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
+//!
+//! `conformance [cpu|gpu] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of the three, all of them. A
+//! wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mlxt_backend::conformance::random::Random;
+use mlxt_backend::{
+    Activation, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
+    Precision, Result, Segments, conformance, operations,
+};
+use mlxt_mlx::{Kind, Mlx, MlxOptions, open};
+
+const LAYERS: usize = 12;
+const HIDDEN: usize = 768;
+const HEADS: usize = 12;
+/// For each timing.
+const BUDGET: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let given = |name: &str| arguments.iter().any(|a| a == name);
+    let all = !["check", "operations", "times"].into_iter().any(given);
+    let kind = if given("gpu") { Kind::Gpu } else { Kind::Cpu };
+    let mlx = match open(MlxOptions { kind, ..MlxOptions::default() }) {
+        Ok(mlx) => mlx,
+        Err(error) => {
+            eprintln!("{error}; {}", error.advice());
+            return ExitCode::FAILURE;
+        }
+    };
+    let info = mlx.info();
+    println!("{} on {}: {}", info.device, info.hardware, info.detail);
+    let mut right = true;
+    if all || given("check") {
+        let report = conformance::check(&mlx);
+        right &= report.passed();
+        println!("f32: {report}");
+        let linear = |case: &conformance::Case| matches!(case.operation, conformance::Operation::Linear { .. });
+        for (precision, name) in Precision::ALL.into_iter().skip(1) {
+            let cases = conformance::cases().into_iter().filter(linear).collect();
+            let report = conformance::check_cases(&mlx, precision, cases);
+            right &= report.passed();
+            println!("{name}: {report}");
+        }
+    }
+    if all || given("operations") {
+        let report = operations::conformance::check(&mlx);
+        right &= report.passed() && report.unsupported.is_empty();
+        println!("operations: {report}");
+    }
+    if all || given("times") {
+        for (precision, name) in Precision::ALL {
+            let asked = Precision::ALL.iter().any(|(_, name)| given(name));
+            if asked && !given(name) {
+                continue;
+            }
+            if let Err(error) = times(&mlx, precision) {
+                println!("{name}: {error}");
+                right = false;
+            }
+        }
+    }
+    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn times(mlx: &Mlx, precision: Precision) -> Result<()> {
+    let bert = Bert::new(mlx, precision)?;
+    let ragged: Vec<usize> = (0..32).map(|i| 20 + i * 7 % 103).collect();
+    for lengths in [vec![14], vec![122], vec![14; 16], vec![122; 32], ragged, vec![512; 8]] {
+        let segments = Segments::from_lengths(&lengths)?;
+        let run = || -> Result<Duration> {
+            let started = Instant::now();
+            bert.forward(mlx, &segments)?;
+            Ok(started.elapsed())
+        };
+        let first = run()?;
+        let (began, mut samples) = (Instant::now(), Vec::new());
+        while samples.len() < 5 || (began.elapsed() < BUDGET && samples.len() < 300) {
+            samples.push(run()?);
+        }
+        samples.sort_unstable();
+        let milliseconds = |d: Duration| d.as_secs_f64() * 1e3;
+        let (median, least) = (milliseconds(samples[samples.len() / 2]), milliseconds(samples[0]));
+        let (rows, count) = (segments.rows(), segments.count());
+        println!(
+            "{precision} {count:>3} sequences, {rows:>5} rows: median {median:>8.3} ms, least {least:>8.3}, first {:>8.1}",
+            milliseconds(first)
+        );
+    }
+    println!("{:?}", mlx.device().memory()?);
+    Ok(())
+}
+
+struct Layer {
+    qkv: <Mlx as Backend>::Matrix,
+    out: <Mlx as Backend>::Matrix,
+    up: <Mlx as Backend>::Matrix,
+    down: <Mlx as Backend>::Matrix,
+    norms: [<Mlx as Backend>::Norm; 2],
+}
+
+struct Bert {
+    words: <Mlx as Backend>::Table,
+    norm: <Mlx as Backend>::Norm,
+    layers: Vec<Layer>,
+}
+
+impl Bert {
+    fn new(mlx: &Mlx, precision: Precision) -> Result<Self> {
+        let mut random = Random::new(1);
+        let mut matrix = |outputs: usize, inputs: usize| {
+            let weight = HostTensor::from_f32(&[outputs, inputs], &random.normals(outputs * inputs, 0.02))?;
+            let bias = Some(HostTensor::from_f32(&[outputs], &random.normals(outputs, 0.02))?);
+            mlx.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision })
+        };
+        let norm = || {
+            let part = |value: f32| HostTensor::from_f32(&[HIDDEN], &[value; HIDDEN]);
+            let (gain, shift) = (part(1.0)?, Some(part(0.0)?));
+            mlx.norm_weights(NormSource { kind: NormKind::LayerNorm, gain, shift, eps: 1e-12 })
+        };
+        let layers = (0..LAYERS).map(|_| {
+            Ok(Layer {
+                qkv: matrix(3 * HIDDEN, HIDDEN)?,
+                out: matrix(HIDDEN, HIDDEN)?,
+                up: matrix(4 * HIDDEN, HIDDEN)?,
+                down: matrix(HIDDEN, 4 * HIDDEN)?,
+                norms: [norm()?, norm()?],
+            })
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let words = HostTensor::from_f32(&[1000, HIDDEN], &Random::new(2).normals(1000 * HIDDEN, 1.0))?;
+        Ok(Self { words: mlx.table(words)?, norm: norm()?, layers })
+    }
+
+    /// From ids on the host to the first row of each sequence on the host.
+    fn forward(&self, mlx: &Mlx, segments: &Segments) -> Result<Vec<f32>> {
+        let ids: Vec<u32> = (0..segments.rows() as u32).map(|i| i * 7 % 1000).collect();
+        let layout = mlx.layout(segments)?;
+        let head_size = HIDDEN / HEADS;
+        let attention = Attention { heads: HEADS, head_size, scale: 0.125, mask: Mask::Full };
+        let mut x = mlx.norm(mlx.embed(&[Lookup { table: &self.words, ids: &ids }])?, None, &self.norm)?;
+        for layer in &self.layers {
+            let qkv = mlx.linear(&x, &layer.qkv, Activation::Identity)?;
+            let seen = mlx.attention(&qkv, &layout, &attention, None)?;
+            let y = mlx.norm(mlx.linear(&seen, &layer.out, Activation::Identity)?, Some(&x), &layer.norms[0])?;
+            let up = mlx.linear(&y, &layer.up, Activation::Gelu)?;
+            x = mlx.norm(mlx.linear(&up, &layer.down, Activation::Identity)?, Some(&y), &layer.norms[1])?;
+        }
+        let firsts: Vec<u32> = segments.ranges().map(|range| range.start as u32).collect();
+        mlx.read(&mlx.take_rows(&x, &firsts)?)
+    }
+}

@@ -1,0 +1,188 @@
+//! A device of MLX as [`mlxt_lazy::Device`] wants one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mlxt_backend::operations::{HostArray, Operation, Operations};
+use mlxt_backend::{DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
+use mlxt_lazy::plan::SegmentsRoom;
+use mlxt_lazy::{Held, Input, Plan};
+
+use crate::ffi::{self, Array, Device, Matrix, Memory, Norm, Relative};
+use crate::operations::Functions;
+use crate::places::Room;
+use crate::program::Program;
+use crate::{Installation, LoadError, find, weights};
+
+/// Which of MLX's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Kind {
+    /// `mlx:cpu`
+    #[default]
+    Cpu,
+    /// `mlx:gpu`: Metal or CUDA, whichever this MLX is built for.
+    Gpu,
+}
+
+/// How to use MLX.
+#[derive(Debug, Clone, Default)]
+pub struct MlxOptions {
+    /// On which device.
+    pub kind: Kind,
+    /// The MLX to load; the one that is found by default.
+    pub installation: Option<Installation>,
+    /// The folder for compiled bridges; one of this user's own by default.
+    pub bridges: Option<PathBuf>,
+    /// Bytes MLX may keep for later, for all devices of this process. Its own default is nearly all there is.
+    pub spare_memory: Option<usize>,
+    /// Whether MLX compiles functions. By default it does for a GPU; on the CPU it would start a C++ compiler for every
+    /// kernel, 0.8 seconds each, and run no faster.
+    pub compile: Option<bool>,
+    /// How sizes are rounded up: by default, where functions are compiled.
+    pub room: Option<Room>,
+}
+
+/// MLX on one of its devices.
+pub struct MlxDevice {
+    pub(crate) device: Device,
+    pub(crate) functions: Functions,
+    kind: Kind,
+    compile: bool,
+    room: Room,
+    info: DeviceInfo,
+}
+
+/// Bytes MLX keeps for later by default. A forward of BERT-base over 4096 tokens uses 300 MiB on the CPU.
+const SPARE_MEMORY: usize = 512 << 20;
+
+impl MlxDevice {
+    /// Loads MLX, if this process has not yet.
+    ///
+    /// # Errors
+    /// As [`LoadError`], which says what mends it.
+    pub fn new(options: MlxOptions) -> Result<Self, LoadError> {
+        let MlxOptions { kind, installation, bridges, spare_memory, compile, room } = options;
+        let installation = match installation {
+            Some(given) => given,
+            None => find()?,
+        };
+        let library = ffi::library(&installation, &bridges.unwrap_or_else(default_bridges))?;
+        let gpu = kind == Kind::Gpu;
+        let device = Device::new(&library, gpu, spare_memory.unwrap_or(SPARE_MEMORY)).map_err(|error| match error {
+            mlxt_backend::Error::Device { message, .. } if message.contains("finds no GPU") => {
+                let version = installation.version().unwrap_or_default();
+                LoadError::CpuOnly { folder: installation.folder.clone(), version }
+            }
+            other => other.into(),
+        })?;
+        let compile = compile.unwrap_or(gpu);
+        let room = room.unwrap_or(if compile { Room::Rounded } else { Room::Exact });
+        let mut made = Self {
+            device,
+            functions: Functions::default(),
+            kind,
+            compile,
+            room,
+            info: DeviceInfo { device: String::new(), hardware: String::new(), detail: String::new() },
+        };
+        made.info = made.describe()?;
+        Ok(made)
+    }
+
+    /// What MLX holds in memory, for all devices of this process.
+    ///
+    /// # Errors
+    /// MLX's own.
+    pub fn memory(&self) -> Result<Memory> {
+        self.device.memory()
+    }
+
+    pub(crate) fn compiles(&self) -> bool {
+        self.compile
+    }
+
+    fn describe(&self) -> Result<DeviceInfo> {
+        let version = self.device.version();
+        let compiled = if self.compile { ", compiled" } else { "" };
+        Ok(match self.kind {
+            Kind::Gpu => DeviceInfo {
+                device: "mlx:gpu".into(),
+                hardware: self.device.name().to_owned(),
+                detail: format!("MLX {version}{compiled}"),
+            },
+            Kind::Cpu => DeviceInfo {
+                device: "mlx:cpu".into(),
+                hardware: ffi::cpu_info().map(|info| info.hardware).unwrap_or_default(),
+                detail: format!("MLX {version}{compiled}, products by {}", self.products_by()?),
+            },
+        })
+    }
+
+    /// Who multiplies matrices on the CPU: seen by asking for a product.
+    fn products_by(&self) -> Result<String> {
+        let one = HostArray::f32(&[2, 2], vec![1.0; 4])?;
+        let product = Operation::MatMul;
+        let before = ffi::products();
+        let x = Operations::upload(self, &product, 0, &one)?;
+        Operations::download(self, &Operations::run(self, &product, &[&x, &x])?)?;
+        let ours = ffi::cpu_info().filter(|_| ffi::products() > before);
+        Ok(ours.map_or_else(|| "MLX's own BLAS".into(), |info| format!("mlxt-cpu ({})", info.detail)))
+    }
+}
+
+fn default_bridges() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home =
+        || set("HOME").map(|home| home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" }));
+    let root = set("XDG_CACHE_HOME").or_else(home).unwrap_or_else(std::env::temp_dir);
+    root.join("mlx-transformers").join("bridge")
+}
+
+impl mlxt_lazy::Device for MlxDevice {
+    type Buffer = Array;
+    type Matrix = Matrix;
+    type Norm = Norm;
+    type Table = Array;
+    type Relative = Relative;
+    type Program = Program;
+
+    fn info(&self) -> DeviceInfo {
+        self.info.clone()
+    }
+
+    fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
+        weights::matrix(&self.device, &source, self.kind == Kind::Gpu)
+    }
+
+    fn table(&self, tensor: HostTensor) -> Result<Array> {
+        weights::table(&self.device, &tensor)
+    }
+
+    fn norm_weights(&self, source: NormSource) -> Result<Norm> {
+        weights::norm(&self.device, &source)
+    }
+
+    fn relative(&self, source: RelativeSource<Held<Array>>) -> Result<Relative> {
+        weights::relative(&self.device, &source)
+    }
+
+    fn room(&self, rows: usize) -> usize {
+        self.room.rows(rows)
+    }
+
+    fn segments_room(&self, segments: &Segments) -> SegmentsRoom {
+        self.room.segments(segments)
+    }
+
+    fn compile(&self, plan: Arc<Plan<Self>>) -> Result<Program> {
+        Ok(Program::new(plan))
+    }
+
+    fn run(&self, program: &Program, inputs: &[Input<'_, Array>]) -> Result<Vec<Array>> {
+        program.run(&self.device, self.compile, inputs)
+    }
+
+    fn read(&self, buffer: &Array, rows: usize, cols: usize) -> Result<Vec<f32>> {
+        self.device.read(buffer, rows.saturating_mul(cols))
+    }
+}
