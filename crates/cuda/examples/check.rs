@@ -1,0 +1,230 @@
+//! Everything a GPU has to show, as JSON lines: the contract's table in every arithmetic, then an encoder of BERT-base's
+//! size compared with the CPU backend and timed: `cargo run --release -p mlxt-cuda --example check`.
+//!
+//! Arguments: `table` or `times` for one part alone; names of arithmetics for those alone; `small` for the cases of the
+//! table that are not timed, which is enough for a memory checker. Ends with status 1 where anything was wrong.
+
+use std::error::Error;
+use std::fs;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use mlxt_backend::conformance::random::Random;
+use mlxt_backend::conformance::{cases, check_cases};
+use mlxt_backend::{Arithmetic, Backend, Precision, Reduction, TokenBatch};
+use mlxt_cpu::{Cpu, CpuOptions};
+use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
+use mlxt_models::{Config, Encoder, Weights};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+
+type Outcome<T = bool> = Result<T, Box<dyn Error>>;
+
+const ARITHMETICS: [Arithmetic; 4] = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::F16, Arithmetic::Bf16];
+/// Sequences and their length.
+const SHAPES: [(usize, usize); 9] =
+    [(1, 14), (1, 50), (1, 122), (16, 14), (16, 50), (16, 122), (32, 14), (32, 50), (32, 122)];
+const SAMPLES: usize = 200;
+
+const HIDDEN: usize = 768;
+const WIDE: usize = 3072;
+const LAYERS: usize = 12;
+const VOCABULARY: usize = 30522;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("{}", json!({ "error": error.to_string() }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Outcome {
+    let has = |name: &str| arguments.iter().any(|a| a == name);
+    let all = !ARITHMETICS.iter().any(|a| has(&a.to_string()));
+    let arithmetics: Vec<Arithmetic> = ARITHMETICS.into_iter().filter(|a| all || has(&a.to_string())).collect();
+    let mut right = true;
+    if !has("times") {
+        for &arithmetic in &arithmetics {
+            right &= table(arithmetic, has("small"))?;
+        }
+    }
+    if !has("table") {
+        right &= encoder(&arithmetics)?;
+    }
+    Ok(right)
+}
+
+fn open(arithmetic: Arithmetic) -> Outcome<Cuda> {
+    let started = Instant::now();
+    let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, ..CudaOptions::default() })?);
+    let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
+    let arithmetic = arithmetic.to_string();
+    println!("{}", json!({ "device": info.hardware, "detail": info.detail, "arithmetic": arithmetic, "opened_s": opened_s }));
+    Ok(cuda)
+}
+
+fn precision(arithmetic: Arithmetic) -> Precision {
+    match arithmetic {
+        Arithmetic::F32 | Arithmetic::Tf32 => Precision::F32,
+        Arithmetic::F16 => Precision::F16,
+        Arithmetic::Bf16 => Precision::Bf16,
+    }
+}
+
+fn table(arithmetic: Arithmetic, small: bool) -> Outcome {
+    let cuda = open(arithmetic)?;
+    let started = Instant::now();
+    let wanted = cases().into_iter().filter(|case| !(small && case.timed)).collect();
+    let report = check_cases(&cuda, precision(arithmetic), wanted);
+    let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
+    let used: Vec<_> = report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
+    println!(
+        "{}",
+        json!({ "table": arithmetic.to_string(), "cases": report.cases, "wrong": report.failures.len(),
+            "seconds": started.elapsed().as_secs_f64(), "tolerance_used": used.join(", "), "failures": failures })
+    );
+    Ok(report.passed())
+}
+
+/// A checkpoint of BERT-base's size with random weights.
+fn bert_base() -> Outcome<(Config, Weights)> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut random = Random::new(1);
+    let mut add = |name: String, shape: &[usize], scale: f32, offset: f32| {
+        let values = random.normals(shape.iter().product(), scale);
+        tensors.push((name, shape.to_vec(), values.iter().flat_map(|v| (v + offset).to_le_bytes()).collect()));
+    };
+    for (name, entries) in [("word", VOCABULARY), ("position", 512), ("token_type", 2)] {
+        add(format!("embeddings.{name}_embeddings.weight"), &[entries, HIDDEN], 0.05, 0.0);
+    }
+    let mut norms = vec!["embeddings.LayerNorm".to_owned()];
+    for layer in 0..LAYERS {
+        let of = |name: &str| format!("encoder.layer.{layer}.{name}");
+        for (name, outputs, inputs) in [
+            ("attention.self.query", HIDDEN, HIDDEN),
+            ("attention.self.key", HIDDEN, HIDDEN),
+            ("attention.self.value", HIDDEN, HIDDEN),
+            ("attention.output.dense", HIDDEN, HIDDEN),
+            ("intermediate.dense", WIDE, HIDDEN),
+            ("output.dense", HIDDEN, WIDE),
+        ] {
+            add(of(&format!("{name}.weight")), &[outputs, inputs], 0.04, 0.0);
+            add(of(&format!("{name}.bias")), &[outputs], 0.04, 0.0);
+        }
+        norms.extend([of("attention.output.LayerNorm"), of("output.LayerNorm")]);
+    }
+    for norm in norms {
+        add(format!("{norm}.weight"), &[HIDDEN], 0.1, 1.0);
+        add(format!("{norm}.bias"), &[HIDDEN], 0.1, 0.0);
+    }
+    let folder = tempfile::tempdir()?;
+    let views: Result<Vec<_>, _> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>();
+    fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views?, None)?)?;
+    let config = json!({ "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 12, "intermediate_size": WIDE, "hidden_act": "gelu",
+        "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0 });
+    // Mapped files stay mapped when their folder is gone.
+    Ok((Config::from_json(&config.to_string())?, Weights::open(folder.path())?))
+}
+
+fn batch(random: &mut Random, lengths: &[usize]) -> Outcome<TokenBatch> {
+    let sequence = |&n: &usize| (0..n).map(|_| random.below(VOCABULARY) as u32).collect();
+    let sequences: Vec<Vec<u32>> = lengths.iter().map(sequence).collect();
+    Ok(TokenBatch::from_sequences(&sequences)?)
+}
+
+/// The smallest cosine of a row with the reference's, and the largest distance of a value.
+fn compare(found: &[f32], expected: &[f32]) -> (f64, f64) {
+    let (mut least, mut furthest) = (1.0_f64, 0.0_f64);
+    for (a, b) in found.chunks(HIDDEN).zip(expected.chunks(HIDDEN)) {
+        let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
+        least = if cosine >= least { least } else { cosine };
+        for (&a, &b) in a.iter().zip(b) {
+            let distance = (f64::from(a) - f64::from(b)).abs();
+            furthest = if distance <= furthest { furthest } else { distance };
+        }
+    }
+    (least, furthest)
+}
+
+fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
+    let (config, weights) = bert_base()?;
+    let mut random = Random::new(2);
+    let lengths = |_| (25.0 * (0.75 * random.normal()).exp()).clamp(5.0, 256.0) as usize;
+    let ragged: Vec<usize> = (0..64).map(lengths).collect();
+    let sample = batch(&mut random, &[14, 122, 1, 50, 200])?;
+    let profile = std::env::args().any(|a| a == "profile");
+    let expected = if profile { vec![] } else {
+        let cpu = Cpu::new(CpuOptions::default())?;
+        let encoder = Encoder::load(&cpu, &config, &weights, Precision::F32)?;
+        cpu.read(&encoder.forward(&cpu, &sample)?.tensor)?
+    };
+    let mut right = true;
+    for &arithmetic in arithmetics {
+        let cuda = open(arithmetic)?;
+        let started = Instant::now();
+        let encoder = Encoder::load(&cuda, &config, &weights, precision(arithmetic))?;
+        let loaded_s = started.elapsed().as_secs_f64();
+        let (cosine, distance) = compare(&cuda.read(&encoder.forward(&cuda, &sample)?.tensor)?, &expected);
+        let fine = match arithmetic {
+            Arithmetic::F32 => distance <= 1e-4,
+            Arithmetic::Tf32 => distance <= 2e-2 && cosine >= 0.999_99,
+            Arithmetic::F16 | Arithmetic::Bf16 => cosine >= 0.999_9,
+        };
+        right &= fine;
+        let name = arithmetic.to_string();
+        println!(
+            "{}",
+            json!({ "values": name, "cosine": cosine, "distance": distance, "right": fine, "loaded_s": loaded_s })
+        );
+        let shapes = SHAPES.iter().map(|&(b, n)| (format!("{b}x{n}"), vec![n; b]));
+        if profile {
+            for (b, n) in [(1, 14), (1, 122), (32, 122)] {
+                let batch = batch(&mut random, &vec![n; b])?;
+                for _ in 0..3 {
+                    let started = Instant::now();
+                    let hidden = encoder.forward(&cuda, &batch)?;
+                    let noted = started.elapsed().as_secs_f64() * 1e6;
+                    let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
+                    drop(hidden);
+                    cuda.read(&pooled)?;
+                    println!("{b}x{n} noted {noted:.1} us, all {:.1} us", started.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+            continue;
+        }
+        for (shape, lengths) in shapes.chain([("ragged 64".to_owned(), ragged.clone())]) {
+            let batch = batch(&mut random, &lengths)?;
+            // Ids on the host to one vector for each sequence on the host: the device has finished by then.
+            let pass = || -> Outcome<f64> {
+                let started = Instant::now();
+                let hidden = encoder.forward(&cuda, &batch)?;
+                let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
+                drop(hidden);
+                cuda.read(&pooled)?;
+                Ok(started.elapsed().as_secs_f64() * 1e3)
+            };
+            let first = pass()?;
+            let mut samples = (0..SAMPLES).map(|_| pass()).collect::<Outcome<Vec<_>>>()?;
+            samples.sort_by(f64::total_cmp);
+            let [least, median, p90] = [0, SAMPLES / 2, SAMPLES * 9 / 10].map(|i| (samples[i] * 1e4).round() / 1e4);
+            println!(
+                "{}",
+                json!({ "time": shape, "arithmetic": name, "median_ms": median, "least_ms": least, "p90_ms": p90,
+                    "first_ms": first.round() })
+            );
+        }
+        println!("{}", json!({ "products": cuda.device().notes() }));
+    }
+    Ok(right)
+}

@@ -1,0 +1,180 @@
+// What all kernels share: the type of activations, loads and stores, activation functions, reductions.
+//
+// ELEMENT is the type of activations: 32 (f32), 16 (f16) or 17 (bf16). Sums are f32 whatever it is. No header of CUDA
+// is used: NVRTC alone, from wherever it came, compiles this.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define INFINITE __int_as_float(0x7f800000)
+
+// ---------------------------------------------------------------- elements
+
+#if ELEMENT == 32
+typedef float T;
+__device__ __forceinline__ float widen(T v) { return v; }
+__device__ __forceinline__ T narrow(float v) { return v; }
+#else
+typedef u16 T;
+#if ELEMENT == 16
+__device__ __forceinline__ float widen(T v) {
+    float r;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(v));
+    return r;
+}
+__device__ __forceinline__ T narrow(float v) {
+    T r;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(v));
+    return r;
+}
+__device__ __forceinline__ u32 narrow2(float low, float high) {
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+#else
+__device__ __forceinline__ float widen(T v) { return __uint_as_float((u32)v << 16); }
+__device__ __forceinline__ T narrow(float v) {
+    T r;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(v));
+    return r;
+}
+__device__ __forceinline__ u32 narrow2(float low, float high) {
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+#endif
+#endif
+
+// Eight neighbours, aligned to 16 bytes.
+__device__ __forceinline__ void load8(const float* p, float (&v)[8]) {
+    float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+__device__ __forceinline__ void store8(float* p, const float (&v)[8]) {
+    ((float4*)p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    ((float4*)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+#if ELEMENT != 32
+__device__ __forceinline__ void load8(const T* p, float (&v)[8]) {
+    uint4 a = *(const uint4*)p;
+    u32 words[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[2 * i] = widen((T)words[i]), v[2 * i + 1] = widen((T)(words[i] >> 16));
+}
+__device__ __forceinline__ void store8(T* p, const float (&v)[8]) {
+    *(uint4*)p = make_uint4(narrow2(v[0], v[1]), narrow2(v[2], v[3]), narrow2(v[4], v[5]), narrow2(v[6], v[7]));
+}
+#endif
+
+// Up to eight neighbours of a row that has `left` more; the rest are 0. `wide`: all eight are there, and aligned.
+template <typename P> __device__ __forceinline__ void load_some(const P* p, int left, bool wide, float (&v)[8]) {
+    if (wide) return load8(p, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = i < left ? widen(p[i]) : 0.0f;
+}
+template <typename P> __device__ __forceinline__ void store_some(P* p, int left, bool wide, const float (&v)[8]) {
+    if (wide) return store8(p, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < left) p[i] = narrow(v[i]);
+}
+#if ELEMENT != 32
+__device__ __forceinline__ void load_some(const float* p, int left, bool wide, float (&v)[8]) {
+    if (wide) return load8(p, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = i < left ? p[i] : 0.0f;
+}
+#endif
+
+// ---------------------------------------------------------------- order between kernels
+
+// A kernel may be started before the one in front of it has finished (programmatic dependent launch): what it does
+// before `wait_for_previous` must touch nothing that a kernel of the same forward writes. Every kernel waits, so that
+// what one has waited for is true for all behind it.
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// ---------------------------------------------------------------- functions of one number
+
+// In the order of mlxt_backend::Activation.
+enum Activation {
+    IDENTITY, GELU, GELU_TANH, GELU_CLIPPED_10, QUICK_GELU, RELU, RELU_6, RELU_SQUARED, LEAKY_RELU, SILU, SIGMOID,
+    TANH, MISH, LAPLACE, HARD_SWISH, SQRT_SOFTPLUS
+};
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+#if ELEMENT == 32
+__device__ __forceinline__ float error_function(float x) { return erff(x); }
+#else
+// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: off by at most 1.5e-7, where the result is
+// rounded to 11 bits afterwards. Half the instructions of erff.
+__device__ __forceinline__ float error_function(float x) {
+    float a = fabsf(x), t = __fdividef(1.0f, fmaf(0.3275911f, a, 1.0f));
+    float p = fmaf(fmaf(fmaf(fmaf(1.061405429f, t, -1.453152027f), t, 1.421413741f), t, -0.284496736f), t, 0.254829592f);
+    return copysignf(fmaf(-p * t, __expf(-a * a), 1.0f), x);
+}
+#endif
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + error_function(x * 0.70710678f)); }
+
+__device__ __noinline__ float activate_rarely(int activation, float x) {
+    switch (activation) {
+        case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+        case GELU_CLIPPED_10: return fminf(fmaxf(gelu(x), -10.0f), 10.0f);
+        case QUICK_GELU: return x * sigmoid(1.702f * x);
+        case RELU_6: return fminf(fmaxf(x, 0.0f), 6.0f);
+        case RELU_SQUARED: return fmaxf(x, 0.0f) * fmaxf(x, 0.0f);
+        case LEAKY_RELU: return x >= 0.0f ? x : 0.01f * x;
+        case SILU: return x * sigmoid(x);
+        case SIGMOID: return sigmoid(x);
+        case TANH: return tanhf(x);
+        case MISH: return x * tanhf(softplus(x));
+        case LAPLACE: return 0.5f * (1.0f + erff((x - 0.707107f) / (0.282095f * 1.41421356f)));
+        case HARD_SWISH: return x * fminf(fmaxf(x + 3.0f, 0.0f), 6.0f) / 6.0f;
+        case SQRT_SOFTPLUS: return sqrtf(softplus(x));
+        default: return x;
+    }
+}
+__device__ __forceinline__ float activate(int activation, float x) {
+    if (activation == IDENTITY) return x;
+    if (activation == GELU) return gelu(x);
+    if (activation == RELU) return fmaxf(x, 0.0f);
+    return activate_rarely(activation, x);
+}
+
+// ---------------------------------------------------------------- across threads
+
+__device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(0xffffffff, v, step);
+    return v;
+}
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, step));
+    return v;
+}
+
+// The sequence in which a row lies: the last one that begins at or before it.
+__device__ __forceinline__ u32 sequence_of(const u32* offsets, u32 sequences, u32 row) {
+    u32 low = 0, high = sequences;
+    while (high - low > 1) {
+        u32 middle = (low + high) / 2;
+        if (offsets[middle] <= row) low = middle;
+        else high = middle;
+    }
+    return low;
+}

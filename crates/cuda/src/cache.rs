@@ -1,0 +1,146 @@
+//! Compiled kernels on disk, so that only a program's first start on a machine waits for the compiler.
+//!
+//! An entry is named by everything its code depends on and begins with a checksum of the code. What is damaged, missing
+//! or unreadable is as if it had never been there; what cannot be written is compiled again next time.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use mlxt_backend::Result;
+use sha2::{Digest, Sha256};
+
+/// Bytes of a checksum.
+const CHECKSUM: usize = 32;
+
+/// A folder of compiled kernels.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The cache in `folder`, or in the user's folder for such things. Where there is none, nothing is kept.
+    pub(crate) fn new(folder: Option<PathBuf>) -> Self {
+        Self { folder: folder.or_else(user_folder) }
+    }
+
+    /// The code of `key`, from the cache or from `make`.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(crate) fn get(&self, key: &str, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let path = self.folder.as_ref().map(|folder| folder.join(format!("{key}.cubin")));
+        if let Some(code) = path.as_deref().and_then(read) {
+            return Ok(code);
+        }
+        let code = make()?;
+        if let Some(path) = path {
+            write(&path, &code);
+        }
+        Ok(code)
+    }
+
+    /// Forgets an entry that turned out to be of no use.
+    pub(crate) fn forget(&self, key: &str) {
+        if let Some(folder) = &self.folder {
+            // What cannot be removed is written over.
+            let _ = fs::remove_file(folder.join(format!("{key}.cubin")));
+        }
+    }
+}
+
+/// The name of what is compiled from these.
+pub(crate) fn key(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn user_folder() -> Option<PathBuf> {
+    let given = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let caches = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")));
+    Some(caches?.join("mlxt").join("cuda"))
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let bytes = fs::read(path).ok()?;
+    let (checksum, code) = bytes.split_at_checked(CHECKSUM)?;
+    (!code.is_empty() && checksum == Sha256::digest(code).as_slice()).then(|| code.to_vec())
+}
+
+/// Appears as a whole or not at all, whoever else writes it.
+fn write(path: &Path, code: &[u8]) {
+    let Some(folder) = path.parent() else { return };
+    let attempt = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&Sha256::digest(code))?;
+        file.write_all(code)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    // A full or read-only disk costs the next start its time, not this one its result.
+    let _ = attempt();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(Some(folder.path().join("deep/er")));
+        assert_eq!(cache.get("a", || Ok(vec![1, 2, 3])).unwrap(), [1, 2, 3]);
+        assert_eq!(cache.get("a", || Ok(vec![9])).unwrap(), [1, 2, 3]);
+        assert_eq!(cache.get("b", || Ok(vec![9])).unwrap(), [9]);
+    }
+
+    #[test]
+    fn damaged_code_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(Some(folder.path().to_owned()));
+        let path = folder.path().join("a.cubin");
+        cache.get("a", || Ok(vec![1; 100])).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for damaged in [&whole[..0], &whole[..20], &whole[..CHECKSUM], &whole[..whole.len() - 1]] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(cache.get("a", || Ok(vec![2; 5])).unwrap(), [2; 5], "{} bytes", damaged.len());
+        }
+        let mut flipped = fs::read(&path).unwrap();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert_eq!(cache.get("a", || Ok(vec![3; 5])).unwrap(), [3; 5]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let cache = Cache::new(Some(file.join("below")));
+        assert_eq!(cache.get("a", || Ok(vec![1])).unwrap(), [1]);
+    }
+
+    #[test]
+    fn keys_depend_on_every_part_and_where_it_ends() {
+        let keys = [key(&["ab", "c"]), key(&["a", "bc"]), key(&["abc"]), key(&["ab", "c", ""])];
+        for (i, a) in keys.iter().enumerate() {
+            assert!(keys[i + 1..].iter().all(|b| a != b));
+        }
+    }
+
+    #[test]
+    fn forgotten_code_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(Some(folder.path().to_owned()));
+        cache.get("a", || Ok(vec![1])).unwrap();
+        cache.forget("a");
+        assert_eq!(cache.get("a", || Ok(vec![2])).unwrap(), [2]);
+    }
+}

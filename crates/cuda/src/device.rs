@@ -1,0 +1,213 @@
+//! A GPU as [`mlxt_lazy::Device`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+use mlxt_backend::{
+    Arithmetic, DType, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments,
+};
+use mlxt_lazy::plan::SegmentsRoom;
+use mlxt_lazy::{Device, Held, Input, Plan};
+
+use crate::cache::Cache;
+use crate::ffi::blas::Blas;
+use crate::ffi::context::Context;
+use crate::ffi::failure;
+use crate::ffi::memory::Memory;
+use crate::ffi::module::Module;
+use crate::gemm::{self, Size, Way};
+use crate::program::Program;
+use crate::weights::{Buffer, Matrix, Norm, Relative, Table};
+use crate::{CudaOptions, kernels, room};
+
+/// The oldest compute capability whose instructions the kernels use: Ampere, 2020.
+const OLDEST: u32 = 80;
+
+/// One GPU. All work of it goes through one stream.
+#[derive(Debug)]
+pub struct CudaDevice {
+    pub(crate) inner: Inner,
+    ordinal: usize,
+}
+
+/// What programs and their making share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    // Dropped in this order: kernels and memory before the context they belong to.
+    pub(crate) kernels: Module,
+    pub(crate) blas: Arc<Blas>,
+    pub(crate) arithmetic: Arithmetic,
+    ways: Mutex<HashMap<Size, Arc<Way>>>,
+    workspace: Mutex<Option<Arc<Memory>>>,
+    notes: Mutex<Vec<String>>,
+    /// Held while a program is recorded, or put into the stream.
+    order: Mutex<()>,
+    pub(crate) context: Arc<Context>,
+}
+
+impl Inner {
+    /// The fastest way for a product of this size.
+    ///
+    /// # Errors
+    /// As [`gemm::choose`].
+    pub(crate) fn way(&self, size: Size, matrices: &[Arc<Matrix>]) -> Result<Arc<Way>> {
+        if let Some(way) = lock(&self.ways).get(&size) {
+            return Ok(Arc::clone(way));
+        }
+        let way = gemm::choose(self, size, matrices)?;
+        lock(&self.ways).insert(size, Arc::clone(&way));
+        Ok(way)
+    }
+
+    /// Memory for what programs compute on the way, shared by all: they run one after the other. One that needs more
+    /// gets more, and those before it keep what they have.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn workspace(&self, bytes: usize) -> Result<Arc<Memory>> {
+        let mut workspace = lock(&self.workspace);
+        if let Some(enough) = workspace.as_ref().filter(|memory| memory.bytes() >= bytes) {
+            return Ok(Arc::clone(enough));
+        }
+        // Twice the last one at least, so that all together are at most twice the largest.
+        let twice = workspace.as_ref().map_or(0, |memory| 2 * memory.bytes());
+        let memory = Memory::new(&self.context, bytes.max(twice)).or_else(|_| Memory::new(&self.context, bytes));
+        let memory = Arc::new(memory?);
+        *workspace = Some(Arc::clone(&memory));
+        Ok(memory)
+    }
+
+    /// Remembers something worth knowing about how this device is used.
+    pub(crate) fn note(&self, what: String) {
+        lock(&self.notes).push(what);
+    }
+}
+
+pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CudaDevice {
+    /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).
+    ///
+    /// # Errors
+    /// [`mlxt_backend::Error::Device`] that says what is missing and what to do: no driver, no such GPU, one that is too
+    /// old, a driver that is, no NVRTC, no cuBLASLt; [`mlxt_backend::Error::OutOfMemory`].
+    pub fn new(options: &CudaOptions) -> Result<Self> {
+        let context = Context::new(options.ordinal)?;
+        if context.capability < OLDEST {
+            let (major, minor) = (context.capability / 10, context.capability % 10);
+            return Err(failure(format!(
+                "{} has compute capability {major}.{minor}; 8.0 (Ampere) or newer is needed",
+                context.name
+            )));
+        }
+        let blas = Blas::new(&context)?;
+        let kernels = kernels::load(&context, options.arithmetic, &Cache::new(options.cache.clone()))?;
+        let inner = Inner {
+            kernels,
+            blas,
+            arithmetic: options.arithmetic,
+            ways: Mutex::default(),
+            workspace: Mutex::default(),
+            notes: Mutex::default(),
+            order: Mutex::default(),
+            context,
+        };
+        Ok(Self { inner, ordinal: options.ordinal })
+    }
+
+    /// Which kernel multiplies each size seen so far, and how long it takes.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        lock(&self.inner.notes).clone()
+    }
+}
+
+impl Device for CudaDevice {
+    type Buffer = Buffer;
+    type Matrix = Matrix;
+    type Norm = Norm;
+    type Table = Table;
+    type Relative = Relative;
+    type Program = Program;
+
+    fn info(&self) -> DeviceInfo {
+        let context = &self.inner.context;
+        let (version, capability) = (context.driver, context.capability);
+        DeviceInfo {
+            device: format!("cuda:{}", self.ordinal),
+            hardware: context.name.clone(),
+            detail: format!(
+                "compute capability {}.{}, {} multiprocessors, {:.0} GiB, CUDA {}.{}",
+                capability / 10,
+                capability % 10,
+                context.processors,
+                context.memory as f64 / f64::from(1 << 30),
+                version / 1000,
+                version % 1000 / 10
+            ),
+            arithmetic: self.inner.arithmetic,
+        }
+    }
+
+    fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
+        self.inner.context.bind()?;
+        Matrix::new(&self.inner.context, self.inner.arithmetic, &source)
+    }
+
+    fn table(&self, tensor: HostTensor) -> Result<Table> {
+        self.inner.context.bind()?;
+        Table::new(&self.inner.context, self.inner.arithmetic, &tensor)
+    }
+
+    fn norm_weights(&self, source: NormSource) -> Result<Norm> {
+        self.inner.context.bind()?;
+        Norm::new(&self.inner.context, &source)
+    }
+
+    fn relative(&self, source: RelativeSource<Held<Buffer>>) -> Result<Relative> {
+        self.inner.context.bind()?;
+        Relative::new(&self.inner.context, source)
+    }
+
+    fn room(&self, rows: usize) -> usize {
+        room::rows(rows)
+    }
+
+    fn segments_room(&self, segments: &Segments) -> SegmentsRoom {
+        room::segments(segments)
+    }
+
+    fn compile(&self, plan: Arc<Plan<Self>>) -> Result<Program> {
+        self.inner.context.bind()?;
+        let _order = lock(&self.inner.order);
+        Program::new(&self.inner, plan)
+    }
+
+    fn run(&self, program: &Program, inputs: &[Input<'_, Buffer>]) -> Result<Vec<Buffer>> {
+        self.inner.context.bind()?;
+        let _order = lock(&self.inner.order);
+        program.run(&self.inner, inputs)
+    }
+
+    fn read(&self, buffer: &Buffer, rows: usize, cols: usize) -> Result<Vec<f32>> {
+        self.inner.context.bind()?;
+        let mut values = vec![0.0; rows * cols];
+        let mut bits = vec![0_u16; if self.inner.arithmetic.activations() == DType::F32 { 0 } else { rows * cols }];
+        match self.inner.arithmetic.activations() {
+            DType::F32 => buffer.memory.read(&mut values)?,
+            DType::F16 => {
+                buffer.memory.read(&mut bits)?;
+                bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
+            }
+            DType::Bf16 => {
+                buffer.memory.read(&mut bits)?;
+                bits.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values);
+            }
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,128 @@
+//! Compiled kernels, and how they are started.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::ptr::{from_ref, null_mut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys;
+use mlxt_backend::Result;
+
+use super::context::{Context, Queue};
+use super::{check, failure};
+
+/// Kernels of one compilation.
+#[derive(Debug)]
+pub(crate) struct Module {
+    context: Arc<Context>,
+    module: sys::CUmodule,
+    functions: Mutex<HashMap<&'static str, Function>>,
+}
+
+// SAFETY: as for `Context`.
+unsafe impl Send for Module {}
+// SAFETY: as for `Context`.
+unsafe impl Sync for Module {}
+
+/// A kernel. It belongs to a [`Module`], which lives as long as the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Function(sys::CUfunction);
+
+// SAFETY: a handle that is only passed to the driver.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+/// How a kernel is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Blocks in x, y and z.
+    pub(crate) grid: [usize; 3],
+    /// Threads of a block.
+    pub(crate) threads: usize,
+    /// Bytes of shared memory beyond what the kernel has by itself.
+    pub(crate) shared: usize,
+}
+
+impl Module {
+    /// Loads machine code.
+    ///
+    /// # Errors
+    /// What the driver refuses: code for another device, damaged code.
+    pub(crate) fn new(context: &Arc<Context>, code: &[u8]) -> Result<Self> {
+        let mut module = null_mut();
+        // SAFETY: the driver checks the image, and copies it.
+        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, code.as_ptr().cast()) })?;
+        Ok(Self { context: Arc::clone(context), module, functions: Mutex::default() })
+    }
+
+    /// A kernel by its name; `shared` is the most shared memory it will be given.
+    ///
+    /// # Errors
+    /// No kernel of that name, more shared memory than the device has.
+    pub(crate) fn function(&self, name: &'static str, shared: usize) -> Result<Function> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(*function);
+        }
+        let mut function = null_mut();
+        let symbol = CString::new(name).map_err(|e| failure(e.to_string()))?;
+        // SAFETY: the module is loaded; pointers are to locals.
+        unsafe {
+            check(name, sys::cuModuleGetFunction(&raw mut function, self.module, symbol.as_ptr()))?;
+            if shared > 0 {
+                let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                check(name, sys::cuFuncSetAttribute(function, most, shared as i32))?;
+            }
+        }
+        functions.insert(name, Function(function));
+        Ok(Function(function))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        if self.context.bind().is_ok() {
+            // SAFETY: loaded in `new`, unloaded once; nothing runs of it, since whoever holds functions holds this.
+            let _ = unsafe { sys::cuModuleUnload(self.module) };
+        }
+    }
+}
+
+/// Starts a kernel with one operand, a structure as the kernel declares it. Where the device can, it begins while the
+/// kernel in front still runs: see `wait_for_previous` in `common.cuh`.
+///
+/// # Errors
+/// The driver's own.
+///
+/// # Safety
+/// `operands` is what the kernel takes, and every address in it is valid for what the kernel does with it.
+pub(crate) unsafe fn launch<P: Copy>(
+    (context, queue): (&Context, Queue),
+    function: Function,
+    shape: Shape,
+    operands: &P,
+) -> Result<()> {
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    };
+    let [x, y, z] = shape.grid.map(|n| n as u32);
+    let config = sys::CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: shape.threads as u32,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shape.shared as u32,
+        hStream: context.stream(queue),
+        attrs: &raw mut attribute,
+        numAttrs: u32::from(context.capability >= 90),
+    };
+    let mut pointers: [*mut c_void; 1] = [from_ref(operands).cast_mut().cast()];
+    // SAFETY: the caller's promise; the operands are copied before this returns.
+    let code = unsafe { sys::cuLaunchKernelEx(&raw const config, function.0, pointers.as_mut_ptr(), null_mut()) };
+    check("cuLaunchKernelEx", code)
+}

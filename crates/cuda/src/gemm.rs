@@ -1,0 +1,279 @@
+//! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
+
+use std::sync::Arc;
+
+use mlxt_backend::{Activation, Arithmetic, DType, Result};
+
+use crate::device::Inner;
+use crate::ffi::blas::{Places, Product};
+use crate::ffi::context::{Event, Queue};
+use crate::ffi::graph::Graph;
+use crate::ffi::memory::Memory;
+use crate::ffi::module::{Function, Shape, launch};
+use crate::operands;
+use crate::weights::Matrix;
+
+/// Algorithms of cuBLASLt that are tried. Its own order is good but not always right.
+const ALGORITHMS: usize = 8;
+/// Launches of one timing: enough that their start does not count, and that weights change as they do in a model.
+const LAUNCHES: usize = 24;
+/// Timings of each way, of which the shortest counts.
+const TIMINGS: usize = 3;
+
+/// What a product's time depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Size {
+    pub(crate) room: usize,
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+    pub(crate) activation: Activation,
+    /// Whether the sum may be left in parts.
+    pub(crate) parts: bool,
+}
+
+/// How a product is computed.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// By the kernel that takes every size.
+    Any(Function),
+    /// By cuBLASLt, and an activation by itself behind it.
+    Blas { product: Arc<Product>, algorithm: usize, activate: Function },
+    /// By a kernel of tensor cores.
+    Own { name: &'static str, function: Function, shape: Shape, parts: usize },
+}
+
+/// Operands of one product; `out` has room for the parts of [`Way::parts`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    pub(crate) x: u64,
+    pub(crate) w: &'a Matrix,
+    pub(crate) out: u64,
+    /// Where the number of real rows is.
+    pub(crate) rows: u64,
+}
+
+impl Way {
+    /// In how many parts it leaves the sums, as f32 without bias; none where it computes the result itself.
+    pub(crate) fn parts(&self) -> Option<usize> {
+        match self {
+            Self::Own { parts, .. } if *parts > 1 => Some(*parts),
+            _ => None,
+        }
+    }
+
+    /// What it is, for whoever looks at timings.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Any(_) => "any".into(),
+            Self::Blas { algorithm, .. } => format!("cuBLASLt {algorithm}"),
+            Self::Own { name, parts, .. } => format!("{name} / {parts}"),
+        }
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The driver's or cuBLASLt's own.
+    pub(crate) fn start(&self, inner: &Inner, queue: Queue, size: Size, o: Operands<'_>) -> Result<()> {
+        let context = &*inner.context;
+        let (inputs, outputs, activation) = (size.inputs as i32, size.outputs as i32, size.activation as i32);
+        let w = o.w.weights.address();
+        // SAFETY: the operands have the sizes of `size`, by which this way was chosen.
+        unsafe {
+            match self {
+                Self::Any(function) => {
+                    let grid = [size.outputs.div_ceil(32), size.room.div_ceil(32), 1];
+                    let bias = o.w.full_bias.address();
+                    let operands =
+                        operands::GemmAny { x: o.x, w, bias, out: o.out, rows: o.rows, inputs, outputs, activation };
+                    launch((context, queue), *function, Shape { grid, threads: 256, shared: 0 }, &operands)
+                }
+                Self::Blas { product, algorithm, activate } => {
+                    let places = Places { x: o.x, w, bias: o.w.bias.address(), out: o.out };
+                    product.run(queue, *algorithm, places)?;
+                    if size.activation == Activation::Identity {
+                        return Ok(());
+                    }
+                    let shape = Shape { grid: [size.room, size.outputs.div_ceil(1024), 1], threads: 128, shared: 0 };
+                    let operands = operands::Activate { x: o.out, rows: o.rows, cols: outputs, activation };
+                    launch((context, queue), *activate, shape, &operands)
+                }
+                Self::Own { function, shape, parts, .. } => {
+                    let bias = o.w.full_bias.address();
+                    let (out, partial) = if *parts > 1 { (0, o.out) } else { (o.out, 0) };
+                    let stride = (size.room * size.outputs) as u64;
+                    let (x, rows) = (o.x, o.rows);
+                    let operands =
+                        operands::Gemm { x, w, bias, out, partial, rows, stride, inputs, outputs, activation };
+                    launch((context, queue), *function, *shape, &operands)
+                }
+            }
+        }
+    }
+}
+
+/// The fastest way for a size, of all that can compute it.
+///
+/// # Errors
+/// The driver's or cuBLASLt's own; no memory.
+pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Result<Arc<Way>> {
+    let mut ways = ways(inner, size)?;
+    if ways.len() == 1 {
+        return Ok(Arc::new(ways.remove(0)));
+    }
+    let bench = Bench::new(inner, size, &ways)?;
+    let mut best: Option<(f32, Way)> = None;
+    for way in ways {
+        let time = bench.time(&way, matrices)?;
+        if best.as_ref().is_none_or(|(least, _)| time < *least) {
+            best = Some((time, way));
+        }
+    }
+    let any = || Ok(Way::Any(inner.kernels.function("gemm_any", 0)?));
+    let (time, way) = best.map_or_else(|| any().map(|way| (0.0, way)), Ok)?;
+    inner.note(format!(
+        "{}x{}x{}{}: {} {:.1} us",
+        size.room,
+        size.outputs,
+        size.inputs,
+        if size.activation == Activation::Identity { "" } else { "+" },
+        way.describe(),
+        time * 1e3
+    ));
+    Ok(Arc::new(way))
+}
+
+/// Every way that can compute a size.
+fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
+    let wide = 16 / inner.arithmetic.activations().size();
+    if !size.inputs.is_multiple_of(wide) || !size.outputs.is_multiple_of(wide) {
+        return Ok(vec![Way::Any(inner.kernels.function("gemm_any", 0)?)]);
+    }
+    let activate = inner.kernels.function("activate_rows", 0)?;
+    let product =
+        Arc::new(inner.blas.product(inner.arithmetic, (size.room, size.outputs, size.inputs), ALGORITHMS)?);
+    let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
+    let mut ways: Vec<Way> = (0..product.algorithms()).map(blas).collect();
+    if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
+        for kernel in KERNELS.iter().filter(|kernel| kernel.takes(size)) {
+            for parts in kernel.parts(size) {
+                let function = inner.kernels.function(kernel.name, kernel.shared)?;
+                ways.push(Way::Own { name: kernel.name, function, shape: kernel.shape(size, parts), parts });
+            }
+        }
+    }
+    if ways.is_empty() {
+        ways.push(Way::Any(inner.kernels.function("gemm_any", 0)?));
+    }
+    Ok(ways)
+}
+
+/// A kernel of `gemm.cu`.
+#[derive(Debug, Clone, Copy)]
+struct Kernel {
+    name: &'static str,
+    /// Results of one block.
+    rows: usize,
+    outputs: usize,
+    /// Inputs that it takes at a time.
+    step: usize,
+    threads: usize,
+    shared: usize,
+    /// Rows for which it is worth a try.
+    least: usize,
+    most: usize,
+}
+
+const fn stream(name: &'static str, rows: usize, tiles: usize) -> Kernel {
+    let least = if rows == 16 { 1 } else { 17 };
+    Kernel { name, rows, outputs: 8 * tiles, step: 32, threads: 256, shared: 0, least, most: rows }
+}
+
+const fn tile(name: &'static str, rows: usize, outputs: usize, stages: usize, least: usize, most: usize) -> Kernel {
+    let shared = (rows + outputs) * 64 * 2 * stages;
+    Kernel { name, rows, outputs, step: 64, threads: 128, shared, least, most }
+}
+
+const KERNELS: [Kernel; 15] = [
+    stream("stream_16_1_3", 16, 1),
+    stream("stream_16_2_3", 16, 2),
+    stream("stream_16_3_3", 16, 3),
+    stream("stream_16_1_6", 16, 1),
+    stream("stream_16_1_12", 16, 1),
+    stream("stream_32_1_3", 32, 1),
+    stream("stream_32_2_3", 32, 2),
+    stream("stream_32_3_3", 32, 3),
+    stream("stream_32_1_6", 32, 1),
+    stream("stream_32_1_12", 32, 1),
+    tile("tile_16_64", 16, 64, 4, 1, 128),
+    tile("tile_32_32", 32, 32, 6, 17, 256),
+    tile("tile_64_32", 64, 32, 5, 33, 512),
+    tile("tile_64_64", 64, 64, 4, 33, 1024),
+    tile("tile_128_64", 128, 64, 4, 65, 2048),
+];
+
+impl Kernel {
+    fn takes(&self, size: Size) -> bool {
+        (self.least..=self.most).contains(&size.room) && (self.step == 64 || size.inputs.is_multiple_of(self.step))
+    }
+
+    /// Into how many parts it may be worth cutting the sum.
+    fn parts(&self, size: Size) -> Vec<usize> {
+        let blocks = size.room.div_ceil(self.rows) * size.outputs.div_ceil(self.outputs);
+        // Beyond a few blocks for each processor there is nothing to win, nor where a part is a few steps.
+        let worth = |&parts: &usize| parts == 1 || (blocks * parts <= 800 && size.inputs / self.step >= 4 * parts);
+        [1, 2, 3, 4, 6, 8].into_iter().filter(|parts| *parts == 1 || size.parts).filter(worth).collect()
+    }
+
+    fn shape(&self, size: Size, parts: usize) -> Shape {
+        let grid = [size.outputs.div_ceil(self.outputs), size.room.div_ceil(self.rows), parts];
+        Shape { grid, threads: self.threads, shared: self.shared }
+    }
+}
+
+/// Operands to time a size on.
+struct Bench<'a> {
+    inner: &'a Inner,
+    size: Size,
+    x: Memory,
+    out: Memory,
+    rows: Memory,
+    events: [Event; 2],
+}
+
+impl<'a> Bench<'a> {
+    fn new(inner: &'a Inner, size: Size, ways: &[Way]) -> Result<Self> {
+        let context = &inner.context;
+        let parts = ways.iter().filter_map(Way::parts).max().unwrap_or(1);
+        let x = Memory::new(context, size.room.next_multiple_of(crate::room::ROWS) * size.inputs * DType::F32.size())?;
+        // Small numbers of every type: products of zeros take less power, and so less time.
+        x.fill(0x2c, x.bytes())?;
+        let out = Memory::new(context, size.room * size.outputs * parts * DType::F32.size())?;
+        let rows = Memory::with(context, &(size.room as u32).to_le_bytes())?;
+        Ok(Self { inner, size, x, out, rows, events: [Event::new(context)?, Event::new(context)?] })
+    }
+
+    /// Milliseconds that one product takes among others.
+    fn time(&self, way: &Way, matrices: &[Arc<Matrix>]) -> Result<f32> {
+        let graph = Graph::record(&self.inner.context, || {
+            for w in matrices.iter().cycle().take(LAUNCHES) {
+                let (x, out, rows) = (self.x.address(), self.out.address(), self.rows.address());
+                way.start(self.inner, Queue::Record, self.size, Operands { x, w, out, rows })?;
+            }
+            Ok(())
+        })?;
+        let [start, end] = &self.events;
+        let mut least = f32::INFINITY;
+        for timing in 0..=TIMINGS {
+            start.record()?;
+            // SAFETY: everything it was recorded with lives as long as this function.
+            unsafe { graph.launch() }?;
+            end.record()?;
+            let time = end.since(start)?;
+            if timing > 0 {
+                least = least.min(time);
+            }
+        }
+        Ok(least / LAUNCHES as f32)
+    }
+}

@@ -1,0 +1,151 @@
+//! What differs from run to run, as it lies in one block that is copied to the device at once.
+//!
+//! First comes a row of counts for each input, then each input's own numbers. Kernels read from the counts how much is
+//! real, so what lies behind is never written.
+
+use mlxt_backend::{DType, Segments};
+use mlxt_lazy::Input;
+use mlxt_lazy::plan::{InputId, InputKind, Rows};
+
+use crate::room;
+use crate::weights::{Buffer, encode};
+
+/// Rows, sequences, tiles of queries, and one word for the alignment.
+const COUNTS: usize = 4;
+const WORD: usize = 4;
+
+/// Where everything lies in the block, in bytes.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    starts: Vec<usize>,
+    kinds: Vec<InputKind>,
+    element: DType,
+    bytes: usize,
+}
+
+impl Staging {
+    /// The block for inputs of these kinds, with values of this type.
+    pub(crate) fn new(kinds: &[InputKind], element: DType) -> Self {
+        let mut next = kinds.len() * COUNTS * WORD;
+        let starts = kinds.iter().map(|kind| {
+            let start = next.next_multiple_of(256);
+            next = start
+                + match *kind {
+                    InputKind::Ids { room } => room * WORD,
+                    InputKind::Segments(room) => tiles_after(room.sequences) + room::tiles(room) * 2 * WORD,
+                    InputKind::Values { room, cols } => room.next_multiple_of(room::ROWS) * cols * element.size(),
+                    InputKind::Buffer { .. } => 0,
+                };
+            start
+        });
+        let starts = starts.collect();
+        Self { starts, kinds: kinds.to_vec(), element, bytes: next }
+    }
+
+    /// Its size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where an input's own numbers begin.
+    pub(crate) fn start(&self, input: InputId) -> usize {
+        self.starts[input.0]
+    }
+
+    /// Where the number of real rows is; for segments the numbers of sequences and of tiles follow.
+    pub(crate) fn counts(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Of(input) => input.0 * COUNTS * WORD,
+            Rows::SequencesOf(input) => (input.0 * COUNTS + 1) * WORD,
+        }
+    }
+
+    /// Where the tiles of a batch are: pairs of a sequence and its first query in the tile.
+    pub(crate) fn tiles(&self, input: InputId) -> usize {
+        let sequences = match self.kinds[input.0] {
+            InputKind::Segments(room) => room.sequences,
+            _ => 0,
+        };
+        self.starts[input.0] + tiles_after(sequences)
+    }
+
+    /// Writes one run's inputs.
+    pub(crate) fn fill(&self, inputs: &[Input<'_, Buffer>], block: &mut [u8]) {
+        for (i, input) in inputs.iter().enumerate() {
+            let start = self.starts[i];
+            let counts = match input {
+                Input::Ids(ids) => {
+                    put(block, start, ids.iter().copied());
+                    [ids.len(), 0, 0]
+                }
+                Input::Segments(segments) => {
+                    put(block, start, segments.offsets().iter().map(|&o| o as u32));
+                    let tiles = put(block, self.tiles(InputId(i)), tiles(segments).flatten()) / 2;
+                    [segments.rows(), segments.count(), tiles]
+                }
+                Input::Values(values) => {
+                    let bytes = encode(values, self.element);
+                    block[start..][..bytes.len()].copy_from_slice(&bytes);
+                    let cols = match self.kinds[i] {
+                        InputKind::Values { cols, .. } => cols,
+                        _ => values.len(),
+                    };
+                    [values.len() / cols.max(1), 0, 0]
+                }
+                Input::Buffer(_, rows) => [*rows, 0, 0],
+            };
+            put(block, i * COUNTS * WORD, counts.iter().map(|&n| n as u32));
+        }
+    }
+}
+
+/// Tiles begin behind the offsets, at a multiple of their size.
+fn tiles_after(sequences: usize) -> usize {
+    ((sequences + 1) * WORD).next_multiple_of(2 * WORD)
+}
+
+/// Every tile of queries of a batch.
+fn tiles(segments: &Segments) -> impl Iterator<Item = [u32; 2]> + '_ {
+    segments.ranges().enumerate().flat_map(|(sequence, range)| {
+        (0..range.len()).step_by(room::QUERIES).map(move |first| [sequence as u32, first as u32])
+    })
+}
+
+/// Writes words and says how many.
+fn put(block: &mut [u8], start: usize, words: impl Iterator<Item = u32>) -> usize {
+    block[start..].chunks_exact_mut(WORD).zip(words).map(|(to, word)| to.copy_from_slice(&word.to_le_bytes())).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(block: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(block[at..at + 4].try_into().unwrap())
+    }
+
+    #[test]
+    fn a_batch_lies_where_kernels_look_for_it() {
+        let segments = Segments::from_lengths(&[3, 130, 64]).unwrap();
+        let room = room::segments(&segments);
+        let kinds =
+            [InputKind::Ids { room: 208 }, InputKind::Segments(room), InputKind::Values { room: 16, cols: 3 }];
+        let staging = Staging::new(&kinds, DType::F16);
+        let mut block = vec![0xff; staging.bytes()];
+        let ids: Vec<u32> = (0..197).collect();
+        let values = [1.0, 2.0, -0.5, 4.0, 5.0, 6.0];
+        staging.fill(&[Input::Ids(&ids), Input::Segments(&segments), Input::Values(&values)], &mut block);
+
+        assert_eq!(word(&block, staging.counts(Rows::Of(InputId(0)))), 197);
+        assert_eq!(word(&block, staging.start(InputId(0)) + 4 * 196), 196);
+        let counts = staging.counts(Rows::Of(InputId(1)));
+        assert_eq!([0, 4, 8].map(|i| word(&block, counts + i)), [197, 3, 5]);
+        assert_eq!(word(&block, staging.counts(Rows::SequencesOf(InputId(1)))), 3);
+        assert_eq!([0, 4, 8, 12].map(|i| word(&block, staging.start(InputId(1)) + i)), [0, 3, 133, 197]);
+        let tiles: Vec<_> = (0..10).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
+        assert_eq!(tiles, [0, 0, 1, 0, 1, 64, 1, 128, 2, 0]);
+        assert_eq!(word(&block, staging.counts(Rows::Of(InputId(2)))), 2);
+        let start = staging.start(InputId(2));
+        assert_eq!(&block[start..start + 6], [0x00, 0x3c, 0x00, 0x40, 0x00, 0xb8]);
+    }
+}

@@ -1,0 +1,75 @@
+//! The kernels' source, compiled for a device when it is opened.
+
+use std::sync::Arc;
+
+use mlxt_backend::{Arithmetic, Result};
+
+use crate::cache::{Cache, key};
+use crate::ffi::context::Context;
+use crate::ffi::module::Module;
+use crate::ffi::nvrtc;
+use crate::ffi;
+
+/// All of it, in the order it is compiled in, as one source.
+const SOURCES: [&str; 8] = [
+    include_str!("../kernels/common.cuh"),
+    include_str!("../kernels/matrix.cuh"),
+    include_str!("../kernels/norm.cu"),
+    include_str!("../kernels/rows.cu"),
+    include_str!("../kernels/attention.cu"),
+    include_str!("../kernels/flash.cu"),
+    include_str!("../kernels/gemm_any.cu"),
+    include_str!("../kernels/gemm.cu"),
+];
+
+/// What the compiler is told for a compute capability (8.9 is 89).
+fn options(arithmetic: Arithmetic, capability: u32) -> Vec<String> {
+    let element = match arithmetic {
+        Arithmetic::F32 | Arithmetic::Tf32 => 32,
+        Arithmetic::F16 => 16,
+        Arithmetic::Bf16 => 17,
+    };
+    // Instructions of Hopper and Blackwell that no later chip has need the name with an `a`.
+    let own = if capability >= 90 { "a" } else { "" };
+    vec![
+        format!("--gpu-architecture=sm_{capability}{own}"),
+        format!("-DELEMENT={element}"),
+        "--std=c++17".to_owned(),
+    ]
+}
+
+/// Machine code of the kernels.
+///
+/// # Errors
+/// NVRTC is missing or refuses them.
+pub fn compile(arithmetic: Arithmetic, capability: u32) -> Result<Vec<u8>> {
+    nvrtc::compile(&SOURCES.join("\n"), &options(arithmetic, capability))
+}
+
+/// The kernels on a device, from the cache where they are in it.
+///
+/// # Errors
+/// NVRTC is missing, or newer than the driver.
+pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Module> {
+    let (major, minor) = nvrtc::version()?;
+    let driver = context.driver;
+    if major > driver / 1000 {
+        return Err(ffi::failure(format!(
+            "NVRTC {major}.{minor} is newer than the driver, which knows CUDA {}.{}: update the driver, or install NVRTC {}",
+            driver / 1000,
+            driver % 1000 / 10,
+            driver / 1000
+        )));
+    }
+    let options = options(arithmetic, context.capability);
+    let mut parts = vec![format!("NVRTC {major}.{minor}")];
+    parts.extend(options);
+    parts.extend(SOURCES.map(str::to_owned));
+    let key = key(&parts.iter().map(String::as_str).collect::<Vec<_>>());
+    let make = || compile(arithmetic, context.capability);
+    let loaded = Module::new(context, &cache.get(&key, make)?);
+    loaded.or_else(|_| {
+        cache.forget(&key);
+        Module::new(context, &cache.get(&key, make)?)
+    })
+}

@@ -1,0 +1,47 @@
+//! The CUDA backend: whole forwards on an NVIDIA GPU, each one CUDA graph, with kernels compiled for the card that is there.
+//!
+//! [`Cuda`] implements [`mlxt_backend::Backend`] through [`mlxt_lazy::Lazy`], which collects operations; this crate makes
+//! programs of them. The program that links it needs no CUDA to be built or started: driver, NVRTC and cuBLASLt are
+//! looked for when a [`CudaDevice`] is opened, and what is missing is an error that says what to do. Nothing falls back
+//! to the CPU.
+//!
+//! Activations, tables and weights are kept in the type of the [`Arithmetic`].
+//!
+//! Where next: `device.rs` for what is offered, `jobs.rs` for how a plan's steps become kernels, `program.rs` and
+//! `record.rs` for how those become a graph, `gemm.rs` for which kernel multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
+//! docs/performance/cuda.md says how fast it is and how that was found.
+
+mod cache;
+mod device;
+mod ffi;
+mod gemm;
+mod inputs;
+mod jobs;
+pub mod kernels;
+mod layout;
+mod operands;
+mod program;
+mod record;
+mod room;
+mod weights;
+
+use std::path::PathBuf;
+
+pub use device::CudaDevice;
+use mlxt_backend::Arithmetic;
+pub use program::Program;
+pub use weights::{Buffer, Matrix, Norm, Relative, Table};
+
+/// A GPU, as a backend.
+pub type Cuda = mlxt_lazy::Lazy<CudaDevice>;
+
+/// How to use a GPU.
+#[derive(Debug, Clone, Default)]
+pub struct CudaOptions {
+    /// Which GPU, as the driver counts them.
+    pub ordinal: usize,
+    /// In which numbers it computes.
+    pub arithmetic: Arithmetic,
+    /// Where compiled kernels are kept; in the user's folder for caches by default.
+    pub cache: Option<PathBuf>,
+}

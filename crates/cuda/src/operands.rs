@@ -1,0 +1,135 @@
+//! What kernels take, as they declare it. A field here is the field of that name there.
+
+/// Tables that are looked up in one pass.
+pub(crate) const LOOKUPS: usize = 4;
+
+/// `norm.cu`
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Norm {
+    pub(crate) x: u64,
+    pub(crate) partial: u64,
+    pub(crate) bias: u64,
+    pub(crate) tables: [u64; LOOKUPS],
+    pub(crate) ids: [u64; LOOKUPS],
+    pub(crate) residual: u64,
+    pub(crate) sum: u64,
+    pub(crate) out: u64,
+    pub(crate) gain: u64,
+    pub(crate) shift: u64,
+    pub(crate) rows: u64,
+    pub(crate) stride: u64,
+    pub(crate) eps: f32,
+    pub(crate) splits: i32,
+    pub(crate) lookups: i32,
+    pub(crate) cols: i32,
+    pub(crate) centred: i32,
+}
+
+/// `rows.cu`, `gate`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Gate {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) rows: u64,
+    pub(crate) cols: i32,
+    pub(crate) activation: i32,
+}
+
+/// `rows.cu`, `activate_rows`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Activate {
+    pub(crate) x: u64,
+    pub(crate) rows: u64,
+    pub(crate) cols: i32,
+    pub(crate) activation: i32,
+}
+
+/// `rows.cu`, `rotate`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Rotate {
+    pub(crate) qkv: u64,
+    pub(crate) out: u64,
+    pub(crate) frequencies: u64,
+    pub(crate) counts: u64,
+    pub(crate) offsets: u64,
+    pub(crate) heads: i32,
+    pub(crate) head_size: i32,
+}
+
+/// `rows.cu`, `take_rows`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Take {
+    pub(crate) x: u64,
+    pub(crate) indices: u64,
+    pub(crate) out: u64,
+    pub(crate) rows: u64,
+    pub(crate) cols: i32,
+}
+
+/// `rows.cu`, `reduce_rows`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Reduce {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) counts: u64,
+    pub(crate) offsets: u64,
+    pub(crate) cols: i32,
+    pub(crate) reduction: i32,
+}
+
+/// `gemm_any.cu`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct GemmAny {
+    pub(crate) x: u64,
+    pub(crate) w: u64,
+    pub(crate) bias: u64,
+    pub(crate) out: u64,
+    pub(crate) rows: u64,
+    pub(crate) inputs: i32,
+    pub(crate) outputs: i32,
+    pub(crate) activation: i32,
+}
+
+/// `gemm.cu`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Gemm {
+    pub(crate) x: u64,
+    pub(crate) w: u64,
+    pub(crate) bias: u64,
+    pub(crate) out: u64,
+    pub(crate) partial: u64,
+    pub(crate) rows: u64,
+    pub(crate) stride: u64,
+    pub(crate) inputs: i32,
+    pub(crate) outputs: i32,
+    pub(crate) activation: i32,
+}
+
+/// `attention.cu` and `flash.cu`
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Attention {
+    pub(crate) qkv: u64,
+    pub(crate) out: u64,
+    pub(crate) counts: u64,
+    pub(crate) offsets: u64,
+    pub(crate) tiles: u64,
+    pub(crate) buckets: u64,
+    pub(crate) relative_keys: u64,
+    pub(crate) relative_queries: u64,
+    pub(crate) relative_bias: u64,
+    pub(crate) scale: f32,
+    pub(crate) heads: i32,
+    pub(crate) head_size: i32,
+    pub(crate) before: i32,
+    pub(crate) after: i32,
+    pub(crate) reach: i32,
+}

@@ -1,0 +1,223 @@
+//! A plan as a CUDA graph: one copy of what differs from run to run, then the kernels, at addresses that never change.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem::size_of;
+use std::sync::{Arc, Mutex};
+
+use mlxt_backend::{DType, Result, Rotation};
+use mlxt_lazy::plan::{InputKind, Operation, Value};
+use mlxt_lazy::{Input, Plan};
+
+use crate::CudaDevice;
+use crate::device::{Inner, lock};
+use crate::ffi::context::{Event, Queue};
+use crate::ffi::graph::Graph;
+use crate::ffi::memory::{Memory, Pinned, copy};
+use crate::gemm::{Size, Way};
+use crate::inputs::Staging;
+use crate::jobs::{Job, jobs};
+use crate::layout::{Lifetime, place};
+use crate::record::Recorder;
+use crate::room::ROWS;
+use crate::weights::{Buffer, Matrix, encode};
+
+/// A plan that can be run.
+pub struct Program {
+    graph: Graph,
+    staging: Staging,
+    sending: Mutex<Sending>,
+    /// Where results of earlier plans go before the graph is started.
+    arrivals: Vec<(usize, Place)>,
+    outputs: Vec<Place>,
+    // What the graph refers to.
+    _block: Memory,
+    _workspace: Arc<Memory>,
+    _constants: Vec<Memory>,
+    _ways: Vec<Option<Arc<Way>>>,
+    _plan: Arc<Plan<CudaDevice>>,
+}
+
+/// The host's side of the inputs, and when it may be written to again.
+#[derive(Debug)]
+struct Sending {
+    pinned: Pinned,
+    sent: Event,
+}
+
+/// Values on the device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) address: u64,
+    bytes: usize,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Program({} bytes of inputs, {} outputs)", self.staging.bytes(), self.outputs.len())
+    }
+}
+
+impl Program {
+    /// Records a plan. The device's order is held.
+    ///
+    /// # Errors
+    /// Sizes that no kernel takes; the driver's own.
+    pub(crate) fn new(inner: &Inner, plan: Arc<Plan<CudaDevice>>) -> Result<Self> {
+        let element = inner.arithmetic.activations();
+        let staging = Staging::new(&plan.inputs, element);
+        let jobs = jobs(&plan);
+        let ways = ways(inner, &plan, &jobs)?;
+        let (block, pinned) =
+            (Memory::new(&inner.context, staging.bytes())?, Pinned::new(&inner.context, staging.bytes())?);
+
+        let lifetimes = lifetimes(&plan, &jobs, &ways, element);
+        let (offsets, bytes) = place(&lifetimes);
+        let workspace = inner.workspace(bytes)?;
+        let mut places: Vec<Place> = lifetimes
+            .iter()
+            .zip(&offsets)
+            .map(|(life, offset)| Place { address: workspace.address() + *offset as u64, bytes: life.bytes })
+            .collect();
+        let mut arrivals = Vec::new();
+        for step in &plan.steps {
+            if let Operation::Input(input) = step.operation {
+                let place = &mut places[step.result.0];
+                match plan.inputs[input.0] {
+                    InputKind::Buffer { .. } => arrivals.push((input.0, *place)),
+                    _ => *place = Place { address: block.address() + staging.start(input) as u64, ..*place },
+                }
+            }
+        }
+        let (outputs, mut constants) = (plan.outputs.iter().map(|v| places[v.0]).collect(), Vec::new());
+        let frequencies = frequencies(inner, &jobs, &mut constants)?;
+        let recorder = Recorder::new(inner, &plan, (&staging, block.address()), &places, (&jobs, &ways));
+        let graph = Graph::record(&inner.context, || {
+            // SAFETY: the block has the staging's size, and lives as long as the graph.
+            unsafe { pinned.send(Queue::Record, block.address()) }?;
+            for (i, job) in jobs.iter().enumerate() {
+                recorder.job(job, ways[i].as_deref(), frequencies.get(&i).copied())?;
+            }
+            Ok(())
+        })?;
+        let sending = Mutex::new(Sending { pinned, sent: Event::new(&inner.context)? });
+        Ok(Self {
+            graph,
+            staging,
+            sending,
+            arrivals,
+            outputs,
+            _block: block,
+            _workspace: workspace,
+            _constants: constants,
+            _ways: ways,
+            _plan: plan,
+        })
+    }
+
+    /// Puts one run into the stream. The device's order is held.
+    ///
+    /// # Errors
+    /// No memory for the outputs; the driver's own.
+    pub(crate) fn run(&self, inner: &Inner, inputs: &[Input<'_, Buffer>]) -> Result<Vec<Buffer>> {
+        let mut sending = lock(&self.sending);
+        sending.sent.wait()?;
+        self.staging.fill(inputs, sending.pinned.bytes_mut());
+        for &(input, place) in &self.arrivals {
+            if let Input::Buffer(buffer, _) = inputs[input] {
+                let bytes = buffer.memory.bytes().min(place.bytes);
+                // SAFETY: both are at least that long.
+                unsafe { copy(&inner.context, place.address, buffer.memory.address(), bytes) }?;
+            }
+        }
+        // SAFETY: this holds all the graph refers to.
+        unsafe { self.graph.launch() }?;
+        sending.sent.record()?;
+        let outputs = self.outputs.iter().map(|place| {
+            let memory = Memory::new(&inner.context, place.bytes)?;
+            // SAFETY: both have that many bytes. Whoever runs next writes to the place only after this copy.
+            unsafe { copy(&inner.context, memory.address(), place.address, place.bytes) }?;
+            Ok(Buffer { memory })
+        });
+        outputs.collect()
+    }
+}
+
+/// How each product is computed.
+fn ways(inner: &Inner, plan: &Plan<CudaDevice>, jobs: &[Job]) -> Result<Vec<Option<Arc<Way>>>> {
+    let mut matrices: HashMap<Size, Vec<Arc<Matrix>>> = HashMap::new();
+    for job in jobs {
+        if let (Job::Linear { w, .. }, Some(size)) = (job, size(plan, job)) {
+            matrices.entry(size).or_default().push(Arc::clone(w));
+        }
+    }
+    jobs.iter().map(|job| size(plan, job).map(|size| inner.way(size, &matrices[&size])).transpose()).collect()
+}
+
+/// The size of a product.
+pub(crate) fn size(plan: &Plan<CudaDevice>, job: &Job) -> Option<Size> {
+    let Job::Linear { w, activation, out, parts, .. } = job else { return None };
+    let room = plan.values[out.0].room;
+    Some(Size { room, outputs: w.outputs, inputs: w.inputs, activation: *activation, parts: *parts })
+}
+
+/// From when to when each value is needed, and how much room it takes.
+fn lifetimes(
+    plan: &Plan<CudaDevice>,
+    jobs: &[Job],
+    ways: &[Option<Arc<Way>>],
+    element: DType,
+) -> Vec<Lifetime> {
+    let bytes = |value: &Value| value.room.next_multiple_of(ROWS) * value.cols * element.size();
+    let mut lives: Vec<_> =
+        plan.values.iter().map(|value| Lifetime { first: jobs.len(), last: 0, bytes: bytes(value) }).collect();
+    for step in &plan.steps {
+        if let Operation::Input(_) = step.operation {
+            lives[step.result.0].first = 0;
+        }
+    }
+    for (i, job) in jobs.iter().enumerate() {
+        for value in job.writes() {
+            lives[value.0].first = i;
+            lives[value.0].last = lives[value.0].last.max(i);
+        }
+        for value in job.reads() {
+            lives[value.0].last = lives[value.0].last.max(i);
+        }
+        if let (Job::Linear { out, .. }, Some(parts)) = (job, ways[i].as_ref().and_then(|way| way.parts())) {
+            let value = plan.values[out.0];
+            lives[out.0].bytes = parts * value.room * value.cols * size_of::<f32>();
+        }
+    }
+    for output in &plan.outputs {
+        lives[output.0].last = jobs.len();
+    }
+    // A value that nobody makes or reads: the embeddings that a norm looks up itself.
+    for life in &mut lives {
+        if life.first > life.last {
+            *life = Lifetime { first: 0, last: 0, bytes: 0 };
+        }
+    }
+    lives
+}
+
+/// The frequencies of each rotation, on the device, by its job.
+fn frequencies(inner: &Inner, jobs: &[Job], constants: &mut Vec<Memory>) -> Result<HashMap<usize, u64>> {
+    let mut known: Vec<(Rotation, u64)> = Vec::new();
+    let mut of = HashMap::new();
+    for (i, job) in jobs.iter().enumerate() {
+        let Job::Rotate { rotation, .. } = job else { continue };
+        let address = match known.iter().find(|(known, _)| known == rotation) {
+            Some((_, address)) => *address,
+            None => {
+                let memory = Memory::with(&inner.context, &encode(&rotation.frequencies(), DType::F32))?;
+                let address = memory.address();
+                constants.push(memory);
+                known.push((*rotation, address));
+                address
+            }
+        };
+        of.insert(i, address);
+    }
+    Ok(of)
+}

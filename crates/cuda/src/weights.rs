@@ -1,0 +1,187 @@
+//! What lives on the device for longer than a forward, in the types its kernels want.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use mlxt_backend::{
+    Arithmetic, DType, Error, HostTensor, MatrixSource, NormKind, NormSource, Precision, RelativeSource, Result, Shaped, check,
+};
+use mlxt_lazy::Held;
+
+use crate::ffi::BACKEND;
+use crate::ffi::context::Context;
+use crate::ffi::memory::Memory;
+
+/// Activations that outlive a run.
+#[derive(Debug)]
+pub struct Buffer {
+    pub(crate) memory: Memory,
+}
+
+/// A linear layer: weights `[outputs, inputs]` in the device's type, the bias in it and as f32.
+#[derive(Debug)]
+pub struct Matrix {
+    pub(crate) weights: Memory,
+    pub(crate) bias: Memory,
+    pub(crate) full_bias: Memory,
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+}
+
+/// A normalisation, as f32.
+#[derive(Debug)]
+pub struct Norm {
+    pub(crate) gain: Memory,
+    pub(crate) shift: Option<Memory>,
+    pub(crate) kind: NormKind,
+    pub(crate) eps: f32,
+}
+
+/// Rows to look up, in the device's type.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) rows: Memory,
+    entries: usize,
+    cols: usize,
+}
+
+/// A relative term of attention.
+#[derive(Debug)]
+pub struct Relative {
+    pub(crate) buckets: Memory,
+    pub(crate) reach: usize,
+    pub(crate) keys: Option<Arc<Buffer>>,
+    pub(crate) queries: Option<Arc<Buffer>>,
+    pub(crate) bias: Option<Arc<Buffer>>,
+    shape: mlxt_backend::RelativeShape,
+}
+
+impl Shaped for Matrix {
+    fn rows(&self) -> usize {
+        self.outputs
+    }
+    fn cols(&self) -> usize {
+        self.inputs
+    }
+}
+
+impl Shaped for Table {
+    fn rows(&self) -> usize {
+        self.entries
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+}
+
+impl Matrix {
+    /// # Errors
+    /// A precision other than the arithmetic's, a weight it cannot hold, no memory.
+    pub(crate) fn new(context: &Arc<Context>, arithmetic: Arithmetic, source: &MatrixSource) -> Result<Self> {
+        let (outputs, inputs) = check::matrix(source)?;
+        let (dtype, precision) = (arithmetic.activations(), source.precision);
+        let unsupported = |supported| Error::UnsupportedPrecision { backend: BACKEND, precision, supported };
+        let rounded = precision.element().ok_or_else(|| unsupported("f32, f16, bf16"))?;
+        // f32 holds what any of them has been rounded to; a 16-bit type only its own.
+        if dtype != DType::F32 && rounded != dtype {
+            return Err(unsupported(name(arithmetic)));
+        }
+        if rounded != DType::F32 {
+            check::weight_range(source, precision)?;
+        }
+        let (mut weights, mut bias, mut full_bias) = (Vec::new(), Vec::new(), Vec::new());
+        for part in &source.parts {
+            weights.extend_from_slice(as_type(&as_type(&part.weight.full(), rounded), dtype).bytes());
+            let zeros = vec![0.0; part.weight.shape()[0]];
+            let values = part.bias.as_ref().map_or(zeros, HostTensor::to_f32);
+            bias.extend(encode(&values, dtype));
+            full_bias.extend(encode(&values, DType::F32));
+        }
+        Ok(Self {
+            weights: Memory::with(context, &weights)?,
+            bias: Memory::with(context, &bias)?,
+            full_bias: Memory::with(context, &full_bias)?,
+            outputs,
+            inputs,
+        })
+    }
+}
+
+impl Norm {
+    /// # Errors
+    /// No memory.
+    pub(crate) fn new(context: &Arc<Context>, source: &NormSource) -> Result<Self> {
+        check::norm_weights(source)?;
+        let full = |tensor: &HostTensor| Memory::with(context, &encode(&tensor.to_f32(), DType::F32));
+        Ok(Self {
+            gain: full(&source.gain)?,
+            shift: source.shift.as_ref().map(full).transpose()?,
+            kind: source.kind,
+            eps: source.eps,
+        })
+    }
+}
+
+impl Table {
+    /// # Errors
+    /// A value the arithmetic's type cannot hold; no memory.
+    pub(crate) fn new(context: &Arc<Context>, arithmetic: Arithmetic, tensor: &HostTensor) -> Result<Self> {
+        let (entries, cols) = check::table(tensor)?;
+        let cast = as_type(tensor, arithmetic.activations());
+        if arithmetic == Arithmetic::F16 {
+            if let Some(at) = cast.to_f32().iter().position(|v| v.is_infinite()) {
+                let (tensor, found) = (tensor.name().to_owned(), tensor.to_f32()[at]);
+                return Err(Error::WeightRange { tensor, at, found, precision: Precision::F16 });
+            }
+        }
+        Ok(Self { rows: Memory::with(context, cast.bytes())?, entries, cols })
+    }
+}
+
+impl Relative {
+    /// # Errors
+    /// No memory.
+    pub(crate) fn new(context: &Arc<Context>, source: RelativeSource<Held<Buffer>>) -> Result<Self> {
+        let shape = check::relative(&source)?;
+        let buckets: Vec<u8> = source.buckets.iter().flat_map(|b| b.to_le_bytes()).collect();
+        let reach = source.reach();
+        let part = |held: Option<Held<Buffer>>| held.map(|held| held.buffer);
+        Ok(Self {
+            buckets: Memory::with(context, &buckets)?,
+            reach,
+            keys: part(source.keys),
+            queries: part(source.queries),
+            bias: part(source.bias),
+            shape,
+        })
+    }
+
+    /// The columns of its parts.
+    #[must_use]
+    pub fn shape(&self) -> mlxt_backend::RelativeShape {
+        self.shape
+    }
+}
+
+/// The only precision whose weights a 16-bit arithmetic takes.
+const fn name(arithmetic: Arithmetic) -> &'static str {
+    match arithmetic {
+        Arithmetic::F16 => "f16",
+        Arithmetic::Bf16 => "bf16",
+        Arithmetic::F32 | Arithmetic::Tf32 => "f32, f16, bf16",
+    }
+}
+
+/// The tensor itself where it has the type already.
+fn as_type(tensor: &HostTensor, dtype: DType) -> HostTensor {
+    if tensor.dtype() == dtype { tensor.clone() } else { tensor.cast(dtype) }
+}
+
+/// Values as bytes of a type.
+pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        DType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+    }
+}
