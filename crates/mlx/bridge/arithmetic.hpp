@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "bridge.h"
@@ -65,8 +66,8 @@ struct Matrix {
   std::optional<array> scales, biases;
   int bits = 0, group = 0;
   int inputs = 0;  // padded to whole groups where they are quantised
-
-  mx::Dtype type() const { return scales ? mx::float32 : weight.dtype(); }
+  std::string mode = "affine";
+  mx::Dtype type = mx::float32;  // what is multiplied by it
 };
 
 inline array pad_columns(const array &x, int columns) {
@@ -75,12 +76,12 @@ inline array pad_columns(const array &x, int columns) {
 }
 
 inline array quantised_product(const array &x, const Matrix &m) {
-  return mx::quantized_matmul(pad_columns(x, m.inputs), m.weight, *m.scales, m.biases, true, m.group, m.bits);
+  return mx::quantized_matmul(pad_columns(x, m.inputs), m.weight, *m.scales, m.biases, true, m.group, m.bits, m.mode);
 }
 
 // `x w + bias`, in the type of the weights.
 inline array linear(const array &given, const Matrix &m) {
-  array x = as(given, m.type());
+  array x = as(given, m.type);
   if (m.scales) {
     array y = quantised_product(x, m);
     return m.bias ? y + *m.bias : y;

@@ -54,6 +54,7 @@ mx::Dtype type_of(int element) {
     case MLXT_BF16: return mx::bfloat16;
     case MLXT_I32: return mx::int32;
     case MLXT_U32: return mx::uint32;
+    case MLXT_U8: return mx::uint8;
     default: throw std::invalid_argument("an element type this bridge has not");
   }
 }
@@ -66,6 +67,7 @@ array from_host(const mlxt_host &host) {
     case MLXT_BF16: return array(static_cast<const mx::bfloat16_t *>(host.data), shape, mx::bfloat16);
     case MLXT_I32: return array(static_cast<const int32_t *>(host.data), shape, mx::int32);
     case MLXT_U32: return array(static_cast<const uint32_t *>(host.data), shape, mx::uint32);
+    case MLXT_U8: return array(static_cast<const uint8_t *>(host.data), shape, mx::uint8);
     default: throw std::invalid_argument("an element type this bridge has not");
   }
 }
@@ -82,8 +84,8 @@ void release(T *handle) {
 
 int device_new(int32_t gpu, size_t cache, mlxt_device **out) {
   return guarded([&] {
-    // Products of f32 in f32, unless somebody says otherwise: MLX reads it when it multiplies first.
-    if (gpu) setenv("MLX_ENABLE_TF32", "0", 0);
+    // Products of f32 are in f32, as is said of them. MLX reads this when it multiplies first.
+    if (gpu) setenv("MLX_ENABLE_TF32", "0", 1);
     mx::Device device(gpu ? mx::Device::gpu : mx::Device::cpu);
     if (!mx::is_available(device)) throw std::runtime_error("this build of MLX finds no GPU");
     mx::set_cache_limit(cache);
@@ -142,28 +144,31 @@ int matrix_new(mlxt_device *device, const mlxt_host *weight, const mlxt_host *bi
                int32_t group, mlxt_matrix **out) {
   return on(device, [&] {
     array w = from_host(*weight);
-    Matrix m{w, optional_host(bias), std::nullopt, std::nullopt, bits, group, w.shape(1)};
+    Matrix m{w, optional_host(bias), {}, {}, bits, group, w.shape(1)};
+    m.type = type_of(element);
     if (bits) {
-      auto parts = in_groups(as(w, mx::float32), bits, group);
+      auto parts = in_groups(as(w, m.type), bits, group);
       m.weight = parts.at(0), m.scales = parts.at(1), m.biases = parts.at(2);
       m.inputs = m.weight.shape(1) * 32 / bits;
     } else {
-      array turned = mx::transpose(as(w, type_of(element)));
+      array turned = mx::transpose(as(w, m.type));
       // A GPU's library takes either order alike; on the CPU a product would lay it out anew each time.
       m.weight = device->device == mx::Device::cpu ? mx::contiguous(turned) : turned;
     }
-    if (m.bias) m.bias = as(*m.bias, m.type());
+    if (m.bias) m.bias = as(*m.bias, m.type);
     finish(m);
     *out = new mlxt_matrix{m};
   });
 }
 
-int matrix_quantised(mlxt_device *device, const mlxt_host *packed, const mlxt_host *scales, const mlxt_host *biases,
-                     const mlxt_host *bias, int32_t bits, int32_t group, mlxt_matrix **out) {
+int matrix_packed(mlxt_device *device, const mlxt_host *codes, const mlxt_host *scales, const mlxt_host *biases,
+                  const mlxt_host *bias, const char *mode, int32_t element, int32_t bits, int32_t group,
+                  mlxt_matrix **out) {
   return on(device, [&] {
-    Matrix m{from_host(*packed), optional_host(bias), as(from_host(*scales), mx::float32),
-             as(from_host(*biases), mx::float32), bits, group, packed->shape[1] * 32 / bits};
-    if (m.bias) m.bias = as(*m.bias, m.type());
+    mx::Dtype type = type_of(element);
+    auto kept = [&](std::optional<array> x) { return x && x->dtype() != mx::uint8 ? as(*x, type) : x; };
+    Matrix m{from_host(*codes), kept(optional_host(bias)), kept(from_host(*scales)), kept(optional_host(biases)), bits,
+             group, codes->shape[1] * 32 / bits, mode, type};
     finish(m);
     *out = new mlxt_matrix{m};
   });
@@ -252,7 +257,7 @@ const mlxt_table table{
     array_wait,
     array_read,
     matrix_new,
-    matrix_quantised,
+    matrix_packed,
     [](mlxt_matrix *handle) { release(handle); },
     norm_new,
     [](mlxt_norm *handle) { release(handle); },

@@ -23,7 +23,7 @@ typedef struct mlxt_norm mlxt_norm;          // a normalisation's weights
 typedef struct mlxt_relative mlxt_relative;  // what attention adds to its scores by distance
 typedef struct mlxt_function mlxt_function;  // arrays to arrays: a plan or one operation
 
-enum mlxt_element { MLXT_F32, MLXT_F16, MLXT_BF16, MLXT_I32, MLXT_U32 };
+enum mlxt_element { MLXT_F32, MLXT_F16, MLXT_BF16, MLXT_I32, MLXT_U32, MLXT_U8 };
 
 // The order of Activation::ALL, of Reduction::ALL and of the variants of Mask.
 enum mlxt_activation {
@@ -84,6 +84,7 @@ typedef struct {
 } mlxt_step;
 
 typedef struct {
+  int32_t activations;  // the element type values are kept in
   int32_t values;
   int32_t steps;
   const mlxt_step *step;
@@ -118,12 +119,15 @@ typedef struct {
   // The first `count` values, as floats or, if `element` is MLXT_I32, as integers.
   int (*array_read)(mlxt_device *, const mlxt_array *, int32_t element, size_t count, void *out);
 
-  // A weight of [outputs, inputs], kept as `element`; or, where `bits` are not 0, quantised in groups of `group`.
+  // A weight of [outputs, inputs], kept as `element`; or, where `bits` are not 0, quantised in groups of `group`, with scales
+  // of that type.
   int (*matrix_new)(mlxt_device *, const mlxt_host *weight, const mlxt_host *bias, int32_t element, int32_t bits,
                     int32_t group, mlxt_matrix **out);
-  // One that is quantised already: [outputs, inputs * bits / 32] of u32, and [outputs, inputs / group] twice.
-  int (*matrix_quantised)(mlxt_device *, const mlxt_host *packed, const mlxt_host *scales, const mlxt_host *biases,
-                          const mlxt_host *bias, int32_t bits, int32_t group, mlxt_matrix **out);
+  // One that is packed already, by MLX's mode of that name: [outputs, inputs * bits / 32] of u32, and scales and biases of
+  // [outputs, inputs / group], which are kept as `element` unless they are bytes. Biases may be null.
+  int (*matrix_packed)(mlxt_device *, const mlxt_host *codes, const mlxt_host *scales, const mlxt_host *biases,
+                       const mlxt_host *bias, const char *mode, int32_t element, int32_t bits, int32_t group,
+                       mlxt_matrix **out);
   void (*matrix_free)(mlxt_matrix *);
   int (*norm_new)(mlxt_device *, int32_t root_mean_square, const mlxt_host *gain, const mlxt_host *shift, float eps,
                   mlxt_norm **out);

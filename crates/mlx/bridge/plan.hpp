@@ -6,11 +6,13 @@
 namespace mlxt {
 
 array from_host(const mlxt_host &host);
+mx::Dtype type_of(int element);
 
 class Plan {
  public:
   explicit Plan(const mlxt_plan &plan)
-      : values_(plan.values),
+      : activations_(type_of(plan.activations)),
+        values_(plan.values),
         layouts_(plan.layout, plan.layout + plan.layouts),
         outputs_(plan.output, plan.output + plan.outputs) {
     std::map<const mlxt_host *, array> angles;
@@ -36,7 +38,7 @@ class Plan {
     std::optional<Norm> norm;
     std::optional<Relative> relative;
     std::optional<array> angles;
-    std::map<mx::Dtype::Val, Distances> distances;  // by the type of activations
+    std::optional<Distances> distances;
 
     Step(const mlxt_step &given, std::map<const mlxt_host *, array> &known);
   };
@@ -49,9 +51,10 @@ class Plan {
     std::map<std::pair<int, std::uintptr_t>, array> turns;  // angles of rows, by layout and table
   };
 
-  static void apply(Step &step, Run &run);
-  static const Distances *distances(Step &step, int longest, mx::Dtype type);
+  void apply(Step &step, Run &run) const;
+  const Distances *distances(Step &step, int longest) const;
 
+  mx::Dtype activations_;
   int values_;
   std::vector<mlxt_layout> layouts_;
   std::vector<int> outputs_;
@@ -91,21 +94,18 @@ inline Plan::Step::Step(const mlxt_step &given, std::map<const mlxt_host *, arra
   }
 }
 
-inline const Distances *Plan::distances(Step &step, int longest, mx::Dtype type) {
-  if (!step.relative) return nullptr;
-  auto found = step.distances.find(type.val());
-  if (found == step.distances.end()) {
-    const mlxt_step &s = step.settings;
-    found = step.distances.emplace(type.val(), by_distance(*step.relative, longest, s.heads, s.head_size, type)).first;
-  }
-  return &found->second;
+inline const Distances *Plan::distances(Step &step, int longest) const {
+  const mlxt_step &s = step.settings;
+  if (step.relative && !step.distances)
+    step.distances = by_distance(*step.relative, longest, s.heads, s.head_size, activations_);
+  return step.distances ? &*step.distances : nullptr;
 }
 
-inline void Plan::apply(Step &step, Run &run) {
+inline void Plan::apply(Step &step, Run &run) const {
   const mlxt_step &s = step.settings;
   auto value = [&](int id) -> const array & { return run.values.at(id).value(); };
   auto input = [&](int i) -> const array & { return run.inputs.at(i); };
-  auto keep = [&](const array &made, int offset = 0) { run.values.at(s.result + offset) = made; };
+  auto keep = [&](const array &made, int offset = 0) { run.values.at(s.result + offset) = as(made, activations_); };
   switch (s.kind) {
     case MLXT_INPUT: return keep(input(s.input));
     case MLXT_EMBED: {
@@ -124,8 +124,7 @@ inline void Plan::apply(Step &step, Run &run) {
     case MLXT_NORM:
     case MLXT_ADD_NORM: {
       array x = value(s.x);
-      // In the type of what a layer made: the first residual comes from tables, in f32.
-      if (s.residual >= 0) x = x + as(fit(value(s.residual), x.shape(0)), x.dtype());
+      if (s.residual >= 0) x = x + fit(value(s.residual), x.shape(0));
       if (s.kind == MLXT_ADD_NORM) {
         keep(x);
         return keep(normalise(x, *step.norm), 1);
@@ -142,8 +141,7 @@ inline void Plan::apply(Step &step, Run &run) {
     }
     case MLXT_ATTENTION: {
       Places &places = run.places.at(s.layout);
-      const array &x = value(s.x);
-      return keep(attend(places, x, s, distances(step, places.longest(), x.dtype())));
+      return keep(attend(places, value(s.x), s, distances(step, places.longest())));
     }
     case MLXT_TAKE_ROWS: return keep(mx::take(value(s.x), input(s.input), 0));
     case MLXT_REDUCE_ROWS: return keep(run.places.at(s.layout).reduce(value(s.x), s.reduction));

@@ -1,15 +1,15 @@
 //! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
 //!
-//! `conformance [cpu|gpu] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of the three, all of them. A
-//! wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
+//! `conformance [cpu|gpu] [in-f16|in-bf16] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of check,
+//! operations and times, all of them. A wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::{
-    Activation, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
-    Precision, Result, Segments, conformance, operations,
+    Activation, Arithmetic, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
+    NormSource, Precision, Result, Segments, conformance, operations,
 };
 use mlxt_mlx::{Kind, Mlx, MlxOptions, open};
 
@@ -24,7 +24,8 @@ fn main() -> ExitCode {
     let given = |name: &str| arguments.iter().any(|a| a == name);
     let all = !["check", "operations", "times"].into_iter().any(given);
     let kind = if given("gpu") { Kind::Gpu } else { Kind::Cpu };
-    let mlx = match open(MlxOptions { kind, ..MlxOptions::default() }) {
+    let arithmetic = [Arithmetic::F16, Arithmetic::Bf16].into_iter().find(|a| given(&format!("in-{a}")));
+    let mlx = match open(MlxOptions { kind, arithmetic: arithmetic.unwrap_or_default(), ..MlxOptions::default() }) {
         Ok(mlx) => mlx,
         Err(error) => {
             eprintln!("{error}; {}", error.advice());
@@ -32,13 +33,18 @@ fn main() -> ExitCode {
         }
     };
     let info = mlx.info();
-    println!("{} on {}: {}", info.device, info.hardware, info.detail);
+    println!("{} on {}: {}, activations in {}", info.device, info.hardware, info.detail, info.arithmetic);
     let mut right = true;
     if all || given("check") {
         let report = conformance::check(&mlx);
         right &= report.passed();
         println!("f32: {report}");
-        let linear = |case: &conformance::Case| matches!(case.operation, conformance::Operation::Linear { .. });
+        let linear = |case: &conformance::Case| {
+            matches!(
+                case.operation,
+                conformance::Operation::Linear { .. } | conformance::Operation::PackedLinear { .. }
+            )
+        };
         for (precision, name) in Precision::ALL.into_iter().skip(1) {
             let cases = conformance::cases().into_iter().filter(linear).collect();
             let report = conformance::check_cases(&mlx, precision, cases);
@@ -112,7 +118,7 @@ impl Bert {
     fn new(mlx: &Mlx, precision: Precision) -> Result<Self> {
         let mut random = Random::new(1);
         let mut matrix = |outputs: usize, inputs: usize| {
-            let weight = HostTensor::from_f32(&[outputs, inputs], &random.normals(outputs * inputs, 0.02))?;
+            let weight = HostTensor::from_f32(&[outputs, inputs], &random.normals(outputs * inputs, 0.02))?.into();
             let bias = Some(HostTensor::from_f32(&[outputs], &random.normals(outputs, 0.02))?);
             mlx.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision })
         };

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlxt_backend::operations::{HostArray, Operation, Operations};
-use mlxt_backend::{DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
+use mlxt_backend::{Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
 use mlxt_lazy::{Held, Input, Plan};
 
 use crate::ffi::{self, Array, Device, Matrix, Memory, Norm, Relative};
 use crate::operations::Functions;
 use crate::places::Room;
-use crate::program::Program;
+use crate::program::{On, Program};
 use crate::{Installation, LoadError, find, weights};
 
 /// Which of MLX's devices.
@@ -29,6 +29,8 @@ pub enum Kind {
 pub struct MlxOptions {
     /// On which device.
     pub kind: Kind,
+    /// What activations are kept in: f32, f16 or bf16. On the CPU MLX's products of 16 bits are plain loops.
+    pub arithmetic: Arithmetic,
     /// The MLX to load; the one that is found by default.
     pub installation: Option<Installation>,
     /// The folder for compiled bridges; one of this user's own by default.
@@ -47,6 +49,7 @@ pub struct MlxDevice {
     pub(crate) device: Device,
     pub(crate) functions: Functions,
     kind: Kind,
+    arithmetic: Arithmetic,
     compile: bool,
     room: Room,
     info: DeviceInfo,
@@ -61,12 +64,16 @@ impl MlxDevice {
     /// # Errors
     /// As [`LoadError`], which says what mends it.
     pub fn new(options: MlxOptions) -> Result<Self, LoadError> {
-        let MlxOptions { kind, installation, bridges, spare_memory, compile, room } = options;
+        let MlxOptions { kind, arithmetic, installation, bridges, spare_memory, compile, room } = options;
         let installation = match installation {
             Some(given) => given,
             None => find()?,
         };
         let library = ffi::library(&installation, &bridges.unwrap_or_else(default_bridges))?;
+        if arithmetic == Arithmetic::Tf32 {
+            let what = "arithmetic in tf32".into();
+            return Err(mlxt_backend::Error::Unsupported { backend: "mlx", what }.into());
+        }
         let gpu = kind == Kind::Gpu;
         let device = Device::new(&library, gpu, spare_memory.unwrap_or(SPARE_MEMORY)).map_err(|error| match error {
             mlxt_backend::Error::Device { message, .. } if message.contains("finds no GPU") => {
@@ -81,11 +88,15 @@ impl MlxDevice {
             device,
             functions: Functions::default(),
             kind,
+            arithmetic,
             compile,
             room,
-            info: DeviceInfo { device: String::new(), hardware: String::new(), detail: String::new() },
+            info: DeviceInfo { device: String::new(), hardware: String::new(), detail: String::new(), arithmetic },
         };
-        made.info = made.describe()?;
+        // Products are computed here, which makes what MLX makes at its first.
+        let ours = made.multiplies_by_ours()?;
+        ffi::rest_at_exit(gpu)?;
+        made.info = made.describe(ours);
         Ok(made)
     }
 
@@ -101,32 +112,27 @@ impl MlxDevice {
         self.compile
     }
 
-    fn describe(&self) -> Result<DeviceInfo> {
-        let version = self.device.version();
+    fn describe(&self, ours: bool) -> DeviceInfo {
+        let (version, arithmetic) = (self.device.version(), self.arithmetic);
         let compiled = if self.compile { ", compiled" } else { "" };
-        Ok(match self.kind {
-            Kind::Gpu => DeviceInfo {
-                device: "mlx:gpu".into(),
-                hardware: self.device.name().to_owned(),
-                detail: format!("MLX {version}{compiled}"),
-            },
-            Kind::Cpu => DeviceInfo {
-                device: "mlx:cpu".into(),
-                hardware: ffi::cpu_info().map(|info| info.hardware).unwrap_or_default(),
-                detail: format!("MLX {version}{compiled}, products by {}", self.products_by()?),
-            },
-        })
+        if self.kind == Kind::Gpu {
+            let (device, hardware) = ("mlx:gpu".into(), self.device.name().to_owned());
+            let detail = format!("MLX {version}{compiled}");
+            return DeviceInfo { device, hardware, detail, arithmetic };
+        }
+        let (hardware, kernels) = ffi::cpu_info().map(|info| (info.hardware, info.detail)).unwrap_or_default();
+        let products = if ours { format!("mlxt-cpu ({kernels})") } else { "MLX's own BLAS".into() };
+        let detail = format!("MLX {version}{compiled}, products by {products}");
+        DeviceInfo { device: "mlx:cpu".into(), hardware, detail, arithmetic }
     }
 
-    /// Who multiplies matrices on the CPU: seen by asking for a product.
-    fn products_by(&self) -> Result<String> {
-        let one = HostArray::f32(&[2, 2], vec![1.0; 4])?;
-        let product = Operation::MatMul;
+    /// Whether matrices are multiplied by this project's kernels: seen by asking for a product.
+    fn multiplies_by_ours(&self) -> Result<bool> {
+        let (product, ones) = (Operation::MatMul, HostArray::f32(&[2, 2], vec![1.0; 4])?);
         let before = ffi::products();
-        let x = Operations::upload(self, &product, 0, &one)?;
+        let x = Operations::upload(self, &product, 0, &ones)?;
         Operations::download(self, &Operations::run(self, &product, &[&x, &x])?)?;
-        let ours = ffi::cpu_info().filter(|_| ffi::products() > before);
-        Ok(ours.map_or_else(|| "MLX's own BLAS".into(), |info| format!("mlxt-cpu ({})", info.detail)))
+        Ok(ffi::products() > before)
     }
 }
 
@@ -151,7 +157,7 @@ impl mlxt_lazy::Device for MlxDevice {
     }
 
     fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
-        weights::matrix(&self.device, &source, self.kind == Kind::Gpu)
+        weights::matrix(&self.device, &source, self.arithmetic.activations())
     }
 
     fn table(&self, tensor: HostTensor) -> Result<Array> {
@@ -179,7 +185,8 @@ impl mlxt_lazy::Device for MlxDevice {
     }
 
     fn run(&self, program: &Program, inputs: &[Input<'_, Array>]) -> Result<Vec<Array>> {
-        program.run(&self.device, self.compile, inputs)
+        let activations = weights::element(self.arithmetic.activations());
+        program.run(On { device: &self.device, activations, compiled: self.compile }, inputs)
     }
 
     fn read(&self, buffer: &Array, rows: usize, cols: usize) -> Result<Vec<f32>> {

@@ -9,7 +9,7 @@ use mlxt_lazy::plan::{InputId, InputKind, Operation, SegmentsRoom, Step, ValueId
 use mlxt_lazy::{Input, Plan};
 
 use crate::MlxDevice;
-use crate::ffi::table::{self, Host, Kind, Layout};
+use crate::ffi::table::{self, Element, Host, Kind, Layout};
 use crate::ffi::{Argument, Array, Device, Function, Owned, Steps, Values};
 use crate::places::{Moves, Places};
 use crate::weights::sizes;
@@ -18,6 +18,16 @@ use crate::weights::sizes;
 pub struct Program {
     plan: Arc<Plan<MlxDevice>>,
     functions: Mutex<HashMap<Vec<Lie>, Arc<Function>>>,
+}
+
+/// What a plan runs on.
+#[derive(Clone, Copy)]
+pub(crate) struct On<'a> {
+    pub(crate) device: &'a Device,
+    /// What values are kept in.
+    pub(crate) activations: Element,
+    /// Whether MLX compiles the function.
+    pub(crate) compiled: bool,
 }
 
 /// How the rows of one batch lie.
@@ -32,22 +42,22 @@ impl Program {
         Self { plan, functions: Mutex::default() }
     }
 
-    pub(crate) fn run(&self, device: &Device, compiled: bool, inputs: &[Input<'_, Array>]) -> Result<Vec<Array>> {
+    pub(crate) fn run(&self, on: On<'_>, inputs: &[Input<'_, Array>]) -> Result<Vec<Array>> {
         let mut given = Given::default();
         for (kind, input) in self.plan.inputs.iter().zip(inputs) {
             given.add(kind, *input)?;
         }
-        let function = self.function(device, compiled, &given)?;
-        device.call(&function, &given.arguments()?, self.plan.outputs.len())
+        let function = self.function(on, &given)?;
+        on.device.call(&function, &given.arguments()?, self.plan.outputs.len())
     }
 
-    fn function(&self, device: &Device, compiled: bool, given: &Given<'_>) -> Result<Arc<Function>> {
+    fn function(&self, on: On<'_>, given: &Given<'_>) -> Result<Arc<Function>> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let lies: Vec<Lie> = given.layouts.iter().map(|&(_, _, lie)| lie).collect();
         if let Some(found) = functions.get(&lies) {
             return Ok(Arc::clone(found));
         }
-        let made = Arc::new(function(&self.plan, device, compiled, given)?);
+        let made = Arc::new(function(&self.plan, on, given)?);
         functions.insert(lies, Arc::clone(&made));
         Ok(made)
     }
@@ -131,7 +141,7 @@ impl<'a> Given<'a> {
 }
 
 /// The bridge's function of a plan whose rows lie as those of `given`.
-fn function(plan: &Plan<MlxDevice>, device: &Device, compiled: bool, given: &Given<'_>) -> Result<Function> {
+fn function(plan: &Plan<MlxDevice>, on: On<'_>, given: &Given<'_>) -> Result<Function> {
     let angles = Angles::new(plan, given)?;
     let hosts = angles.hosts()?;
     let lookups: Vec<Lookups> = plan.steps.iter().map(|step| Lookups::new(step, given)).collect();
@@ -217,13 +227,14 @@ fn function(plan: &Plan<MlxDevice>, device: &Device, compiled: bool, given: &Giv
         Ok(Layout { first: sizes[0], rows: sizes[1], sequences: sizes[2], longest: sizes[3], packed, full })
     };
     let steps = Steps {
+        activations: on.activations,
         values: plan.values.len(),
-        steps,
+        list: steps,
         layouts: given.layouts.iter().map(layout).collect::<Result<_>>()?,
         outputs: plan.outputs.iter().map(value).collect(),
         lent: PhantomData,
     };
-    device.function(&steps, compiled)
+    on.device.function(&steps, on.compiled)
 }
 
 /// The tables of an embedding and the arguments that hold their ids.

@@ -1,12 +1,14 @@
 //! Weights on their way to MLX: stacked, rounded or quantised, and evaluated before anybody multiplies by them.
 
+use mlxt_backend::quantised::{Scales, Scheme};
 use mlxt_backend::{
-    DType, Error, HostTensor, LinearPart, MatrixSource, NormKind, NormSource, Precision, RelativeSource, Result, check,
+    DType, Error, HostTensor, LinearPart, LinearWeight, MatrixSource, NormKind, NormSource, Precision, RelativeSource,
+    Result, check,
 };
 use mlxt_lazy::Held;
 
 use crate::ffi::table::Element;
-use crate::ffi::{Array, Device, Matrix, Norm, Relative, Values};
+use crate::ffi::{Array, Device, Matrix, Norm, Packed, Relative, Values};
 
 /// Inputs that share a scale in quantised weights: MLX's own default.
 pub(crate) const GROUP: i32 = 64;
@@ -20,28 +22,101 @@ pub(crate) fn bits(precision: Precision) -> Option<i32> {
     }
 }
 
-/// A linear layer. On a GPU, weights of 16 bits make activations of 16 bits; on the CPU, where MLX has no fast products
-/// of those, they are rounded and kept as f32.
-pub(crate) fn matrix(device: &Device, source: &MatrixSource, gpu: bool) -> Result<Matrix> {
+/// A linear layer, for activations of that type. Weights that are rounded to another are kept as f32.
+pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType) -> Result<Matrix> {
     let (outputs, inputs) = check::matrix(source)?;
-    check::weight_range(source, source.precision)?;
-    let dtype = source.precision.element().unwrap_or(DType::F32);
-    let kept = if gpu { dtype } else { DType::F32 };
-    let mut weight = Vec::with_capacity(outputs * inputs * kept.size());
-    let mut bias = Vec::with_capacity(outputs);
-    for LinearPart { weight: w, bias: b } in &source.parts {
-        let rounded = if w.dtype() == dtype { w.clone() } else { w.cast(dtype) };
-        weight.extend_from_slice(if dtype == kept { rounded } else { rounded.cast(kept) }.bytes());
-        match b {
-            Some(b) => bias.extend(b.to_f32()),
-            None => bias.resize(bias.len() + w.shape()[0], 0.0),
-        }
+    let bias_shape = sizes(&[outputs])?;
+    let bias = bias(source);
+    let bias = bias.as_ref().map(|bias| Values::f32(&bias_shape, bias)).transpose()?;
+    if let Some(stacked) = Stacked::new(source) {
+        return stacked.matrix(device, bias, (outputs, inputs), activations);
     }
-    let shapes = [sizes(&[outputs, inputs])?, sizes(&[outputs])?];
-    let weight = Values::new(element(kept), &shapes[0], &weight)?;
-    let has_bias = source.parts.iter().any(|part| part.bias.is_some());
-    let bias = if has_bias { Some(Values::f32(&shapes[1], &bias)?) } else { None };
-    device.matrix(weight, bias, element(kept), bits(source.precision).map(|bits| (bits, GROUP)))
+    check::weight_range(source, source.precision)?;
+    let bits = bits(source.precision);
+    let dtype = source.precision.element().unwrap_or(DType::F32);
+    let kept = if dtype == activations { dtype } else { DType::F32 };
+    let mut weight = Vec::with_capacity(outputs * inputs * kept.size());
+    for LinearPart { weight: w, .. } in source.parts.iter().map(LinearPart::full) {
+        let rounded = if w.dtype() == dtype { w } else { w.cast(dtype) };
+        weight.extend_from_slice(if dtype == kept { rounded } else { rounded.cast(kept) }.bytes());
+    }
+    let shape = sizes(&[outputs, inputs])?;
+    let multiplied = if bits.is_some() { activations } else { kept };
+    let weight = Values::new(element(kept), &shape, &weight)?;
+    device.matrix(weight, bias, element(multiplied), bits.map(|bits| (bits, GROUP)))
+}
+
+/// The biases of all parts, if one has any.
+fn bias(source: &MatrixSource) -> Option<Vec<f32>> {
+    source.parts.iter().any(|part| part.bias.is_some()).then(|| {
+        let of = |part: &LinearPart| match &part.bias {
+            Some(bias) => bias.to_f32(),
+            None => vec![0.0; part.weight.shape()[0]],
+        };
+        source.parts.iter().flat_map(of).collect()
+    })
+}
+
+/// Parts that are packed alike, one after the other: MLX multiplies by them as they are.
+struct Stacked {
+    scheme: Scheme,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Option<Vec<u8>>,
+}
+
+impl Stacked {
+    /// Nothing if a part is not packed, or otherwise than the first, or as MLX does not multiply.
+    fn new(source: &MatrixSource) -> Option<Self> {
+        let LinearWeight::Quantised(first) = &source.parts.first()?.weight else { return None };
+        let scheme = first.scheme();
+        if scheme.bits() == 1 {
+            return None;
+        }
+        let mut stacked = Self { scheme, codes: vec![], scales: vec![], biases: None };
+        for part in &source.parts {
+            let LinearWeight::Quantised(part) = &part.weight else { return None };
+            if part.scheme() != scheme {
+                return None;
+            }
+            stacked.codes.extend_from_slice(part.codes());
+            match part.scales() {
+                Scales::Bytes(scales) => stacked.scales.extend_from_slice(scales),
+                Scales::Affine { scales, biases } => {
+                    stacked.scales.extend_from_slice(scales.cast(DType::F32).bytes());
+                    stacked.biases.get_or_insert_default().extend_from_slice(biases.cast(DType::F32).bytes());
+                }
+            }
+        }
+        Some(stacked)
+    }
+
+    fn matrix(
+        &self,
+        device: &Device,
+        bias: Option<Values<'_>>,
+        (outputs, inputs): (usize, usize),
+        activations: DType,
+    ) -> Result<Matrix> {
+        let (bits, group) = (self.scheme.bits(), self.scheme.group());
+        let codes = sizes(&[outputs, inputs * bits / 32])?;
+        let scales = sizes(&[outputs, inputs / group])?;
+        let scale = if self.biases.is_some() { Element::F32 } else { Element::U8 };
+        let packed = Packed {
+            mode: match self.scheme {
+                Scheme::Affine { .. } => c"affine",
+                Scheme::Mxfp4 => c"mxfp4",
+                Scheme::Nvfp4 => c"nvfp4",
+                Scheme::Mxfp8 => c"mxfp8",
+            },
+            bits: bits as i32,
+            group: group as i32,
+            codes: Values::new(Element::U32, &codes, &self.codes)?,
+            scales: Values::new(scale, &scales, &self.scales)?,
+            biases: self.biases.as_ref().map(|biases| Values::new(Element::F32, &scales, biases)).transpose()?,
+        };
+        device.packed_matrix(&packed, bias, element(activations))
+    }
 }
 
 /// A table, in the type it is stored in.
@@ -74,7 +149,8 @@ pub(crate) fn sizes(shape: &[usize]) -> Result<Vec<i32>> {
     shape.iter().map(large).collect()
 }
 
-fn element(dtype: DType) -> Element {
+/// The bridge's name of a type.
+pub(crate) fn element(dtype: DType) -> Element {
     match dtype {
         DType::F32 => Element::F32,
         DType::F16 => Element::F16,

@@ -29,7 +29,8 @@ fn the_contract_holds_with_spare_rows() {
 #[test]
 fn products_conform_in_every_precision() {
     let Some(mlx) = opened::mlx(MlxOptions::default()) else { return };
-    let linear = |case: &conformance::Case| matches!(case.operation, Operation::Linear { .. });
+    let linear =
+        |case: &conformance::Case| matches!(case.operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
     for (precision, _) in Precision::ALL {
         let report =
             conformance::check_cases(&mlx, precision, conformance::cases().into_iter().filter(linear).collect());

@@ -22,8 +22,8 @@ fn wheel(version: [u32; 3], library: &[u8]) -> tempfile::TempDir {
     fs::create_dir_all(&lib).unwrap();
     fs::create_dir_all(&include).unwrap();
     let names = ["MAJOR", "MINOR", "PATCH"].iter().zip(version);
-    let text: String = names.map(|(name, n)| format!("#define MLX_VERSION_{name} {n}\n")).collect();
-    fs::write(include.join("version.h"), text).unwrap();
+    let lines: Vec<String> = names.map(|(name, n)| format!("#define MLX_VERSION_{name} {n}\n")).collect();
+    fs::write(include.join("version.h"), lines.concat()).unwrap();
     let suffix = if cfg!(target_os = "macos") { "dylib" } else { "so" };
     fs::write(lib.join(format!("libmlx.{suffix}")), library).unwrap();
     folder

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use libloading::os::unix::{Library as Opened, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW, Symbol};
+use mlxt_backend::Error;
 
 use super::table::{BRIDGE, Table};
 use super::thread::Thread;
@@ -34,18 +35,26 @@ pub(crate) fn library(installation: &Installation, cache: &Path) -> Result<Arc<L
         None => {}
     }
     let library = Arc::new(open(installation, cache)?);
-    // SAFETY: the function takes nothing and never unwinds.
-    let registered = unsafe { libc::atexit(stop) };
-    if registered != 0 {
-        let message = "the system takes no more functions to call at the end".to_owned();
-        return Err(LoadError::Library { path: same, message });
-    }
     *loaded = Some((same, Arc::clone(&library)));
     Ok(library)
 }
 
-/// Called when the process ends, before what libmlx has destroyed then, for it was loaded earlier.
-extern "C" fn stop() {
+/// Sees to it that MLX's thread rests before the process ends: what libmlx made by now is destroyed after that, in the order
+/// in which it came, and an array freed meanwhile would be freed into nothing. To be called when a device has computed
+/// something for the first time.
+///
+/// # Errors
+/// The system takes no more functions to call at the end.
+pub(crate) fn rest_at_exit(gpu: bool) -> Result<(), Error> {
+    static REGISTERED: [Once; 2] = [Once::new(), Once::new()];
+    let mut status = 0;
+    // SAFETY: the function takes nothing and never unwinds.
+    REGISTERED[usize::from(gpu)].call_once(|| status = unsafe { libc::atexit(rest) });
+    let failed = || Error::Device { backend: "mlx", message: "the system takes no more functions for the end".into() };
+    if status == 0 { Ok(()) } else { Err(failed()) }
+}
+
+extern "C" fn rest() {
     // Held elsewhere only while MLX is being loaded.
     if let Ok(loaded) = LOADED.try_lock()
         && let Some((_, library)) = &*loaded

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use mlxt_backend::{Error, Result};
 
 pub(crate) use blas::{cpu_info, products};
-pub(crate) use load::library;
+pub(crate) use load::{library, rest_at_exit};
 pub use table::Memory;
 use table::{Element, Host, Layout, Opaque, Step, Table};
 use thread::Thread;
@@ -84,7 +84,11 @@ pub(crate) struct Values<'a> {
 impl<'a> Values<'a> {
     /// Little-endian values of that type, row-major.
     pub(crate) fn new(element: Element, shape: &'a [i32], bytes: &'a [u8]) -> Result<Self> {
-        let size = if matches!(element, Element::F16 | Element::Bf16) { 2 } else { 4 };
+        let size = match element {
+            Element::U8 => 1,
+            Element::F16 | Element::Bf16 => 2,
+            Element::F32 | Element::I32 | Element::U32 => 4,
+        };
         let needed = shape.iter().try_fold(size, |n: usize, &d| n.checked_mul(usize::try_from(d).ok()?));
         mlxt_backend::check::size("array", "bytes", needed.unwrap_or(usize::MAX), bytes.len())?;
         Ok(Self { element, shape, bytes })
@@ -110,6 +114,18 @@ impl<'a> Values<'a> {
             data: self.bytes.as_ptr().cast(),
         }
     }
+}
+
+/// Weights that are packed already.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    /// MLX's name of the way they are packed.
+    pub(crate) mode: &'static CStr,
+    pub(crate) bits: i32,
+    pub(crate) group: i32,
+    pub(crate) codes: Values<'a>,
+    pub(crate) scales: Values<'a>,
+    pub(crate) biases: Option<Values<'a>>,
 }
 
 /// What a function is called with.
@@ -227,6 +243,29 @@ impl Device {
         })
     }
 
+    /// Packed by MLX's mode of that name: codes of `[outputs, inputs * bits / 32]`, scales and biases of
+    /// `[outputs, inputs / group]`, which are kept as `element` unless they are bytes.
+    pub(crate) fn packed_matrix(
+        &self,
+        packed: &Packed<'_>,
+        bias: Option<Values<'_>>,
+        element: Element,
+    ) -> Result<Matrix> {
+        let (device, table) = (self.pointer(), self.library().table);
+        let packed = *packed;
+        self.library().make(table.matrix_free, move |t, out| {
+            let Sent(device) = { device };
+            let Packed { mode, bits, group, codes, scales, biases } = packed;
+            let (codes, scales) = (codes.host(), scales.host());
+            let [biases, bias] = [biases, bias].map(|x| x.map(|x| x.host()));
+            let [biases, bias] = [&biases, &bias].map(|x| x.as_ref().map_or(ptr::null(), ptr::from_ref));
+            let (device, mode) = (device.as_ptr(), mode.as_ptr());
+            let (codes, scales) = (&raw const codes, &raw const scales);
+            // SAFETY: as for a matrix; the mode is a C string.
+            unsafe { (t.matrix_packed)(device, codes, scales, biases, bias, mode, element, bits, group, out) }
+        })
+    }
+
     pub(crate) fn norm(
         &self,
         root_mean_square: bool,
@@ -261,9 +300,10 @@ impl Device {
         self.library().make(table.function_free, move |t, out| {
             let Sent(device) = { device };
             let given = table::Plan {
+                activations: plan.activations,
                 values: plan.values as i32,
-                steps: plan.steps.len() as i32,
-                step: plan.steps.as_ptr(),
+                steps: plan.list.len() as i32,
+                step: plan.list.as_ptr(),
                 layouts: plan.layouts.len() as i32,
                 layout: plan.layouts.as_ptr(),
                 outputs: plan.outputs.len() as i32,
@@ -352,8 +392,9 @@ impl Drop for Freed<'_> {
 
 /// A plan in the bridge's words. What its pointers point to is lent.
 pub(crate) struct Steps<'a> {
+    pub(crate) activations: Element,
     pub(crate) values: usize,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) list: Vec<Step>,
     pub(crate) layouts: Vec<Layout>,
     pub(crate) outputs: Vec<i32>,
     /// For as long as this lives.

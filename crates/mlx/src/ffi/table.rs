@@ -27,6 +27,7 @@ pub(crate) enum Element {
     Bf16,
     I32,
     U32,
+    U8,
 }
 
 /// `mlxt_kind`
@@ -124,6 +125,7 @@ impl Default for Step {
 /// `mlxt_plan`
 #[repr(C)]
 pub(crate) struct Plan {
+    pub(crate) activations: Element,
     pub(crate) values: i32,
     pub(crate) steps: i32,
     pub(crate) step: *const Step,
@@ -164,12 +166,14 @@ pub(crate) struct Table {
     pub(crate) array_read: unsafe extern "C" fn(*mut Device, *const Array, Element, usize, *mut c_void) -> Status,
     pub(crate) matrix_new:
         unsafe extern "C" fn(*mut Device, *const Host, *const Host, Element, i32, i32, *mut *mut Matrix) -> Status,
-    pub(crate) matrix_quantised: unsafe extern "C" fn(
+    pub(crate) matrix_packed: unsafe extern "C" fn(
         *mut Device,
         *const Host,
         *const Host,
         *const Host,
         *const Host,
+        *const c_char,
+        Element,
         i32,
         i32,
         *mut *mut Matrix,

@@ -1,6 +1,7 @@
 //! The thread that MLX runs on. Its streams and its cache of compiled functions belong to the thread that made them, so
 //! one thread makes every call, and the others wait for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,6 +18,7 @@ struct Job {
 /// The thread. It ends with the process.
 pub(crate) struct Thread {
     jobs: Mutex<Sender<Job>>,
+    stopped: AtomicBool,
 }
 
 impl Thread {
@@ -32,7 +34,7 @@ impl Thread {
         let started = thread::Builder::new().name("mlx".into()).spawn(run);
         let failed = |e: std::io::Error| Error::Device { backend: "mlx", message: format!("no thread for MLX: {e}") };
         started.map_err(failed)?;
-        Ok(Self { jobs: Mutex::new(jobs) })
+        Ok(Self { jobs: Mutex::new(jobs), stopped: AtomicBool::new(false) })
     }
 
     /// Runs `work` there and waits for what it gives.
@@ -62,6 +64,9 @@ impl Thread {
     /// Lets the work that was given end, and no other begin. The thread stays, for what belongs to it must not be destroyed
     /// while the process ends.
     pub(crate) fn stop(&self) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let (done, wait) = sync_channel::<()>(1);
         self.post(move || {
             drop(done);
