@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "bert"
-HIDDEN, WIDE, LAYERS, HEADS, POSITIONS = 128, 256, 2, 4, 40
+HIDDEN, WIDE, LAYERS, HEADS, POSITIONS = 128, 256, 2, 4, 64
 TEXTS = ["a cat sat on the mat", "hello", "Two sentences. One text, with 3 commas, and more."]
 # In proportion to the largest hidden state. f32 sums of 256 terms through two layers; the check on real weights allows as much.
 TOLERANCE = 1e-5
