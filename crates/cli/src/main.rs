@@ -8,7 +8,9 @@
 
 mod args;
 mod cmd;
+mod folder;
 mod input;
+mod mlx;
 mod output;
 mod progress;
 

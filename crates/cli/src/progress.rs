@@ -191,3 +191,33 @@ fn rate(started: Instant, done: u64) -> (Duration, f64) {
     let spent = started.elapsed();
     (spent, done as f64 / spent.as_secs_f64().max(1e-9))
 }
+
+/// What another program says meanwhile, one line in place of the one before; all of them for those who ask for more.
+pub(crate) struct Lines {
+    bar: ProgressBar,
+    verbose: bool,
+}
+
+impl Lines {
+    /// Nothing is seen off a terminal, unless it is asked for.
+    pub(crate) fn new(verbosity: Verbosity) -> Self {
+        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
+        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, verbose: verbosity.verbose }
+    }
+
+    /// Shows a line.
+    pub(crate) fn hear(&self, line: &str) {
+        let line = crate::one_line(line);
+        if self.verbose {
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+        self.bar.set_message(line);
+    }
+
+    /// Takes it away.
+    pub(crate) fn clear(self) {
+        self.bar.finish_and_clear();
+    }
+}

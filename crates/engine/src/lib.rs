@@ -52,7 +52,9 @@ pub use hub::{Hub, HubError, ModelFolder, Origin};
 pub use mlxt_backend::operations;
 pub use mlxt_backend::{DeviceInfo, Precision, Segments, TokenBatch};
 pub use mlxt_cpu::limits::{Limits, limits};
-pub use mlxt_models::{Config, Inspection, Pooling, Role, Task, TensorInfo, inspect, tasks_of};
+pub use mlxt_models::{
+    Config, Inspection, Packed, Packing, Pooling, Role, Task, TensorInfo, Weights, inspect, is_table, tasks_of,
+};
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};
 pub use sentence::{Dense, Embeddings, SentenceConfig, SentenceTransformer, Step, cosine_similarity};

@@ -118,6 +118,20 @@ pub enum Error {
         /// The other.
         second: PathBuf,
     },
+    /// Weights that are to be packed are packed already.
+    #[error("{name:?} is packed already: convert the checkpoint that was not")]
+    Packed {
+        /// The first of them by name.
+        name: String,
+    },
+    /// A file could not be written.
+    #[error("cannot write {what}: {source}")]
+    Write {
+        /// What was written.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The weights are not those of the model that `config.json` describes.
     #[error("{0}")]
     Misfit(Box<Misfit>),

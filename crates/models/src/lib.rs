@@ -43,4 +43,6 @@ pub use tasks::embed::{Pooling, pool};
 pub use tasks::head::Head;
 pub use tasks::labels::Problem;
 pub use tasks::{Task, tasks_of};
-pub use weights::{Misfit, Misshapen, NamedShape, Role, TensorInfo, TorchError, Untyped, Weights};
+pub use weights::{
+    Misfit, Misshapen, NamedShape, Packed, Packing, Role, TensorInfo, TorchError, Untyped, Weights, is_table,
+};

@@ -1,9 +1,10 @@
 //! Makes the virtual environment that a foreign engine runs in, with pip and pinned versions.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use mlxt_python::{PYTHON, pip};
 
 use crate::peers::{Environment, Home};
 use crate::{Error, Result};
@@ -22,13 +23,12 @@ pub fn setup(home: &Home, environment: &Environment, hear: &mut dyn FnMut(&str))
         fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
     }
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let python = if cfg!(windows) { "python" } else { "python3" };
+    let fault =
+        |e: mlxt_python::Error| Error::Plan { name: format!("environment {}", environment.id), what: e.to_string() };
     hear("making a virtual environment");
-    step(environment, Command::new(python).args(["-m", "venv"]).arg(&folder), hear)?;
-    let pip = home_python(&folder);
-    let mut install = Command::new(pip);
-    install.args(["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--no-input"]);
-    step(environment, install.args(&environment.packages), hear)?;
+    mlxt_python::run(Command::new(PYTHON).args(["-m", "venv"]).arg(&folder), hear).map_err(fault)?;
+    let mut install = pip(&home_python(&folder), "install");
+    mlxt_python::run(install.args(&environment.packages), hear).map_err(fault)?;
     fs::write(&complete, "").map_err(Error::io("write", &complete))?;
     Ok(folder)
 }
@@ -36,29 +36,6 @@ pub fn setup(home: &Home, environment: &Environment, hear: &mut dyn FnMut(&str))
 /// The interpreter in an environment's folder.
 pub(crate) fn home_python(folder: &Path) -> PathBuf {
     folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
-}
-
-fn step(environment: &Environment, command: &mut Command, hear: &mut dyn FnMut(&str)) -> Result<()> {
-    let fault = |what: String| Error::Plan { name: format!("environment {}", environment.id), what };
-    let program = command.get_program().to_string_lossy().into_owned();
-    // Both streams in one pipe would need a shell: errors go to a file that is read if the step fails.
-    let errors = tempfile::NamedTempFile::new().map_err(Error::io("create", "a temporary file"))?;
-    let file = errors.reopen().map_err(Error::io("open", errors.path()))?;
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn();
-    let mut child = child.map_err(|e| fault(format!("{program}: {e} (Python 3 with venv and pip is needed)")))?;
-    if let Some(output) = child.stdout.take() {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            hear(line.trim());
-        }
-    }
-    let status = child.wait().map_err(|e| fault(e.to_string()))?;
-    if status.success() {
-        return Ok(());
-    }
-    let said = fs::read_to_string(errors.path()).unwrap_or_default();
-    let end: Vec<&str> = said.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
-    let end = end.into_iter().rev().collect::<Vec<_>>().join("; ");
-    Err(fault(format!("{program} ended with {status}: {end}")))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
-use mlx_transformers::{Description, Inspection, Pooling, Role, TensorInfo};
+use mlx_transformers::{Description, Inspection, Pooling, Role, TensorInfo, is_table};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -150,7 +150,7 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
     }
     let parameters = inspection.parameters();
     // Only the weights of products are kept in half the size: tables are read where they lie, in the mapped file.
-    let product = |tensor: &TensorInfo| tensor.shape.len() == 2 && !tensor.name.contains("embeddings.");
+    let product = |tensor: &TensorInfo| tensor.shape.len() == 2 && !is_table(&tensor.name);
     let of_products: u64 = inspection.base().filter(|(t, _)| product(t)).map(|(_, values)| values).sum();
     let halved = parameters * 4 - of_products * 2;
     let heads = inspection.tensors.iter().filter(|(_, role)| *role == Role::Head);

@@ -2,12 +2,14 @@
 //!
 //! `stream.rs` is the loop that commands over texts share, `tasks/` has the commands of models with a head.
 
+mod convert;
 mod demo;
 mod doctor;
 mod embed;
 mod features;
 mod inspect;
 mod pull;
+mod setup;
 mod stream;
 mod study;
 mod tasks;
@@ -44,10 +46,14 @@ pub(crate) enum Command {
     Tokenize(tokenize::TokenizeArgs),
     /// What a model is: configuration, tensors, memory, what it can do
     Inspect(inspect::InspectArgs),
+    /// Write a checkpoint with its matrices packed in 4 or 8 bits, as MLX packs them
+    Convert(convert::ConvertArgs),
     /// Download a model into the Hugging Face cache
     Pull(pull::PullArgs),
     /// Every device: usable, or why not and what mends it
     Doctor(doctor::DoctorArgs),
+    /// Get what this program can use and does not carry: MLX
+    Setup(setup::SetupArgs),
     /// The benchmark study: operations and models, on every engine of this machine, values checked
     Study(study::StudyArgs),
     /// This program as an engine of the study, for its runner
@@ -71,8 +77,10 @@ impl Command {
             Self::ZeroShot(args) => zero_shot::run(args, call),
             Self::Tokenize(args) => tokenize::run(args, call),
             Self::Inspect(args) => inspect::run(args, call.verbosity),
+            Self::Convert(args) => convert::run(&args, call.verbosity),
             Self::Pull(args) => pull::run(args, call.verbosity),
             Self::Doctor(args) => doctor::run(args),
+            Self::Setup(args) => setup::run(&args, call.verbosity),
             Self::Study(args) => study::run(args, call.verbosity),
             Self::Worker => worker::run(),
             Self::Demo(args) => demo::run(&args, call.verbosity),

@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod commands;
+mod convert;
 mod errors;
 mod inputs;
 mod outputs;
 mod parquet;
 mod resume;
 mod rows;
+#[cfg(unix)]
+mod setup;
 mod task_options;
 mod tasks;
 

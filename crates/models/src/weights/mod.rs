@@ -6,6 +6,7 @@
 
 mod file;
 mod loader;
+mod pack;
 mod torch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::{Error, Result};
 use file::Entry;
 pub(crate) use loader::Loader;
 pub use loader::{Misfit, Misshapen, NamedShape, Role, Untyped};
+pub use pack::{Packed, Packing, is_table};
 pub use torch::TorchError;
 
 /// Weights in one file and the index of several, in the order in which `transformers` looks for them.
