@@ -7,13 +7,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use mlxt_backend::operations::Operations;
-use mlxt_backend::{Backend, DeviceInfo, Reference};
+use mlxt_backend::{Arithmetic, Backend, DeviceInfo, Reference};
 use mlxt_cpu::{Cpu, CpuOptions};
+use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
+use mlxt_mlx::{Kind, LoadError, Mlx, MlxOptions};
 use mlxt_models::{Config, Task, Weights};
 
 use crate::bare::{Bare, OperationDevice};
 use crate::session::{EngineSession, Session};
-use crate::{Error, Info, Precision, Result};
+use crate::{Error, Hub, Info, Precision, Result};
 
 /// Where a model runs. Reads and prints as the command line spells it.
 ///
@@ -100,10 +102,12 @@ pub struct DeviceReport {
 #[must_use]
 pub fn devices() -> Vec<DeviceReport> {
     let report = |device, state| DeviceReport { device, state };
+    let mlx = |kind| mlx(kind, Precision::F32).map(|backend| backend.info());
     vec![
+        report(Device::Cuda(0), cuda(0, Precision::F32).map(|backend| backend.info())),
+        report(Device::MlxGpu, mlx(Kind::Gpu)),
         report(Device::Cpu, cpu(None).map(|b| b.info()).map_err(|e| cpu_failed(&e))),
-        report(Device::Mlx, Err(absent("MLX"))),
-        report(Device::Cuda(0), Err(absent("CUDA"))),
+        report(Device::MlxCpu, mlx(Kind::Cpu)),
     ]
 }
 
@@ -166,26 +170,64 @@ impl Purpose for Computing {
 /// Starts the backend of `device` for a purpose.
 fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precision, purpose: P) -> Result<P::Made> {
     let info = |device: DeviceInfo, threads, why: &str| Info { device, precision, threads, why: why.to_owned() };
-    let unavailable = |reason| Err(Error::DeviceUnavailable { device, reason });
+    let unavailable = |reason| Error::DeviceUnavailable { device, reason };
+    let asked = "asked for";
     match device {
-        Device::Auto => {
-            let backend = cpu(threads)?;
-            let info = info(backend.info(), backend.threads(), "the fastest device of this version");
-            purpose.make(backend, info)
-        }
+        Device::Auto => match fastest(precision) {
+            Some(Gpu::Cuda(backend)) => {
+                let info = info(backend.info(), 1, "an NVIDIA GPU is the fastest device");
+                purpose.make(backend, info)
+            }
+            Some(Gpu::Mlx(backend)) => {
+                let info = info(backend.info(), 1, "a GPU of Apple is the fastest device");
+                purpose.make(backend, info)
+            }
+            None => {
+                let backend = cpu(threads)?;
+                let info = info(backend.info(), backend.threads(), "no GPU can be used");
+                purpose.make(backend, info)
+            }
+        },
         Device::Cpu => {
             let backend = cpu(threads)?;
-            let info = info(backend.info(), backend.threads(), "asked for");
+            let info = info(backend.info(), backend.threads(), asked);
             purpose.make(backend, info)
         }
-        Device::Reference => purpose.make(Reference, info(Reference.info(), 1, "asked for")),
-        Device::Mlx | Device::MlxCpu | Device::MlxGpu => unavailable(absent("MLX")),
-        Device::Cuda(_) => unavailable(absent("CUDA")),
+        Device::Reference => purpose.make(Reference, info(Reference.info(), 1, asked)),
+        Device::MlxCpu | Device::MlxGpu => {
+            let kind = if device == Device::MlxGpu { Kind::Gpu } else { Kind::Cpu };
+            let backend = mlx(kind, precision).map_err(unavailable)?;
+            let info = info(backend.info(), 1, asked);
+            purpose.make(backend, info)
+        }
+        Device::Mlx => {
+            let gpu = mlx(Kind::Gpu, precision);
+            let why = if gpu.is_ok() { "MLX's default: its GPU" } else { "MLX's default without a GPU" };
+            let backend = gpu.or_else(|_| mlx(Kind::Cpu, precision)).map_err(unavailable)?;
+            let info = info(backend.info(), 1, why);
+            purpose.make(backend, info)
+        }
+        Device::Cuda(ordinal) => {
+            let backend = cuda(ordinal, precision).map_err(unavailable)?;
+            let info = info(backend.info(), 1, asked);
+            purpose.make(backend, info)
+        }
     }
 }
 
-fn absent(what: &str) -> Unavailable {
-    Unavailable { reason: format!("{what} is not part of this version"), advice: "use --device cpu".into() }
+enum Gpu {
+    Cuda(Cuda),
+    Mlx(Mlx),
+}
+
+/// The GPU to use where none was named. On Linux MLX is not looked for: that takes longer than a short text on the CPU, and
+/// where it has a GPU our own kernels have it too.
+fn fastest(precision: Precision) -> Option<Gpu> {
+    if cfg!(target_os = "macos") {
+        mlx(Kind::Gpu, precision).ok().map(Gpu::Mlx)
+    } else {
+        cuda(0, precision).ok().map(Gpu::Cuda)
+    }
 }
 
 fn cpu(threads: Option<usize>) -> Result<Cpu> {
@@ -194,6 +236,37 @@ fn cpu(threads: Option<usize>) -> Result<Cpu> {
 
 fn cpu_failed(error: &Error) -> Unavailable {
     Unavailable { reason: error.to_string(), advice: "report this with the machine's details".into() }
+}
+
+fn mlx(kind: Kind, precision: Precision) -> Result<Mlx, Unavailable> {
+    let unavailable = |e: LoadError| Unavailable { reason: e.to_string(), advice: e.advice().into() };
+    // The wheel's library and headers are in the package's folder, as they are for Python.
+    let installation = mlxt_mlx::find(Some(&Hub::from_env().data.join("mlx/mlx"))).map_err(unavailable)?;
+    let arithmetic = match kind {
+        // On the CPU MLX's products of 16 bits are plain loops.
+        Kind::Cpu => Arithmetic::F32,
+        Kind::Gpu => arithmetic(precision),
+    };
+    let options = MlxOptions { kind, arithmetic, installation: Some(installation), ..MlxOptions::default() };
+    mlxt_mlx::open(options).map_err(unavailable)
+}
+
+fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
+    let options = CudaOptions { ordinal: ordinal as usize, arithmetic: arithmetic(precision), ..CudaOptions::default() };
+    let device = CudaDevice::new(&options).map_err(|error| Unavailable {
+        reason: error.to_string(),
+        advice: "another device works meanwhile: --device cpu".into(),
+    })?;
+    Ok(Cuda::new(device))
+}
+
+/// What a GPU computes in where weights are of that precision.
+fn arithmetic(precision: Precision) -> Arithmetic {
+    match precision {
+        Precision::F16 => Arithmetic::F16,
+        Precision::Bf16 => Arithmetic::Bf16,
+        Precision::F32 | Precision::Int8 | Precision::Q4 => Arithmetic::F32,
+    }
 }
 
 #[cfg(test)]
@@ -217,9 +290,9 @@ mod tests {
         let reports = devices();
         assert!(reports.iter().any(|r| r.device == Device::Cpu && r.state.is_ok()));
         for report in reports {
-            if let Err(unavailable) = report.state {
-                assert!(unavailable.to_string().contains("not part of this version"), "{unavailable}");
-                assert!(!unavailable.advice.is_empty());
+            match report.state {
+                Ok(info) => assert_eq!(info.device, report.device.to_string()),
+                Err(Unavailable { reason, advice }) => assert!(!reason.is_empty() && !advice.is_empty(), "{reason}"),
             }
         }
     }

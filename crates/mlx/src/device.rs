@@ -67,7 +67,7 @@ impl MlxDevice {
         let MlxOptions { kind, arithmetic, installation, bridges, spare_memory, compile, room } = options;
         let installation = match installation {
             Some(given) => given,
-            None => find()?,
+            None => find(None)?,
         };
         let library = ffi::library(&installation, &bridges.unwrap_or_else(default_bridges))?;
         if arithmetic == Arithmetic::Tf32 {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::LoadError;
 use crate::compiler::{SUFFIX, headers_version, named_folders};
@@ -51,15 +52,30 @@ impl Installation {
     }
 }
 
-/// The MLX to use: `MLX_DIR`, the active Python environment, Homebrew.
+/// Says where the package would be imported from, without importing it: that of a CUDA build would start CUDA.
+const ASK_PYTHON: &str = "import importlib.util as u; s = u.find_spec('mlx'); \
+                          print('\\n'.join(s.submodule_search_locations or []) if s else '')";
+
+/// The MLX to use: `MLX_DIR`, the active Python environment, Homebrew, the folder `own` that this program put one into, the
+/// package that `python3` knows. The last starts a Python, if it comes to that.
 ///
 /// # Errors
 /// [`LoadError::Incomplete`] if `MLX_DIR` names a folder without MLX, [`LoadError::NotFound`] if there is none anywhere.
-pub fn find() -> Result<Installation, LoadError> {
+pub fn find(own: Option<&Path>) -> Result<Installation, LoadError> {
     if let Some(folder) = env::var_os("MLX_DIR") {
         return Installation::at(Path::new(&folder), "MLX_DIR");
     }
-    let found = named_folders().into_iter().find_map(|(folder, why)| Installation::at(&folder, &why).ok());
-    let looked = "MLX_DIR, VIRTUAL_ENV, CONDA_PREFIX and Homebrew";
+    let named = named_folders().into_iter();
+    let own = own.map(|folder| (folder.to_owned(), "mlxt setup mlx".to_owned()));
+    let python = std::iter::once_with(packages_of_python).flatten().map(|folder| (folder, "python3".to_owned()));
+    let found = named.chain(own).chain(python).find_map(|(folder, why)| Installation::at(&folder, &why).ok());
+    let looked = "MLX_DIR, VIRTUAL_ENV, CONDA_PREFIX, Homebrew, `mlxt setup mlx` and python3";
     found.ok_or_else(|| LoadError::NotFound { looked: looked.into() })
+}
+
+fn packages_of_python() -> Vec<PathBuf> {
+    // -I leaves out the current folder, which may have one named mlx.
+    let asked = Command::new("python3").args(["-I", "-c", ASK_PYTHON]).stdin(Stdio::null()).output();
+    let said = asked.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    said.lines().map(str::trim).filter(|line| !line.is_empty()).map(PathBuf::from).collect()
 }

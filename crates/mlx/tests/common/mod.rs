@@ -9,7 +9,7 @@ use mlxt_mlx::{Installation, LoadError, find};
 pub(crate) fn installation() -> Option<Installation> {
     let found = match std::env::var_os("MLXT_TEST_MLX") {
         Some(folder) => Installation::at(Path::new(&folder), "MLXT_TEST_MLX"),
-        None => find(),
+        None => find(None),
     };
     if let Err(LoadError::NotFound { .. }) = found {
         assert!(std::env::var_os("MLXT_FORBID_SKIPS").is_none(), "a test was skipped: no MLX");
