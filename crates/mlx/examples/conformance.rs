@@ -1,6 +1,6 @@
 //! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
 //!
-//! `conformance [cpu|gpu] [in-f16|in-bf16] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of check,
+//! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of check,
 //! operations and times, all of them. A wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
 
 use std::process::ExitCode;
@@ -25,7 +25,9 @@ fn main() -> ExitCode {
     let all = !["check", "operations", "times"].into_iter().any(given);
     let kind = if given("gpu") { Kind::Gpu } else { Kind::Cpu };
     let arithmetic = [Arithmetic::F16, Arithmetic::Bf16].into_iter().find(|a| given(&format!("in-{a}")));
-    let mlx = match open(MlxOptions { kind, arithmetic: arithmetic.unwrap_or_default(), ..MlxOptions::default() }) {
+    let arithmetic = arithmetic.unwrap_or_default();
+    let compile = given("eager").then_some(false);
+    let mlx = match open(MlxOptions { kind, arithmetic, compile, ..MlxOptions::default() }) {
         Ok(mlx) => mlx,
         Err(error) => {
             eprintln!("{error}; {}", error.advice());
@@ -75,7 +77,10 @@ fn main() -> ExitCode {
 fn times(mlx: &Mlx, precision: Precision) -> Result<()> {
     let bert = Bert::new(mlx, precision)?;
     let ragged: Vec<usize> = (0..32).map(|i| 20 + i * 7 % 103).collect();
-    for lengths in [vec![14], vec![122], vec![14; 16], vec![122; 32], ragged, vec![512; 8]] {
+    let small = [vec![14], vec![122], vec![14; 16]];
+    let large = [vec![122; 32], ragged, vec![512; 8]];
+    let on_gpu = mlx.info().device == "mlx:gpu";
+    for lengths in small.into_iter().chain(large.into_iter().filter(|_| on_gpu)) {
         let segments = Segments::from_lengths(&lengths)?;
         let run = || -> Result<Duration> {
             let started = Instant::now();
