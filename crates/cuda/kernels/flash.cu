@@ -86,13 +86,22 @@ template <int SIZE> __device__ __forceinline__ void flash(const AttentionOperand
                 }
             }
             float top[2] = {largest[0], largest[1]};
+            if (base + FLASH_KEYS > high || base < mine + 15 - o.before || base + FLASH_KEYS - 1 - o.after > mine) {
+#pragma unroll
+                for (int n = 0; n < FLASH_KEYS / 8; n++) {
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        const int i = mine + lane / 4 + e / 2 * 8, j = base + n * 8 + lane % 4 * 2 + e % 2;
+                        const bool seen = j < high && j >= i - o.before && j - o.after <= i;
+                        s[n][e] = seen ? s[n][e] : -INFINITE;
+                    }
+                }
+            }
 #pragma unroll
             for (int n = 0; n < FLASH_KEYS / 8; n++) {
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    const int i = mine + lane / 4 + e / 2 * 8, j = base + n * 8 + lane % 4 * 2 + e % 2;
-                    const bool seen = j < high && j >= i - o.before && j - o.after <= i;
-                    s[n][e] = seen ? s[n][e] * scale : -INFINITE;
+                    s[n][e] *= scale;
                     top[e / 2] = fmaxf(top[e / 2], s[n][e]);
                 }
             }
@@ -152,8 +161,8 @@ template <int SIZE> __device__ __forceinline__ void flash(const AttentionOperand
 }
 
 extern "C" __global__ void __launch_bounds__(128) flash_16(const AttentionOperands o) { flash<16>(o); }
-extern "C" __global__ void __launch_bounds__(128) flash_32(const AttentionOperands o) { flash<32>(o); }
-extern "C" __global__ void __launch_bounds__(128) flash_64(const AttentionOperands o) { flash<64>(o); }
+extern "C" __global__ void __launch_bounds__(128, 5) flash_32(const AttentionOperands o) { flash<32>(o); }
+extern "C" __global__ void __launch_bounds__(128, 4) flash_64(const AttentionOperands o) { flash<64>(o); }
 extern "C" __global__ void __launch_bounds__(128) flash_96(const AttentionOperands o) { flash<96>(o); }
 extern "C" __global__ void __launch_bounds__(128) flash_128(const AttentionOperands o) { flash<128>(o); }
 

@@ -11,15 +11,17 @@ use crate::ffi::nvrtc;
 use crate::ffi;
 
 /// All of it, in the order it is compiled in, as one source.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     include_str!("../kernels/common.cuh"),
     include_str!("../kernels/matrix.cuh"),
     include_str!("../kernels/norm.cu"),
     include_str!("../kernels/rows.cu"),
     include_str!("../kernels/attention.cu"),
     include_str!("../kernels/flash.cu"),
+    include_str!("../kernels/attention_f32.cu"),
     include_str!("../kernels/gemm_any.cu"),
     include_str!("../kernels/gemm.cu"),
+    include_str!("../kernels/gemm_hopper.cu"),
 ];
 
 /// What the compiler is told for a compute capability (8.9 is 89).

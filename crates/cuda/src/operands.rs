@@ -1,5 +1,7 @@
 //! What kernels take, as they declare it. A field here is the field of that name there.
 
+use crate::ffi::tensor_map::TensorMap;
+
 /// Tables that are looked up in one pass.
 pub(crate) const LOOKUPS: usize = 4;
 
@@ -113,7 +115,16 @@ pub(crate) struct Gemm {
     pub(crate) activation: i32,
 }
 
-/// `attention.cu` and `flash.cu`
+/// `gemm_hopper.cu`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Hopper {
+    pub(crate) x: TensorMap,
+    pub(crate) w: TensorMap,
+    pub(crate) gemm: Gemm,
+}
+
+/// `attention.cu`, `flash.cu` and `attention_f32.cu`
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Attention {

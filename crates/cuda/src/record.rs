@@ -22,6 +22,8 @@ use crate::weights::{Norm, Relative};
 
 /// Threads of the kernels that take a row or part of one, eight columns each.
 const THREADS: usize = 128;
+/// Rows from which a norm takes a warp for each instead of a block.
+const MANY: usize = 1024;
 
 /// What is needed to start the jobs of one program.
 pub(crate) struct Recorder<'a> {
@@ -158,6 +160,17 @@ impl<'a> Recorder<'a> {
                 None => operands.x = self.at(*x),
             },
         }
+        // A warp for each row where there are enough of them to fill the device, and columns for whole vectors.
+        let many = value.room >= MANY && value.cols.is_multiple_of(8);
+        let warps = match value.cols.div_ceil(8 * 32) {
+            1..=2 => Some("norm_many_2"),
+            3 => Some("norm_many_3"),
+            4 => Some("norm_many_4"),
+            _ => None,
+        };
+        if let Some(name) = warps.filter(|_| many) {
+            return self.start(name, [value.room.div_ceil(THREADS / 32), 1, 1], &operands);
+        }
         let name = match value.cols.div_ceil(8 * THREADS) {
             0..=1 => "norm_1",
             2 => "norm_2",
@@ -234,14 +247,10 @@ impl<'a> Recorder<'a> {
             operands.relative_bias = part(&term.bias);
         }
         let halves = matches!(self.inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16);
-        if let Some((name, size)) = flash(attention.head_size).filter(|_| halves && relative.is_none()) {
-            // Queries, and keys and values twice, in rows of 8 columns more.
-            let shape = Shape {
-                grid: [room::tiles(room), attention.heads, 1],
-                threads: THREADS,
-                shared: 5 * room::QUERIES * (size + 8) * 2,
-            };
-            return self.start_shaped(name, shape, &operands);
+        if let Some(kernel) = Tiled::of(halves, attention.head_size).filter(|_| relative.is_none()) {
+            let grid = [room::tiles(room), attention.heads, 1];
+            let shape = Shape { grid, threads: kernel.threads, shared: kernel.shared };
+            return self.start_shaped(kernel.name, shape, &operands);
         }
         let name = match attention.head_size {
             0..=64 => "attention_64",
@@ -268,10 +277,30 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// The kernel of `flash.cu` for heads of a size, and the size it is made for.
-fn flash(head_size: usize) -> Option<(&'static str, usize)> {
-    let kernels = [("flash_16", 16), ("flash_32", 32), ("flash_64", 64), ("flash_96", 96), ("flash_128", 128)];
-    kernels.into_iter().find(|(_, size)| head_size.is_multiple_of(8) && head_size <= *size)
+/// A kernel that takes a tile of queries of one head.
+#[derive(Debug, Clone, Copy)]
+struct Tiled {
+    name: &'static str,
+    threads: usize,
+    shared: usize,
+}
+
+impl Tiled {
+    /// The one for heads of a size: of `flash.cu` for activations of 16 bits, of `attention_f32.cu` for others.
+    fn of(halves: bool, head_size: usize) -> Option<Self> {
+        let flash = [("flash_16", 16), ("flash_32", 32), ("flash_64", 64), ("flash_96", 96), ("flash_128", 128)];
+        let full = [("tiled_16", 16), ("tiled_32", 32), ("tiled_64", 64), ("tiled_128", 128)];
+        if halves {
+            let (name, size) = flash.into_iter().find(|(_, size)| head_size.is_multiple_of(8) && head_size <= *size)?;
+            // Queries, and keys and values twice, in rows of 8 columns more.
+            return Some(Self { name, threads: 128, shared: 5 * room::QUERIES * (size + 8) * 2 });
+        }
+        let (name, size) = full.into_iter().find(|(_, size)| head_size <= *size)?;
+        // Queries and keys by columns, weights by keys, values by rows.
+        let pitch = room::QUERIES + 4;
+        let values = (2 * size + room::QUERIES) * pitch + room::QUERIES * (size + 4);
+        Some(Self { name, threads: 256, shared: values * 4 })
+    }
 }
 
 fn unsupported(what: String) -> Error {
@@ -284,11 +313,16 @@ mod tests {
 
     #[test]
     fn heads_go_to_the_smallest_kernel_that_holds_them() {
-        for (size, kernel) in [(8, "flash_16"), (16, "flash_16"), (24, "flash_32"), (64, "flash_64"), (128, "flash_128")] {
-            assert_eq!(flash(size).map(|f| f.0), Some(kernel), "{size}");
+        let name = |halves, size| Tiled::of(halves, size).map(|kernel| kernel.name);
+        for (size, kernel) in [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")] {
+            assert_eq!(name(true, size), Some(kernel), "{size}");
         }
         for size in [1, 3, 7, 12, 20, 33, 136, 256] {
-            assert_eq!(flash(size), None, "{size}");
+            assert_eq!(name(true, size), None, "{size}");
         }
+        for (size, kernel) in [(1, "tiled_16"), (33, "tiled_64"), (64, "tiled_64"), (65, "tiled_128")] {
+            assert_eq!(name(false, size), Some(kernel), "{size}");
+        }
+        assert_eq!(name(false, 129), None);
     }
 }

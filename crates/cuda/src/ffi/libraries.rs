@@ -15,8 +15,13 @@ use mlxt_backend::{Error, Result};
 use crate::ffi::failure;
 
 /// The functions this crate calls of the driver that older drivers have not.
-const DRIVER_FUNCTIONS: [&str; 4] =
-    ["cuLaunchKernelEx", "cuGraphInstantiateWithFlags", "cuMemAllocAsync", "cuEventElapsedTime_v2"];
+const DRIVER_FUNCTIONS: [&str; 5] = [
+    "cuLaunchKernelEx",
+    "cuGraphInstantiateWithFlags",
+    "cuMemAllocAsync",
+    "cuTensorMapEncodeTiled",
+    "cuEventElapsedTime_v2",
+];
 /// Versions of a library that have the functions called here, newest first.
 const MAJORS: [u32; 2] = [13, 12];
 

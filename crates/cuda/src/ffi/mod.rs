@@ -1,7 +1,7 @@
 //! Everything that calls CUDA: the only unsafe code of this crate. Values here own what they stand for and give it back.
 //!
 //! `libraries.rs` finds what is loaded, `context.rs` is a device and its stream, `memory.rs` memory on both sides,
-//! `module.rs` compiled kernels and their launch, `graph.rs` recorded work, `nvrtc.rs` the compiler, `blas.rs` cuBLASLt.
+//! `module.rs` compiled kernels and their launch, `tensor_map.rs` what they copy by boxes, `graph.rs` recorded work, `nvrtc.rs` the compiler, `blas.rs` cuBLASLt.
 
 pub(crate) mod blas;
 pub(crate) mod context;
@@ -10,6 +10,7 @@ pub(crate) mod libraries;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod nvrtc;
+pub(crate) mod tensor_map;
 
 use cudarc::driver::sys::CUresult;
 use mlxt_backend::{Error, Result};

@@ -1,5 +1,7 @@
 //! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
 
+mod own;
+
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Arithmetic, DType, Result};
@@ -10,6 +12,7 @@ use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::Memory;
 use crate::ffi::module::{Function, Shape, launch};
+use crate::ffi::tensor_map::TensorMap;
 use crate::operands;
 use crate::weights::Matrix;
 
@@ -38,8 +41,10 @@ pub(crate) enum Way {
     Any(Function),
     /// By cuBLASLt, and an activation by itself behind it.
     Blas { product: Arc<Product>, algorithm: usize, activate: Function },
-    /// By a kernel of tensor cores.
+    /// By a kernel of `gemm.cu`.
     Own { name: &'static str, function: Function, shape: Shape, parts: usize },
+    /// By a kernel of `gemm_hopper.cu`, in tiles of so many outputs.
+    Hopper { name: &'static str, function: Function, shape: Shape, outputs: usize },
 }
 
 /// Operands of one product; `out` has room for the parts of [`Way::parts`].
@@ -67,6 +72,7 @@ impl Way {
             Self::Any(_) => "any".into(),
             Self::Blas { algorithm, .. } => format!("cuBLASLt {algorithm}"),
             Self::Own { name, parts, .. } => format!("{name} / {parts}"),
+            Self::Hopper { name, .. } => (*name).to_owned(),
         }
     }
 
@@ -99,15 +105,35 @@ impl Way {
                     launch((context, queue), *activate, shape, &operands)
                 }
                 Self::Own { function, shape, parts, .. } => {
-                    let bias = o.w.full_bias.address();
-                    let (out, partial) = if *parts > 1 { (0, o.out) } else { (o.out, 0) };
-                    let stride = (size.room * size.outputs) as u64;
-                    let (x, rows) = (o.x, o.rows);
-                    let operands =
-                        operands::Gemm { x, w, bias, out, partial, rows, stride, inputs, outputs, activation };
-                    launch((context, queue), *function, *shape, &operands)
+                    launch((context, queue), *function, *shape, &o.gemm(size, *parts))
+                }
+                Self::Hopper { function, shape, outputs: tile, .. } => {
+                    let map = |address, rows, box_rows| {
+                        TensorMap::new(inner.arithmetic, address, (rows, size.inputs), (box_rows, own::HOPPER_INPUTS))
+                    };
+                    let (x, w) = (map(o.x, size.room, own::HOPPER_ROWS)?, map(w, size.outputs, *tile)?);
+                    launch((context, queue), *function, *shape, &operands::Hopper { x, w, gemm: o.gemm(size, 1) })
                 }
             }
+        }
+    }
+}
+
+impl Operands<'_> {
+    /// What kernels of tensor cores take.
+    fn gemm(&self, size: Size, parts: usize) -> operands::Gemm {
+        let (out, partial) = if parts > 1 { (0, self.out) } else { (self.out, 0) };
+        operands::Gemm {
+            x: self.x,
+            w: self.w.weights.address(),
+            bias: self.w.full_bias.address(),
+            out,
+            partial,
+            rows: self.rows,
+            stride: (size.room * size.outputs) as u64,
+            inputs: size.inputs as i32,
+            outputs: size.outputs as i32,
+            activation: size.activation as i32,
         }
     }
 }
@@ -155,80 +181,12 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
     let mut ways: Vec<Way> = (0..product.algorithms()).map(blas).collect();
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
-        for kernel in KERNELS.iter().filter(|kernel| kernel.takes(size)) {
-            for parts in kernel.parts(size) {
-                let function = inner.kernels.function(kernel.name, kernel.shared)?;
-                ways.push(Way::Own { name: kernel.name, function, shape: kernel.shape(size, parts), parts });
-            }
-        }
+        ways.extend(own::ways(inner, size)?);
     }
     if ways.is_empty() {
         ways.push(Way::Any(inner.kernels.function("gemm_any", 0)?));
     }
     Ok(ways)
-}
-
-/// A kernel of `gemm.cu`.
-#[derive(Debug, Clone, Copy)]
-struct Kernel {
-    name: &'static str,
-    /// Results of one block.
-    rows: usize,
-    outputs: usize,
-    /// Inputs that it takes at a time.
-    step: usize,
-    threads: usize,
-    shared: usize,
-    /// Rows for which it is worth a try.
-    least: usize,
-    most: usize,
-}
-
-const fn stream(name: &'static str, rows: usize, tiles: usize) -> Kernel {
-    let least = if rows == 16 { 1 } else { 17 };
-    Kernel { name, rows, outputs: 8 * tiles, step: 32, threads: 256, shared: 0, least, most: rows }
-}
-
-const fn tile(name: &'static str, rows: usize, outputs: usize, stages: usize, least: usize, most: usize) -> Kernel {
-    let shared = (rows + outputs) * 64 * 2 * stages;
-    Kernel { name, rows, outputs, step: 64, threads: 128, shared, least, most }
-}
-
-const KERNELS: [Kernel; 15] = [
-    stream("stream_16_1_3", 16, 1),
-    stream("stream_16_2_3", 16, 2),
-    stream("stream_16_3_3", 16, 3),
-    stream("stream_16_1_6", 16, 1),
-    stream("stream_16_1_12", 16, 1),
-    stream("stream_32_1_3", 32, 1),
-    stream("stream_32_2_3", 32, 2),
-    stream("stream_32_3_3", 32, 3),
-    stream("stream_32_1_6", 32, 1),
-    stream("stream_32_1_12", 32, 1),
-    tile("tile_16_64", 16, 64, 4, 1, 128),
-    tile("tile_32_32", 32, 32, 6, 17, 256),
-    tile("tile_64_32", 64, 32, 5, 33, 512),
-    tile("tile_64_64", 64, 64, 4, 33, 1024),
-    tile("tile_128_64", 128, 64, 4, 65, 2048),
-];
-
-impl Kernel {
-    fn takes(&self, size: Size) -> bool {
-        (self.least..=self.most).contains(&size.room) && (self.step == 64 || size.inputs.is_multiple_of(self.step))
-    }
-
-    /// Into how many parts it may be worth cutting the sum.
-    fn parts(&self, size: Size) -> Vec<usize> {
-        let blocks = size.room.div_ceil(self.rows) * size.outputs.div_ceil(self.outputs);
-        // Beyond a few blocks for each processor there is nothing to win, nor where a part is a few steps.
-        let worth = |&parts: &usize| parts == 1 || (blocks * parts <= 800 && size.inputs / self.step >= 4 * parts);
-        [1, 2, 3, 4, 6, 8].into_iter().filter(|parts| *parts == 1 || size.parts).filter(worth).collect()
-    }
-
-    fn shape(&self, size: Size, parts: usize) -> Shape {
-        let grid = [size.outputs.div_ceil(self.outputs), size.room.div_ceil(self.rows), parts];
-        Shape { grid, threads: self.threads, shared: self.shared }
-    }
 }
 
 /// Operands to time a size on.

@@ -1,0 +1,117 @@
+// Attention in f32 for heads of up to 128 columns, without relative terms: 64 queries by 64 keys at a time, each thread
+// with 4 by 4 scores in registers, then 4 queries by some columns of the result.
+
+#if ELEMENT == 32
+
+#define SQUARE 64
+// Rows of shared tiles: four more than there are values, so that columns of them lie in different banks.
+#define PITCH (SQUARE + 4)
+
+// A tile with its rows as columns, zeros from `end` and column `size` on.
+template <int SIZE> __device__ __forceinline__ void load_turned(float* tile, const float* rows, u64 pitch, int first, int end, int size) {
+    for (int c = threadIdx.x; c < SQUARE * SIZE; c += 256) {
+        const int row = c / SIZE, col = c % SIZE;
+        tile[col * PITCH + row] = first + row < end && col < size ? rows[(u64)(first + row) * pitch + col] : 0.0f;
+    }
+}
+
+template <int SIZE> __device__ __forceinline__ void attend_tile(const AttentionOperands& o) {
+    extern __shared__ __align__(16) float tiles[];
+    const int COLS = SIZE / 16, VALUE_PITCH = SIZE + 4;
+    float *queries = tiles, *keys = queries + SIZE * PITCH, *weights = keys + SIZE * PITCH, *values = weights + SQUARE * PITCH;
+    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16, head = blockIdx.y, size = o.head_size;
+    let_next_start();
+    wait_for_previous();
+    if (blockIdx.x >= o.counts[2]) return;
+    const uint2 place = o.tiles[blockIdx.x];
+    const int start = o.offsets[place.x], length = o.offsets[place.x + 1] - start, first = place.y;
+    const int hidden = o.heads * size;
+    const u64 pitch = 3 * (u64)hidden;
+    const float* q = o.qkv + start * pitch + head * size;
+    const float *k = q + hidden, *v = k + hidden;
+    const int low = max(0, first - o.before), high = min(length, first + SQUARE + min(o.after, length));
+
+    load_turned<SIZE>(queries, q, pitch, first, length, size);
+    float out[4][COLS], largest[4], total[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        largest[i] = -INFINITE, total[i] = 0.0f;
+#pragma unroll
+        for (int c = 0; c < COLS; c++) out[i][c] = 0.0f;
+    }
+    for (int base = low; base < high; base += SQUARE) {
+        __syncthreads();
+        load_turned<SIZE>(keys, k, pitch, base, high, size);
+        for (int c = threadIdx.x; c < SQUARE * SIZE; c += 256) {
+            const int row = c / SIZE, col = c % SIZE;
+            values[row * VALUE_PITCH + col] = base + row < high && col < size ? v[(u64)(base + row) * pitch + col] : 0.0f;
+        }
+        __syncthreads();
+        float s[4][4] = {};
+#pragma unroll 8
+        for (int d = 0; d < SIZE; d++) {
+            const float4 a = *(const float4*)(queries + d * PITCH + ty * 4), b = *(const float4*)(keys + d * PITCH + tx * 4);
+            const float as[4] = {a.x, a.y, a.z, a.w}, bs[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) s[i][j] = fmaf(as[i], bs[j], s[i][j]);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int query = first + ty * 4 + i;
+            float top = largest[i];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int key = base + tx * 4 + j;
+                const bool seen = key < high && key >= query - o.before && key - o.after <= query;
+                s[i][j] = seen ? s[i][j] * o.scale : -INFINITE;
+                top = fmaxf(top, s[i][j]);
+            }
+#pragma unroll
+            for (int step = 8; step > 0; step >>= 1) top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, step));
+            // A query may see none of these keys.
+            const float from = top == -INFINITE ? 0.0f : top, shrink = expf(largest[i] - from);
+            largest[i] = top;
+            total[i] *= shrink;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float weight = expf(s[i][j] - from);
+                total[i] += weight;
+                weights[(tx * 4 + j) * PITCH + ty * 4 + i] = weight;
+            }
+#pragma unroll
+            for (int c = 0; c < COLS; c++) out[i][c] *= shrink;
+        }
+        __syncthreads();
+#pragma unroll 8
+        for (int j = 0; j < SQUARE; j++) {
+            const float4 a = *(const float4*)(weights + j * PITCH + ty * 4);
+            const float as[4] = {a.x, a.y, a.z, a.w};
+#pragma unroll
+            for (int c = 0; c < COLS; c++) {
+                const float b = values[j * VALUE_PITCH + c * 16 + tx];
+#pragma unroll
+                for (int i = 0; i < 4; i++) out[i][c] = fmaf(as[i], b, out[i][c]);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int step = 8; step > 0; step >>= 1) total[i] += __shfl_xor_sync(0xffffffff, total[i], step);
+        const int query = first + ty * 4 + i;
+        if (query >= length) continue;
+        float* to = o.out + (u64)(start + query) * hidden + head * size;
+#pragma unroll
+        for (int c = 0; c < COLS; c++)
+            if (c * 16 + tx < size) to[c * 16 + tx] = out[i][c] / total[i];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) tiled_16(const AttentionOperands o) { attend_tile<16>(o); }
+extern "C" __global__ void __launch_bounds__(256) tiled_32(const AttentionOperands o) { attend_tile<32>(o); }
+extern "C" __global__ void __launch_bounds__(256) tiled_64(const AttentionOperands o) { attend_tile<64>(o); }
+extern "C" __global__ void __launch_bounds__(256) tiled_128(const AttentionOperands o) { attend_tile<128>(o); }
+
+#endif

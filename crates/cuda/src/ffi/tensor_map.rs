@@ -1,0 +1,52 @@
+//! Descriptions of matrices for Hopper's bulk copy engine.
+
+use cudarc::driver::sys;
+use mlxt_backend::{Arithmetic, Result};
+
+use super::{check, failure};
+
+/// A matrix of 16-bit elements in device memory, and the boxes it is copied in.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct TensorMap(sys::CUtensorMap);
+
+impl TensorMap {
+    /// A matrix of `rows` by `cols` at `address`, in boxes of some rows by columns, which become rows of 128 swizzled bytes.
+    ///
+    /// # Errors
+    /// An address or row that is not aligned to 16 bytes, boxes the engine does not have.
+    pub(crate) fn new(
+        arithmetic: Arithmetic,
+        address: u64,
+        (rows, cols): (usize, usize),
+        (box_rows, box_cols): (usize, usize),
+    ) -> Result<Self> {
+        let element = match arithmetic {
+            Arithmetic::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            Arithmetic::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            Arithmetic::F32 | Arithmetic::Tf32 => return Err(failure("the copy engine is used for halves alone".into())),
+        };
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let (size, pitch) = ([cols as u64, rows as u64], [2 * cols as u64]);
+        let (boxes, steps) = ([box_cols as u32, box_rows as u32], [1_u32; 2]);
+        // SAFETY: all arrays have the two dimensions announced, the pitch one less; nothing is read at the address.
+        let code = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &raw mut map,
+                element,
+                2,
+                address as *mut std::ffi::c_void,
+                size.as_ptr(),
+                pitch.as_ptr(),
+                boxes.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        check("cuTensorMapEncodeTiled", code)?;
+        Ok(Self(map))
+    }
+}

@@ -1,0 +1,104 @@
+//! Our own kernels of tensor cores: which sizes each takes, and how it is started for one.
+
+use mlxt_backend::Result;
+
+use super::{Size, Way};
+use crate::device::Inner;
+use crate::ffi::module::Shape;
+
+/// Rows of a tile of `gemm_hopper.cu`.
+pub(super) const HOPPER_ROWS: usize = 128;
+/// Inputs that it takes at a time.
+pub(super) const HOPPER_INPUTS: usize = 64;
+/// Rows from which it is worth a try: most of one tile.
+const HOPPER_LEAST: usize = 96;
+/// Its tiles, by outputs, and how many of them are on their way at a time.
+const HOPPER: [(&str, usize, usize); 3] = [("hopper_256", 256, 4), ("hopper_192", 192, 5), ("hopper_128", 128, 6)];
+
+/// All that can compute a size, in activations of 16 bits.
+///
+/// # Errors
+/// The driver's own.
+pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
+    let mut ways = Vec::new();
+    for kernel in KERNELS.iter().filter(|kernel| kernel.takes(size)) {
+        for parts in kernel.parts(size) {
+            let function = inner.kernels.function(kernel.name, kernel.shared)?;
+            ways.push(Way::Own { name: kernel.name, function, shape: kernel.shape(size, parts), parts });
+        }
+    }
+    if inner.context.capability == 90 && size.room >= HOPPER_LEAST {
+        for (name, outputs, stages) in HOPPER {
+            // Stages begin at multiples of 1024 bytes.
+            let shared = stages * (HOPPER_ROWS + outputs) * HOPPER_INPUTS * 2 + 1024;
+            let function = inner.kernels.function(name, shared)?;
+            let tiles = size.room.div_ceil(HOPPER_ROWS) * size.outputs.div_ceil(outputs);
+            let shape = Shape { grid: [tiles.min(inner.context.processors), 1, 1], threads: 384, shared };
+            ways.push(Way::Hopper { name, function, shape, outputs });
+        }
+    }
+    Ok(ways)
+}
+
+/// A kernel of `gemm.cu`.
+#[derive(Debug, Clone, Copy)]
+struct Kernel {
+    name: &'static str,
+    /// Results of one block.
+    rows: usize,
+    outputs: usize,
+    /// Inputs that it takes at a time.
+    step: usize,
+    threads: usize,
+    shared: usize,
+    /// Rows for which it is worth a try.
+    least: usize,
+    most: usize,
+}
+
+const fn stream(name: &'static str, rows: usize, tiles: usize) -> Kernel {
+    let least = if rows == 16 { 1 } else { 17 };
+    Kernel { name, rows, outputs: 8 * tiles, step: 32, threads: 256, shared: 0, least, most: rows }
+}
+
+const fn tile(name: &'static str, rows: usize, outputs: usize, stages: usize, least: usize, most: usize) -> Kernel {
+    let shared = (rows + outputs) * 64 * 2 * stages;
+    Kernel { name, rows, outputs, step: 64, threads: 128, shared, least, most }
+}
+
+const KERNELS: [Kernel; 15] = [
+    stream("stream_16_1_3", 16, 1),
+    stream("stream_16_2_3", 16, 2),
+    stream("stream_16_3_3", 16, 3),
+    stream("stream_16_1_6", 16, 1),
+    stream("stream_16_1_12", 16, 1),
+    stream("stream_32_1_3", 32, 1),
+    stream("stream_32_2_3", 32, 2),
+    stream("stream_32_3_3", 32, 3),
+    stream("stream_32_1_6", 32, 1),
+    stream("stream_32_1_12", 32, 1),
+    tile("tile_16_64", 16, 64, 4, 1, 128),
+    tile("tile_32_32", 32, 32, 6, 17, 256),
+    tile("tile_64_32", 64, 32, 5, 33, 512),
+    tile("tile_64_64", 64, 64, 4, 33, 1024),
+    tile("tile_128_64", 128, 64, 4, 65, 2048),
+];
+
+impl Kernel {
+    fn takes(&self, size: Size) -> bool {
+        (self.least..=self.most).contains(&size.room) && (self.step == 64 || size.inputs.is_multiple_of(self.step))
+    }
+
+    /// Into how many parts it may be worth cutting the sum.
+    fn parts(&self, size: Size) -> Vec<usize> {
+        let blocks = size.room.div_ceil(self.rows) * size.outputs.div_ceil(self.outputs);
+        // Beyond a few blocks for each processor there is nothing to win, nor where a part is a few steps.
+        let worth = |&parts: &usize| parts == 1 || (blocks * parts <= 800 && size.inputs / self.step >= 4 * parts);
+        [1, 2, 3, 4, 6, 8].into_iter().filter(|parts| *parts == 1 || size.parts).filter(worth).collect()
+    }
+
+    fn shape(&self, size: Size, parts: usize) -> Shape {
+        let grid = [size.outputs.div_ceil(self.outputs), size.room.div_ceil(self.rows), parts];
+        Shape { grid, threads: self.threads, shared: self.shared }
+    }
+}
