@@ -82,6 +82,12 @@ pub trait Session: Send + Sync {
     /// Ids outside the vocabulary, sequences longer than the model's positions, the device's own.
     fn hidden(&self, batch: &TokenBatch) -> Result<HiddenStates>;
 
+    /// The last hidden states alone, `[rows, hidden]`: what a benchmark times, from ids on the host to values on the host.
+    ///
+    /// # Errors
+    /// As [`Session::hidden`].
+    fn last_hidden(&self, batch: &TokenBatch) -> Result<Rows>;
+
     /// The hidden states pooled to one row for each sequence; several poolings stand side by side:
     /// `[sequences, poolings * hidden]`.
     ///
@@ -151,6 +157,10 @@ impl<B: Backend> Session for EngineSession<B> {
             None
         };
         Ok(HiddenStates { hidden: self.read(&hidden.tensor)?, pooler })
+    }
+
+    fn last_hidden(&self, batch: &TokenBatch) -> Result<Rows> {
+        self.read(&self.encoder.forward(&self.backend, batch)?.tensor)
     }
 
     fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling]) -> Result<Rows> {
