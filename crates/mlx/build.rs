@@ -16,7 +16,7 @@ fn main() {
     }
     let (Some(out), Some(here)) = (env::var_os("OUT_DIR"), env::var_os("CARGO_MANIFEST_DIR")) else { return };
     let (out, sources) = (PathBuf::from(out), Path::new(&here).join("bridge"));
-    let bridge = compiler::named_folders().into_iter().find_map(|(folder, _)| {
+    let bridge = named_folders().into_iter().find_map(|folder| {
         let include = folder.join("include");
         let version = compiler::headers_version(&include)?;
         let library = made(&sources, compiler::BRIDGE[0].0, Some(&include), &out)?;
@@ -59,4 +59,13 @@ fn made(sources: &Path, source: &str, include: Option<&Path>, out: &Path) -> Opt
             None
         }
     }
+}
+
+/// Folders that environment variables and Homebrew name: what has MLX's `include` may be among them. Where MLX is at run time
+/// is for `find.rs` to say.
+fn named_folders() -> Vec<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(set);
+    let packages = environments.flat_map(|environment| compiler::packages(&environment));
+    set("MLX_DIR").into_iter().chain(packages).chain(["/opt/homebrew/opt/mlx".into()]).collect()
 }

@@ -74,26 +74,10 @@ pub(crate) fn headers_version(include: &Path) -> Option<String> {
     Some(format!("{}.{}.{}", major?, minor?, patch?))
 }
 
-/// Folders that environment variables and Homebrew name, each with why: those that hold `lib` and `include` of MLX.
-pub(crate) fn named_folders() -> Vec<(PathBuf, String)> {
-    let mut found: Vec<(PathBuf, String)> = Vec::new();
-    let mut add = |folder: PathBuf, why: &str| {
-        if folder.join("include/mlx/version.h").is_file() && !found.iter().any(|(f, _)| *f == folder) {
-            found.push((folder, why.to_owned()));
-        }
-    };
-    if let Some(folder) = env::var_os("MLX_DIR") {
-        add(folder.into(), "MLX_DIR");
-    }
-    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        let Some(root) = env::var_os(variable) else { continue };
-        let Ok(entries) = std::fs::read_dir(Path::new(&root).join("lib")) else { continue };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("python3") {
-                add(entry.path().join("site-packages/mlx"), variable);
-            }
-        }
-    }
-    add("/opt/homebrew/opt/mlx".into(), "Homebrew");
-    found
+/// The packages `mlx` of an environment of Python: one for each of its versions, if it has any.
+pub(crate) fn packages(environment: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let versions = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
+    let packages = versions.map(|entry| entry.path().join("site-packages/mlx"));
+    packages.filter(|folder| folder.is_dir()).collect()
 }

@@ -24,7 +24,7 @@ mod weights;
 pub use device::{Kind, MlxDevice, MlxOptions};
 pub use error::{LoadError, OLDEST};
 pub use ffi::{Memory, Owned};
-pub use find::{Installation, find};
+pub use find::{Found, Installation, Place, Variant, find, search};
 pub use operations::Array;
 pub use places::Room;
 pub use program::Program;

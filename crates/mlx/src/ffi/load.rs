@@ -11,7 +11,7 @@ use super::table::{BRIDGE, Table};
 use super::thread::Thread;
 use super::{Library, blas, text};
 use crate::error::OLDEST;
-use crate::{Installation, LoadError, bridge};
+use crate::{Installation, LoadError, Variant, bridge};
 
 /// `mlx::core::version()`, whose name is the same in every build.
 const VERSION: &CStr = c"_ZN3mlx4core7versionEv";
@@ -65,7 +65,7 @@ extern "C" fn rest() {
 
 fn open(installation: &Installation, cache: &Path) -> Result<Library, LoadError> {
     let path = installation.library();
-    if needs_nvidia(&path)? {
+    if installation.variant()? == Variant::Cuda {
         nvidia().map_err(|reason| LoadError::NoGpu { path: path.clone(), reason })?;
     }
     // Headers name the version before anything is loaded: what cannot work is not loaded at all.
@@ -134,7 +134,7 @@ unsafe fn symbol<T>(library: &Opened, name: &CStr) -> Result<Symbol<T>, LoadErro
 }
 
 /// Whether libmlx is a CUDA build: those name NVIDIA's libraries among what they need.
-fn needs_nvidia(path: &Path) -> Result<bool, LoadError> {
+pub(crate) fn needs_nvidia(path: &Path) -> Result<bool, LoadError> {
     use std::io::Read as _;
     let failed = |error: std::io::Error| LoadError::Library { path: path.to_owned(), message: error.to_string() };
     let mut file = std::fs::File::open(path).map_err(failed)?;

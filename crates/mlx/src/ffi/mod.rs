@@ -16,7 +16,7 @@ use std::sync::Arc;
 use mlxt_backend::{Error, Result};
 
 pub(crate) use blas::{cpu_info, products};
-pub(crate) use load::{library, rest_at_exit};
+pub(crate) use load::{library, needs_nvidia, rest_at_exit};
 pub use table::Memory;
 use table::{Element, Host, Layout, Opaque, Step, Table};
 use thread::Thread;
