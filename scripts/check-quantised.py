@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compares packed checkpoints with MLX's own: what mlxt reads, and what `mlxt convert` writes.
 
-    check-quantised.py MLXT
+    check-quantised.py MLXT [DEVICE]
 
 Runs in any Python that has mlx (0.32 or newer) and numpy; no network. A small BERT of random weights is packed by
-mlx.core.quantize in every mode, width and group, and `mlxt features` on it has to be what numpy computes, in double
+mlx.core.quantize in every mode, width and group, and `mlxt features` on it (on DEVICE, by default the CPU) has to be what numpy computes, in double
 precision, with the weights that mlx.core.dequantize makes of it. Then mlxt converts the same BERT, kept in three types, and
 every tensor has to be that of mlx.core.quantize, bit for bit. Ends with status 1 at the first difference, saying where.
 """
@@ -25,6 +25,7 @@ HIDDEN, WIDE, LAYERS, HEADS, POSITIONS = 128, 256, 2, 4, 64
 TEXTS = ["a cat sat on the mat", "hello", "Two sentences. One text, with 3 commas, and more."]
 # In proportion to the largest hidden state. f32 sums of 256 terms through two layers; the check on real weights allows as much.
 TOLERANCE = 1e-5
+DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
 # Every mode with its groups and widths.
 AFFINE = [("affine", group, bits) for group in (32, 64, 128) for bits in (2, 3, 4, 5, 6, 8)]
 FLOATS = [("mxfp4", 32, 4), ("nvfp4", 16, 4), ("mxfp8", 32, 8)]
@@ -132,14 +133,15 @@ def check_reading(folder, tensors):
         kept = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
         packed, stood_for = pack(kept, mode, group, bits)
         write(folder, packed, {"group_size": group, "bits": bits, "mode": mode})
-        found = [json.loads(line) for line in mlxt("features", "-m", folder, "--format", "jsonl", *TEXTS).splitlines()]
+        options = ["--device", DEVICE, "--format", "jsonl"]
+        found = [json.loads(line) for line in mlxt("features", "-m", folder, *options, *TEXTS).splitlines()]
         for text, sequence, line in zip(TEXTS, ids, found, strict=True):
             expected = forward(stood_for, sequence)
             error = np.abs(np.array(line["data"]).reshape(expected.shape) - expected).max() / np.abs(expected).max()
             worst = max(worst, error)
             if not error <= TOLERANCE:
                 sys.exit(f"{mode}, {bits} bits, groups of {group}, {dtype}: {text!r} is off by {error:.1e}")
-    print(f"read: {len(cases) + len(FLOATS)} packed checkpoints, largest difference {worst:.1e} (allowed {TOLERANCE:.0e})")
+    print(f"read on {DEVICE}: {len(cases) + len(FLOATS)} packed checkpoints, largest difference {worst:.1e} (allowed {TOLERANCE:.0e})")
 
 
 def check_writing(folder, tensors):
@@ -171,7 +173,7 @@ def check_writing(folder, tensors):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     mx.set_default_device(mx.cpu)
     vocabulary = json.loads((FIXTURE / "config.json").read_text())["vocab_size"]

@@ -10,9 +10,9 @@ pub const OLDEST: [u32; 3] = [0, 32, 0];
 #[non_exhaustive]
 pub enum LoadError {
     /// No MLX anywhere.
-    #[error("MLX was not found (looked at {looked})")]
+    #[error("MLX was not found: {looked}")]
     NotFound {
-        /// Where, as a readable list.
+        /// Each place that was looked at, with why it was not that.
         looked: String,
     },
     /// A folder that was named has no MLX in it.
