@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use mlxt_backend::conformance::random::Random;
-use mlxt_backend::conformance::{cases, check_cases};
-use mlxt_backend::{Arithmetic, Backend, Precision, Reduction, TokenBatch};
+use mlxt_backend::conformance::{Operation, cases, check_cases};
+use mlxt_backend::{Arithmetic, Backend, DType, Precision, Reduction, TokenBatch};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
 use mlxt_models::{Config, Encoder, Weights};
@@ -60,9 +60,10 @@ fn run(arguments: &[String]) -> Outcome {
     Ok(right)
 }
 
-fn open(arithmetic: Arithmetic) -> Outcome<Cuda> {
+fn open(arithmetic: Arithmetic, product: Option<&str>) -> Outcome<Cuda> {
     let started = Instant::now();
-    let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, ..CudaOptions::default() })?);
+    let product = product.map(str::to_owned);
+    let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, product, ..CudaOptions::default() })?);
     let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
     let arithmetic = arithmetic.to_string();
     println!("{}", json!({ "device": info.hardware, "detail": info.detail, "arithmetic": arithmetic, "opened_s": opened_s }));
@@ -77,19 +78,29 @@ fn precision(arithmetic: Arithmetic) -> Precision {
     }
 }
 
+/// The whole table with the fastest kernels, and products with each of the kernels that multiply.
 fn table(arithmetic: Arithmetic, small: bool) -> Outcome {
-    let cuda = open(arithmetic)?;
-    let started = Instant::now();
-    let wanted = cases().into_iter().filter(|case| !(small && case.timed)).collect();
-    let report = check_cases(&cuda, precision(arithmetic), wanted);
-    let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
-    let used: Vec<_> = report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
-    println!(
-        "{}",
-        json!({ "table": arithmetic.to_string(), "cases": report.cases, "wrong": report.failures.len(),
-            "seconds": started.elapsed().as_secs_f64(), "tolerance_used": used.join(", "), "failures": failures })
-    );
-    Ok(report.passed())
+    let mut right = true;
+    for product in std::iter::once(None).chain(CudaDevice::PRODUCTS.map(Some)) {
+        if product.is_some() && arithmetic.activations() == DType::F32 {
+            continue;
+        }
+        let cuda = open(arithmetic, product)?;
+        let started = Instant::now();
+        let wanted = cases().into_iter().filter(|case| !(small && case.timed));
+        let wanted = wanted.filter(|case| product.is_none() || matches!(case.operation, Operation::Linear { .. }));
+        let report = check_cases(&cuda, precision(arithmetic), wanted.collect());
+        let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
+        let used: Vec<_> = report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
+        println!(
+            "{}",
+            json!({ "table": arithmetic.to_string(), "product": product.unwrap_or("fastest"), "cases": report.cases,
+                "wrong": report.failures.len(), "seconds": started.elapsed().as_secs_f64(),
+                "tolerance_used": used.join(", "), "failures": failures })
+        );
+        right &= report.passed();
+    }
+    Ok(right)
 }
 
 /// A checkpoint of BERT-base's size with random weights.
@@ -171,7 +182,7 @@ fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
     };
     let mut right = true;
     for &arithmetic in arithmetics {
-        let cuda = open(arithmetic)?;
+        let cuda = open(arithmetic, None)?;
         let started = Instant::now();
         let encoder = Encoder::load(&cuda, &config, &weights, precision(arithmetic))?;
         let loaded_s = started.elapsed().as_secs_f64();

@@ -7,11 +7,29 @@
 // Rows of shared tiles: four more than there are values, so that columns of them lie in different banks.
 #define PITCH (SQUARE + 4)
 
-// A tile with its rows as columns, zeros from `end` and column `size` on.
-template <int SIZE> __device__ __forceinline__ void load_turned(float* tile, const float* rows, u64 pitch, int first, int end, int size) {
-    for (int c = threadIdx.x; c < SQUARE * SIZE; c += 256) {
-        const int row = c / SIZE, col = c % SIZE;
-        tile[col * PITCH + row] = first + row < end && col < size ? rows[(u64)(first + row) * pitch + col] : 0.0f;
+// Rows `first..first + 64`, with zeros from `end` and column `size` on: four columns at a time to `put`. All are on their
+// way before the first is used.
+template <int SIZE, typename Put>
+__device__ __forceinline__ void load_rows(const float* rows, u64 pitch, int first, int end, int size, Put put) {
+    const int count = SQUARE * SIZE / 4 / 256, quads = SIZE / 4;
+    float v[count][4];
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+        const int at = i * 256 + threadIdx.x, row = at / quads, col = at % quads * 4;
+        const float* from = rows + (u64)(first + row) * pitch + col;
+        const bool there = first + row < end;
+        if (there && size % 4 == 0 && col < size) {
+            const float4 four = *(const float4*)from;
+            v[i][0] = four.x, v[i][1] = four.y, v[i][2] = four.z, v[i][3] = four.w;
+        } else {
+#pragma unroll
+            for (int c = 0; c < 4; c++) v[i][c] = there && col + c < size ? from[c] : 0.0f;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+        const int at = i * 256 + threadIdx.x;
+        put(at / quads, at % quads * 4, v[i]);
     }
 }
 
@@ -21,17 +39,25 @@ template <int SIZE> __device__ __forceinline__ void attend_tile(const AttentionO
     float *queries = tiles, *keys = queries + SIZE * PITCH, *weights = keys + SIZE * PITCH, *values = weights + SQUARE * PITCH;
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16, head = blockIdx.y, size = o.head_size;
     let_next_start();
-    wait_for_previous();
-    if (blockIdx.x >= o.counts[2]) return;
+    if (blockIdx.x >= o.counts[2]) {
+        wait_for_previous();
+        return;
+    }
     const uint2 place = o.tiles[blockIdx.x];
     const int start = o.offsets[place.x], length = o.offsets[place.x + 1] - start, first = place.y;
     const int hidden = o.heads * size;
     const u64 pitch = 3 * (u64)hidden;
+    wait_for_previous();
     const float* q = o.qkv + start * pitch + head * size;
     const float *k = q + hidden, *v = k + hidden;
     const int low = max(0, first - o.before), high = min(length, first + SQUARE + min(o.after, length));
 
-    load_turned<SIZE>(queries, q, pitch, first, length, size);
+    const auto turned = [](float* tile) {
+        return [=](int row, int col, const float* v) {
+            for (int c = 0; c < 4; c++) tile[(col + c) * PITCH + row] = v[c];
+        };
+    };
+    load_rows<SIZE>(q, pitch, first, length, size, turned(queries));
     float out[4][COLS], largest[4], total[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -41,11 +67,10 @@ template <int SIZE> __device__ __forceinline__ void attend_tile(const AttentionO
     }
     for (int base = low; base < high; base += SQUARE) {
         __syncthreads();
-        load_turned<SIZE>(keys, k, pitch, base, high, size);
-        for (int c = threadIdx.x; c < SQUARE * SIZE; c += 256) {
-            const int row = c / SIZE, col = c % SIZE;
-            values[row * VALUE_PITCH + col] = base + row < high && col < size ? v[(u64)(base + row) * pitch + col] : 0.0f;
-        }
+        load_rows<SIZE>(k, pitch, base, high, size, turned(keys));
+        load_rows<SIZE>(v, pitch, base, high, size, [=](int row, int col, const float* v) {
+            *(float4*)(values + row * VALUE_PITCH + col) = make_float4(v[0], v[1], v[2], v[3]);
+        });
         __syncthreads();
         float s[4][4] = {};
 #pragma unroll 8
@@ -85,7 +110,7 @@ template <int SIZE> __device__ __forceinline__ void attend_tile(const AttentionO
         }
         __syncthreads();
 #pragma unroll 8
-        for (int j = 0; j < SQUARE; j++) {
+        for (int j = 0; j < min(SQUARE, high - base); j++) {
             const float4 a = *(const float4*)(weights + j * PITCH + ty * 4);
             const float as[4] = {a.x, a.y, a.z, a.w};
 #pragma unroll

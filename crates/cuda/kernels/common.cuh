@@ -135,6 +135,7 @@ __device__ __noinline__ float activate_rarely(int activation, float x) {
         case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
         case GELU_CLIPPED_10: return fminf(fmaxf(gelu(x), -10.0f), 10.0f);
         case QUICK_GELU: return x * sigmoid(1.702f * x);
+        case RELU: return fmaxf(x, 0.0f);
         case RELU_6: return fminf(fmaxf(x, 0.0f), 6.0f);
         case RELU_SQUARED: return fmaxf(x, 0.0f) * fmaxf(x, 0.0f);
         case LEAKY_RELU: return x >= 0.0f ? x : 0.01f * x;
@@ -149,10 +150,13 @@ __device__ __noinline__ float activate_rarely(int activation, float x) {
     }
 }
 __device__ __forceinline__ float activate(int activation, float x) {
-    if (activation == IDENTITY) return x;
-    if (activation == GELU) return gelu(x);
-    if (activation == RELU) return fmaxf(x, 0.0f);
-    return activate_rarely(activation, x);
+    return activation == IDENTITY ? x : activation == GELU ? gelu(x) : activate_rarely(activation, x);
+}
+// Calls `use` with the function of an activation: one choice for many numbers, so that these are worked on side by side.
+template <typename Use> __device__ __forceinline__ void with_activation(int activation, Use use) {
+    if (activation == IDENTITY) use([](float x) { return x; });
+    else if (activation == GELU) use([](float x) { return gelu(x); });
+    else use([=](float x) { return activate_rarely(activation, x); });
 }
 
 // ---------------------------------------------------------------- across threads

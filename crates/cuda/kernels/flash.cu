@@ -30,12 +30,15 @@ template <int SIZE> __device__ __forceinline__ void flash(const AttentionOperand
     const u32 queries = shared_address(memory), keys = queries + Tile::bytes, values = keys + 2 * Tile::bytes;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y, size = o.head_size;
     let_next_start();
-    wait_for_previous();
-    if (blockIdx.x >= o.counts[2]) return;
+    if (blockIdx.x >= o.counts[2]) {
+        wait_for_previous();
+        return;
+    }
     const uint2 tile = o.tiles[blockIdx.x];
     const int start = o.offsets[tile.x], length = o.offsets[tile.x + 1] - start, first = tile.y;
     const int hidden = o.heads * size;
     const u64 pitch = 3 * (u64)hidden;
+    wait_for_previous();
     const T* q = o.qkv + start * pitch + head * size;
     const T *k = q + hidden, *v = k + hidden;
 

@@ -20,14 +20,11 @@ struct GemmOperands {
 #if ELEMENT != 32
 
 // Two neighbours of a row, as part of the sum or as the result.
-__device__ __forceinline__ void put2(const GemmOperands& o, int row, int out, float a, float b) {
+template <typename Function>
+__device__ __forceinline__ void put2(const GemmOperands& o, int row, int out, float a, float b, float2 bias, Function function) {
     const u64 at = (u64)row * o.outputs + out;
-    if (o.partial) {
-        *(float2*)(o.partial + blockIdx.z * o.stride + at) = make_float2(a, b);
-    } else {
-        const float2 bias = *(const float2*)(o.bias + out);
-        *(u32*)(o.out + at) = narrow2(activate(o.activation, a + bias.x), activate(o.activation, b + bias.y));
-    }
+    if (o.partial) *(float2*)(o.partial + blockIdx.z * o.stride + at) = make_float2(a, b);
+    else *(u32*)(o.out + at) = narrow2(function(a + bias.x), function(b + bias.y));
 }
 
 #define STREAM_WARPS 8
@@ -44,6 +41,15 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
     uint4 b[CHUNKS][TILES];
     float sums[ROWS][TILES][4];
     let_next_start();
+    const int rows = *o.rows;
+    // What this thread adds up at the end: two neighbours of a row, or several such pairs.
+    const int PAIRS = (ROWS * TILES * 64 + 255) / 256;
+    float2 bias[PAIRS];
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+        const int i = p * 256 + threadIdx.x, out = out0 + i / 64 % TILES * 8 + i % 4 * 2;
+        bias[p] = out < o.outputs ? *(const float2*)(o.bias + out) : make_float2(0.0f, 0.0f);
+    }
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
@@ -82,16 +88,19 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
 #pragma unroll
             for (int e = 0; e < 4; e++) parts[warp][r][t][e][lane] = sums[r][t][e];
     __syncthreads();
-    const int rows = *o.rows;
-    for (int i = threadIdx.x; i < ROWS * TILES * 64; i += STREAM_WARPS * 32) {
-        const int l = i % 32, h = i / 32 % 2, t = i / 64 % TILES, r = i / 64 / TILES;
-        const int row = r * 16 + h * 8 + l / 4, out = out0 + t * 8 + l % 4 * 2;
-        if (row >= rows || out >= o.outputs) continue;
-        float a = 0.0f, c = 0.0f;
+    with_activation(o.activation, [&](auto function) {
 #pragma unroll
-        for (int s = 0; s < STREAM_WARPS; s++) a += parts[s][r][t][2 * h][l], c += parts[s][r][t][2 * h + 1][l];
-        put2(o, row, out, a, c);
-    }
+        for (int p = 0; p < PAIRS; p++) {
+            const int i = p * 256 + threadIdx.x;
+            const int l = i % 32, h = i / 32 % 2, t = i / 64 % TILES, r = i / 64 / TILES;
+            const int row = r * 16 + h * 8 + l / 4, out = out0 + t * 8 + l % 4 * 2;
+            if (i >= ROWS * TILES * 64 || row >= rows || out >= o.outputs) continue;
+            float a = 0.0f, c = 0.0f;
+#pragma unroll
+            for (int s = 0; s < STREAM_WARPS; s++) a += parts[s][r][t][2 * h][l], c += parts[s][r][t][2 * h + 1][l];
+            put2(o, row, out, a, c, bias[p], function);
+        }
+    });
 }
 
 #define STREAM(rows, tiles, chunks)                                                                                  \
@@ -142,6 +151,13 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++)
         if (s < steps) load(stage(s) + ROWS * 128, o.w, OUTS, out0, o.outputs, s);
+    const int row1 = warp % WARPS * mine, out1 = warp / WARPS * other;
+    float2 bias[N];
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        const int out = out0 + out1 + n * 8 + lane % 4 * 2;
+        bias[n] = out < o.outputs ? *(const float2*)(o.bias + out) : make_float2(0.0f, 0.0f);
+    }
     wait_for_previous();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
@@ -153,7 +169,6 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int n = 0; n < N; n++) sums[m][n][0] = sums[m][n][1] = sums[m][n][2] = sums[m][n][3] = 0.0f;
-    const int row1 = warp % WARPS * mine, out1 = warp / WARPS * other;
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
@@ -181,15 +196,18 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
         }
     }
     copies_wait<0>();
+    with_activation(o.activation, [&](auto function) {
 #pragma unroll
-    for (int m = 0; m < M; m++)
+        for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int n = 0; n < N; n++)
+            for (int n = 0; n < N; n++)
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int row = row0 + row1 + m * 16 + lane / 4 + 8 * h, out = out0 + out1 + n * 8 + lane % 4 * 2;
-                if (row < rows && out < o.outputs) put2(o, row, out, sums[m][n][2 * h], sums[m][n][2 * h + 1]);
-            }
+                for (int h = 0; h < 2; h++) {
+                    const int row = row0 + row1 + m * 16 + lane / 4 + 8 * h, out = out0 + out1 + n * 8 + lane % 4 * 2;
+                    const float left = sums[m][n][2 * h], right = sums[m][n][2 * h + 1];
+                    if (row < rows && out < o.outputs) put2(o, row, out, left, right, bias[n], function);
+                }
+    });
 }
 
 #define TILE(rows, outs, warps, stages)                                                                              \

@@ -127,6 +127,7 @@ __device__ __forceinline__ u64 describe(u32 address) {
 template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const HopperOperands& p) {
     extern __shared__ u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
+    __shared__ __align__(8) float biases[2][OUTS];
     const GemmOperands& o = p.o;
     const u32 tiles = (shared_address(memory) + 1023) & ~1023;
     const u32 full = shared_address(barriers), empty = full + 8 * STAGES;
@@ -166,6 +167,13 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
         u32 stage = 0, phase = 0;
         for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
             float sums[OUTS / 2];
+            // On its way while the tile is multiplied: the last reader of the tile before is behind the first of these
+            // barriers, which each group of four warps has for itself.
+            float* bias = biases[group - 1];
+            const int first = tile / row_tiles * OUTS;
+            asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
+            for (int i = threadIdx.x % 128; i < OUTS; i += 128) bias[i] = first + i < o.outputs ? o.bias[first + i] : 0.0f;
+            asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
             for (int step = 0; step < steps; step++) {
                 barrier_wait(full + 8 * stage, phase);
                 const u32 from = tiles + stage * bytes;
@@ -182,19 +190,20 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
             if (lane == 0) barrier_arrive(empty + 8 * (stage == 0 ? STAGES - 1 : stage - 1));
             const int row = tile % row_tiles * HOPPER_ROWS + (group - 1) * 64 + warp * 16 + lane / 4;
-            const int out0 = tile / row_tiles * OUTS + lane % 4 * 2;
+            with_activation(o.activation, [&](auto function) {
 #pragma unroll
-            for (int n = 0; n < OUTS / 8; n++) {
-                const int out = out0 + n * 8;
-                if (out >= o.outputs) break;
-                const float2 bias = *(const float2*)(o.bias + out);
+                for (int n = 0; n < OUTS / 8; n++) {
+                    const int col = n * 8 + lane % 4 * 2;
+                    const float2 add = *(const float2*)(bias + col);
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const float left = activate(o.activation, sums[4 * n + 2 * h] + bias.x);
-                    const float right = activate(o.activation, sums[4 * n + 2 * h + 1] + bias.y);
-                    if (row + 8 * h < rows) *(u32*)(o.out + (u64)(row + 8 * h) * o.outputs + out) = narrow2(left, right);
+                    for (int h = 0; h < 2; h++) {
+                        const float left = function(sums[4 * n + 2 * h] + add.x);
+                        const float right = function(sums[4 * n + 2 * h + 1] + add.y);
+                        if (row + 8 * h < rows && first + col < o.outputs)
+                            *(u32*)(o.out + (u64)(row + 8 * h) * o.outputs + first + col) = narrow2(left, right);
+                    }
                 }
-            }
+            });
         }
     }
 }

@@ -1,6 +1,6 @@
 // Rows made, summed and normalised in one pass: embeddings, residuals, the parts of a split product.
 //
-// Each row is kept in the registers of a block or of a warp. The mean comes first and the variance from distances to it: a
+// One block for each row, which it keeps in registers. The mean comes first and the variance from distances to it: a
 // one-pass variance loses its digits where the mean is large.
 
 #define NORM_THREADS 128
@@ -26,10 +26,9 @@ struct NormOperands {
     int centred;             // LayerNorm rather than RMSNorm
 };
 
-// Sums over a row's threads, of two numbers at once.
-template <int TEAM> __device__ __forceinline__ float2 team_sums(float a, float b, float2* scratch) {
+// Sums over the block, of two numbers at once.
+__device__ __forceinline__ float2 block_sums(float a, float b, float2* scratch) {
     a = warp_sum(a), b = warp_sum(b);
-    if (TEAM == 32) return make_float2(a, b);
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = make_float2(a, b);
     __syncthreads();
     float2 sums = scratch[0];
@@ -38,11 +37,13 @@ template <int TEAM> __device__ __forceinline__ float2 team_sums(float a, float b
     return sums;
 }
 
-// A row is taken by `TEAM` threads: a block where rows are few, a warp where they are many.
-template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const NormOperands& o) {
+// Where rows come from. One kernel for each: parts of a product take registers that the others had better not pay for.
+enum Source { VALUE, LOOKUPS, PARTS };
+
+template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(const NormOperands& o) {
     __shared__ float2 scratch[2][NORM_THREADS / 32];
-    const u64 row = blockIdx.x * (NORM_THREADS / TEAM) + threadIdx.x / TEAM;
-    const int cols = o.cols, member = threadIdx.x % TEAM;
+    const u64 row = blockIdx.x;
+    const int cols = o.cols;
     const bool even = cols % 8 == 0;
     let_next_start();
     if (row >= *o.rows) {
@@ -53,7 +54,7 @@ template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const N
     float gain[CHUNKS][8], shift[CHUNKS][8], values[CHUNKS][8], more[8];
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-        int first = (c * TEAM + member) * 8, left = cols - first;
+        int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
         if (left > 0 && o.out) {
             load_some(o.gain + first, left, even, gain[c]);
             if (o.shift) load_some(o.shift + first, left, even, shift[c]);
@@ -65,17 +66,17 @@ template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const N
     float total = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-        int first = (c * TEAM + member) * 8, left = cols - first;
+        int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
 #pragma unroll
         for (int i = 0; i < 8; i++) values[c][i] = 0.0f;
         if (left > 0) {
-            if (o.lookups > 0) {
+            if (SOURCE == LOOKUPS) {
                 for (int l = 0; l < o.lookups; l++) {
                     load_some(o.tables[l] + (u64)o.ids[l][row] * cols + first, left, even, more);
 #pragma unroll
                     for (int i = 0; i < 8; i++) values[c][i] += more[i];
                 }
-            } else if (o.partial) {
+            } else if (SOURCE == PARTS) {
                 load_some(o.bias + first, left, even, values[c]);
                 // Four parts are on their way at a time.
                 const float* part = o.partial + row * cols + first;
@@ -104,11 +105,11 @@ template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const N
         }
     }
     if (!o.out) return;
-    const float mean = o.centred ? team_sums<TEAM>(total, 0.0f, scratch[0]).x / cols : 0.0f;
+    const float mean = o.centred ? block_sums(total, 0.0f, scratch[0]).x / cols : 0.0f;
     float squares = 0.0f, rest = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-        int left = cols - (c * TEAM + member) * 8;
+        int left = cols - (c * NORM_THREADS + (int)threadIdx.x) * 8;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             values[c][i] -= mean;
@@ -116,13 +117,13 @@ template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const N
         }
     }
     // What rounding left of the mean: where it is a hundred deviations, half a digit of the result.
-    const float2 sums = team_sums<TEAM>(squares, rest, scratch[1]);
+    const float2 sums = block_sums(squares, rest, scratch[1]);
     const float off = o.centred ? sums.y / cols : 0.0f;
     const float root = sqrtf(sums.x / cols - off * off + o.eps);
     const float scale = 1.0f / root;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-        int first = (c * TEAM + member) * 8, left = cols - first;
+        int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
         if (left > 0) {
 #pragma unroll
             for (int i = 0; i < 8; i++) values[c][i] = fmaf((values[c][i] - off) * scale, gain[c][i], shift[c][i]);
@@ -131,12 +132,16 @@ template <int TEAM, int CHUNKS> __device__ __forceinline__ void norm_row(const N
     }
 }
 
-#define NORM(name, team, chunks)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(NORM_THREADS) name(const NormOperands o) { norm_row<team, chunks>(o); }
-NORM(norm_1, 128, 1)
-NORM(norm_2, 128, 2)
-NORM(norm_4, 128, 4)
-NORM(norm_8, 128, 8)
-NORM(norm_many_2, 32, 2)
-NORM(norm_many_3, 32, 3)
-NORM(norm_many_4, 32, 4)
+#define NORM(name, source, chunks)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(NORM_THREADS) name(const NormOperands o) {                          \
+        norm_row<source, chunks>(o);                                                                                 \
+    }
+NORM(norm_value_1, VALUE, 1)
+NORM(norm_value_2, VALUE, 2)
+NORM(norm_value_8, VALUE, 8)
+NORM(norm_lookups_1, LOOKUPS, 1)
+NORM(norm_lookups_2, LOOKUPS, 2)
+NORM(norm_lookups_8, LOOKUPS, 8)
+NORM(norm_parts_1, PARTS, 1)
+NORM(norm_parts_2, PARTS, 2)
+NORM(norm_parts_8, PARTS, 8)

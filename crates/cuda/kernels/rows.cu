@@ -19,8 +19,10 @@ extern "C" __global__ void __launch_bounds__(128) gate(const GateOperands o) {
     const T* x = o.x + row * 2 * o.cols + first;
     load_some(x, left, even, gated);
     load_some(x + o.cols, left, even, other);
+    with_activation(o.activation, [&](auto function) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) gated[i] = activate(o.activation, gated[i]) * other[i];
+        for (int i = 0; i < 8; i++) gated[i] = function(gated[i]) * other[i];
+    });
     store_some(o.out + row * o.cols + first, left, even, gated);
 }
 
@@ -41,8 +43,10 @@ extern "C" __global__ void __launch_bounds__(128) activate_rows(const ActivateOp
     float v[8];
     T* x = o.x + row * o.cols + first;
     load_some(x, left, even, v);
+    with_activation(o.activation, [&](auto function) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = activate(o.activation, v[i]);
+        for (int i = 0; i < 8; i++) v[i] = function(v[i]);
+    });
     store_some(x, left, even, v);
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) kernels: Module,
     pub(crate) blas: Arc<Blas>,
     pub(crate) arithmetic: Arithmetic,
+    /// As [`CudaOptions::product`].
+    pub(crate) product: Option<String>,
     ways: Mutex<HashMap<Size, Arc<Way>>>,
     workspace: Mutex<Option<Arc<Memory>>>,
     notes: Mutex<Vec<String>>,
@@ -90,6 +92,9 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 }
 
 impl CudaDevice {
+    /// Kernels that multiply: see [`CudaOptions::product`].
+    pub const PRODUCTS: [&str; 4] = ["cuBLASLt", "stream", "tile", "hopper"];
+
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).
     ///
     /// # Errors
@@ -110,6 +115,7 @@ impl CudaDevice {
             kernels,
             blas,
             arithmetic: options.arithmetic,
+            product: options.product.clone(),
             ways: Mutex::default(),
             workspace: Mutex::default(),
             notes: Mutex::default(),

@@ -75,13 +75,15 @@ impl Staging {
             let start = self.starts[i];
             let counts = match input {
                 Input::Ids(ids) => {
-                    put(block, start, ids.iter().copied());
+                    put(block, start, ids);
                     [ids.len(), 0, 0]
                 }
                 Input::Segments(segments) => {
-                    put(block, start, segments.offsets().iter().map(|&o| o as u32));
-                    let tiles = put(block, self.tiles(InputId(i)), tiles(segments).flatten()) / 2;
-                    [segments.rows(), segments.count(), tiles]
+                    let offsets: Vec<u32> = segments.offsets().iter().map(|&o| o as u32).collect();
+                    put(block, start, &offsets);
+                    let tiles: Vec<u32> = tiles(segments).flatten().collect();
+                    put(block, self.tiles(InputId(i)), &tiles);
+                    [segments.rows(), segments.count(), tiles.len() / 2]
                 }
                 Input::Values(values) => {
                     let bytes = encode(values, self.element);
@@ -94,7 +96,7 @@ impl Staging {
                 }
                 Input::Buffer(_, rows) => [*rows, 0, 0],
             };
-            put(block, i * COUNTS * WORD, counts.iter().map(|&n| n as u32));
+            put(block, i * COUNTS * WORD, &counts.map(|n| n as u32));
         }
     }
 }
@@ -111,9 +113,12 @@ fn tiles(segments: &Segments) -> impl Iterator<Item = [u32; 2]> + '_ {
     })
 }
 
-/// Writes words and says how many.
-fn put(block: &mut [u8], start: usize, words: impl Iterator<Item = u32>) -> usize {
-    block[start..].chunks_exact_mut(WORD).zip(words).map(|(to, word)| to.copy_from_slice(&word.to_le_bytes())).count()
+/// Writes words.
+fn put(block: &mut [u8], start: usize, words: &[u32]) {
+    let (to, _) = block[start..][..words.len() * WORD].as_chunks_mut::<WORD>();
+    for (to, word) in to.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
+    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,6 @@ use crate::weights::{Norm, Relative};
 
 /// Threads of the kernels that take a row or part of one, eight columns each.
 const THREADS: usize = 128;
-/// Rows from which a norm takes a warp for each instead of a block.
-const MANY: usize = 1024;
 
 /// What is needed to start the jobs of one program.
 pub(crate) struct Recorder<'a> {
@@ -160,22 +158,16 @@ impl<'a> Recorder<'a> {
                 None => operands.x = self.at(*x),
             },
         }
-        // A warp for each row where there are enough of them to fill the device, and columns for whole vectors.
-        let many = value.room >= MANY && value.cols.is_multiple_of(8);
-        let warps = match value.cols.div_ceil(8 * 32) {
-            1..=2 => Some("norm_many_2"),
-            3 => Some("norm_many_3"),
-            4 => Some("norm_many_4"),
-            _ => None,
+        let source = match source {
+            Source::Lookups(_) => ["norm_lookups_1", "norm_lookups_2", "norm_lookups_8"],
+            Source::Value(x) if self.parts.contains_key(x) => ["norm_parts_1", "norm_parts_2", "norm_parts_8"],
+            Source::Value(_) => ["norm_value_1", "norm_value_2", "norm_value_8"],
         };
-        if let Some(name) = warps.filter(|_| many) {
-            return self.start(name, [value.room.div_ceil(THREADS / 32), 1, 1], &operands);
-        }
+        // By how many times eight columns a thread holds.
         let name = match value.cols.div_ceil(8 * THREADS) {
-            0..=1 => "norm_1",
-            2 => "norm_2",
-            3..=4 => "norm_4",
-            5..=8 => "norm_8",
+            0..=1 => source[0],
+            2 => source[1],
+            3..=8 => source[2],
             _ => return Err(unsupported(format!("a norm of {} columns", value.cols))),
         };
         self.start(name, [value.room, 1, 1], &operands)
