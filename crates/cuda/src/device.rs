@@ -18,6 +18,7 @@ use crate::ffi::failure;
 use crate::ffi::memory::Memory;
 use crate::ffi::module::Module;
 use crate::gemm::{self, Size, Way};
+use crate::operations::State;
 use crate::program::Program;
 use crate::weights::{Buffer, Matrix, Norm, Relative, Table};
 use crate::{CudaOptions, kernels, room};
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     ways: Mutex<HashMap<Size, Arc<Way>>>,
     workspace: Mutex<Option<Arc<Memory>>>,
     notes: Mutex<Vec<String>>,
+    /// What single operations keep.
+    pub(crate) operations: Mutex<State>,
     /// Held while a program is recorded, or put into the stream.
     order: Mutex<()>,
     pub(crate) context: Arc<Context>,
@@ -110,7 +113,8 @@ impl CudaDevice {
             )));
         }
         let blas = Blas::new(&context)?;
-        let kernels = kernels::load(&context, options.arithmetic, &Cache::new(options.cache.clone()))?;
+        let cache = Cache::new(options.cache.clone());
+        let kernels = kernels::load(&context, options.arithmetic, &cache)?;
         let inner = Inner {
             kernels,
             blas,
@@ -119,6 +123,7 @@ impl CudaDevice {
             ways: Mutex::default(),
             workspace: Mutex::default(),
             notes: Mutex::default(),
+            operations: Mutex::new(State::new(cache)),
             order: Mutex::default(),
             context,
         };

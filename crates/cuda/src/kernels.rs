@@ -9,6 +9,7 @@ use crate::ffi::context::Context;
 use crate::ffi::module::Module;
 use crate::ffi::nvrtc;
 use crate::ffi;
+use crate::operations::Family;
 
 /// All of it, in the order it is compiled in, as one source.
 const SOURCES: [&str; 10] = [
@@ -48,11 +49,30 @@ pub fn compile(arithmetic: Arithmetic, capability: u32) -> Result<Vec<u8>> {
     nvrtc::compile(&SOURCES.join("\n"), &options(arithmetic, capability))
 }
 
+/// Machine code of the study's operations, family by family.
+///
+/// # Errors
+/// NVRTC is missing or refuses them.
+pub fn compile_operations(capability: u32) -> Result<Vec<Vec<u8>>> {
+    let options = options(Arithmetic::F32, capability);
+    Family::ALL.iter().map(|family| nvrtc::compile(&family.sources().join("\n"), &options)).collect()
+}
+
 /// The kernels on a device, from the cache where they are in it.
 ///
 /// # Errors
 /// NVRTC is missing, or newer than the driver.
 pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Module> {
+    load_source(context, &SOURCES, arithmetic, cache)
+}
+
+/// As [`load`], of any source.
+pub(crate) fn load_source(
+    context: &Arc<Context>,
+    sources: &[&str],
+    arithmetic: Arithmetic,
+    cache: &Cache,
+) -> Result<Module> {
     let (major, minor) = nvrtc::version()?;
     let driver = context.driver;
     if major > driver / 1000 {
@@ -65,10 +85,10 @@ pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache
     }
     let options = options(arithmetic, context.capability);
     let mut parts = vec![format!("NVRTC {major}.{minor}")];
-    parts.extend(options);
-    parts.extend(SOURCES.map(str::to_owned));
+    parts.extend(options.iter().cloned());
+    parts.extend(sources.iter().map(|&source| source.to_owned()));
     let key = key(&parts.iter().map(String::as_str).collect::<Vec<_>>());
-    let make = || compile(arithmetic, context.capability);
+    let make = || nvrtc::compile(&sources.join("\n"), &options);
     let loaded = Module::new(context, &cache.get(&key, make)?);
     loaded.or_else(|_| {
         cache.forget(&key);

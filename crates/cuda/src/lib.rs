@@ -20,6 +20,7 @@ mod jobs;
 pub mod kernels;
 mod layout;
 mod operands;
+mod operations;
 mod program;
 mod record;
 mod room;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 pub use device::CudaDevice;
 use mlxt_backend::Arithmetic;
+pub use operations::Array;
 pub use program::Program;
 pub use weights::{Buffer, Matrix, Norm, Relative, Table};
 

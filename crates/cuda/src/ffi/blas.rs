@@ -24,9 +24,9 @@ const TRANSPOSED: i32 = 1;
 /// A handle of the library with its workspace.
 #[derive(Debug)]
 pub(crate) struct Blas {
-    context: Arc<Context>,
-    handle: sys::cublasLtHandle_t,
-    workspace: Memory,
+    pub(super) context: Arc<Context>,
+    pub(super) handle: sys::cublasLtHandle_t,
+    pub(super) workspace: Memory,
 }
 
 // SAFETY: the library's handle may be used from several threads at once.
@@ -59,7 +59,7 @@ pub(crate) struct Places {
     pub(crate) out: u64,
 }
 
-fn said(error: CublasError) -> mlxt_backend::Error {
+pub(super) fn said(error: CublasError) -> mlxt_backend::Error {
     failure(format!("cuBLASLt: {:?}", error.0))
 }
 

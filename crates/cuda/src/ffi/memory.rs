@@ -32,13 +32,14 @@ impl Memory {
         Ok(Self { context: Arc::clone(context), address, bytes })
     }
 
-    /// A block with these bytes in it, which have arrived when this returns.
-    pub(crate) fn with(context: &Arc<Context>, bytes: &[u8]) -> Result<Self> {
-        let memory = Self::new(context, bytes.len())?;
-        if !bytes.is_empty() {
+    /// A block with these values in it, which have arrived when this returns.
+    pub(crate) fn with<N: Number>(context: &Arc<Context>, values: &[N]) -> Result<Self> {
+        let bytes = size_of_val(values);
+        let memory = Self::new(context, bytes)?;
+        if bytes > 0 {
             // SAFETY: the block has that size; the copy is waited for before the borrow ends.
             let copied = unsafe {
-                sys::cuMemcpyHtoDAsync_v2(memory.address, bytes.as_ptr().cast(), bytes.len(), context.stream(Queue::Work))
+                sys::cuMemcpyHtoDAsync_v2(memory.address, values.as_ptr().cast(), bytes, context.stream(Queue::Work))
             };
             check("cuMemcpyHtoDAsync", copied)?;
             context.synchronize()?;
@@ -88,7 +89,10 @@ impl Drop for Memory {
 
 /// A type of which any bytes are a value.
 pub(crate) trait Number: Copy {}
+impl Number for u8 {}
 impl Number for u16 {}
+impl Number for u32 {}
+impl Number for i32 {}
 impl Number for f32 {}
 
 /// Copies between places on the device, in the order of the stream.
