@@ -196,8 +196,18 @@ pub fn find(own: Option<&Path>) -> Result<Installation, LoadError> {
     let Found { installation, places } = search(own);
     installation.ok_or_else(|| match &places[..] {
         [Place { source, path: Some(folder), why }] => why.incomplete(folder, &source.to_string()),
-        _ => LoadError::NotFound { looked: places.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ") },
+        places => LoadError::NotFound { looked: told(places) },
     })
+}
+
+/// The places that tell something: not the variables that nobody has set, nor a Homebrew that is not there.
+fn told(places: &[Place]) -> String {
+    let tells = |place: &&Place| match place.why {
+        Why::Unset => false,
+        Why::NoFolder => place.source != Source::Homebrew,
+        _ => true,
+    };
+    places.iter().filter(tells).map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// As [`find()`], with the places that were looked at in vain.
@@ -394,6 +404,8 @@ mod tests {
         let said: Vec<String> = found.places.iter().map(ToString::to_string).collect();
         assert!(said.contains(&"MLX_DIR is not set".to_owned()), "{said:?}");
         assert!(said.contains(&"python3 (no-such-program) is not there".to_owned()), "{said:?}");
+        let own = format!("mlxt setup mlx ({}) has no such folder", root.join("own").display());
+        assert_eq!(told(&found.places), format!("{own}; python3 (no-such-program) is not there"));
     }
 
     #[test]
