@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 #include <stdexcept>
@@ -68,6 +69,9 @@ struct Matrix {
   int inputs = 0;  // padded to whole groups where they are quantised
   std::string mode = "affine";
   mx::Dtype type = mx::float32;  // what is multiplied by it
+  // From how many rows on quantised weights are unpacked for each product: MLX's own loop on the CPU takes 2 ms a row for
+  // 3072 by 768, unpacking them 10 ms, and a product of f32 next to nothing.
+  int unpacked_from = std::numeric_limits<int>::max();
 };
 
 inline array pad_columns(const array &x, int columns) {
@@ -76,6 +80,10 @@ inline array pad_columns(const array &x, int columns) {
 }
 
 inline array quantised_product(const array &x, const Matrix &m) {
+  if (x.shape(0) >= m.unpacked_from) {
+    array weight = mx::dequantize(m.weight, *m.scales, m.biases, m.group, m.bits, m.mode);
+    return mx::matmul(pad_columns(x, m.inputs), mx::transpose(weight));
+  }
   return mx::quantized_matmul(pad_columns(x, m.inputs), m.weight, *m.scales, m.biases, true, m.group, m.bits, m.mode);
 }
 

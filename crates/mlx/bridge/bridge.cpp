@@ -82,10 +82,13 @@ void release(T *handle) {
   guarded([&] { delete handle; });
 }
 
-int device_new(int32_t gpu, size_t cache, mlxt_device **out) {
+int device_new(int32_t gpu, size_t cache, const char *folder, mlxt_device **out) {
   return guarded([&] {
     // Products of f32 are in f32, as is said of them. MLX reads this when it multiplies first.
     if (gpu) setenv("MLX_ENABLE_TF32", "0", 1);
+    // Kernels compiled for a CUDA device are kept: 15 seconds for the first forward otherwise, in every process, or in a
+    // folder that everybody knows and can write to.
+    if (gpu) setenv("MLX_PTX_CACHE_DIR", folder, 0);
     mx::Device device(gpu ? mx::Device::gpu : mx::Device::cpu);
     if (!mx::is_available(device)) throw std::runtime_error("this build of MLX finds no GPU");
     mx::set_cache_limit(cache);
@@ -127,7 +130,28 @@ int array_read(mlxt_device *device, const mlxt_array *x, int32_t element, size_t
   });
 }
 
-void finish(Matrix &m) {
+// Whether this MLX multiplies by weights packed so, few rows and many: not every device has every width.
+bool multiplies(const Matrix &m) {
+  static std::map<std::tuple<std::string, int, int, mx::Dtype::Val>, bool> known;
+  auto key = std::make_tuple(m.mode, m.bits, m.group, m.type.val());
+  if (auto found = known.find(key); found != known.end()) return found->second;
+  bool works = true;
+  try {
+    for (int rows : {1, 64}) mx::eval(std::vector<array>{quantised_product(mx::zeros({rows, m.inputs}, m.type), m)});
+  } catch (const std::exception &) {
+    works = false;
+  }
+  return known.emplace(key, works).first->second;
+}
+
+void finish(Matrix &m, const mx::Device &device) {
+  if (device == mx::Device::cpu) m.unpacked_from = 6;
+  if (m.scales && !multiplies(m)) {
+    // The numbers that the codes stand for, then.
+    array weight = mx::dequantize(m.weight, *m.scales, m.biases, m.group, m.bits, m.mode);
+    m.weight = mx::contiguous(mx::transpose(as(weight, m.type)));
+    m.scales = m.biases = std::nullopt;
+  }
   std::vector<array> made{m.weight};
   for (auto &part : {m.bias, m.scales, m.biases})
     if (part) made.push_back(*part);
@@ -156,7 +180,7 @@ int matrix_new(mlxt_device *device, const mlxt_host *weight, const mlxt_host *bi
       m.weight = device->device == mx::Device::cpu ? mx::contiguous(turned) : turned;
     }
     if (m.bias) m.bias = as(*m.bias, m.type);
-    finish(m);
+    finish(m, device->device);
     *out = new mlxt_matrix{m};
   });
 }
@@ -169,7 +193,7 @@ int matrix_packed(mlxt_device *device, const mlxt_host *codes, const mlxt_host *
     auto kept = [&](std::optional<array> x) { return x && x->dtype() != mx::uint8 ? as(*x, type) : x; };
     Matrix m{from_host(*codes), kept(optional_host(bias)), kept(from_host(*scales)), kept(optional_host(biases)), bits,
              group, codes->shape[1] * 32 / bits, mode, type};
-    finish(m);
+    finish(m, device->device);
     *out = new mlxt_matrix{m};
   });
 }
@@ -232,7 +256,8 @@ int function_call(mlxt_device *device, mlxt_function *function, const mlxt_array
 int quantise(mlxt_device *device, const mlxt_host *weight, int32_t bits, int32_t group, mlxt_array **packed,
              mlxt_array **scales, mlxt_array **biases) {
   return on(device, [&] {
-    auto parts = in_groups(mx::transpose(from_host(*weight)), bits, group);
+    // In rows as they are named: CUDA's kernel takes any dense array as it lies.
+    auto parts = in_groups(mx::contiguous(mx::transpose(from_host(*weight))), bits, group);
     mx::eval(parts);
     std::vector<std::unique_ptr<mlxt_array>> handles;
     for (auto &value : parts) handles.push_back(std::make_unique<mlxt_array>(mlxt_array{value}));

@@ -106,8 +106,8 @@ typedef struct {
   const char *(*version)(void);  // of the library that is loaded
   const char *(*message)(void);  // of the last call that failed on this thread
 
-  // `gpu` is 0 or 1. At most `cache` bytes are kept for later.
-  int (*device_new)(int32_t gpu, size_t cache, mlxt_device **out);
+  // `gpu` is 0 or 1. At most `cache` bytes are kept for later; `folder` is for compiled kernels.
+  int (*device_new)(int32_t gpu, size_t cache, const char *folder, mlxt_device **out);
   void (*device_free)(mlxt_device *);
   const char *(*device_name)(const mlxt_device *);
   int (*memory)(mlxt_memory *out);

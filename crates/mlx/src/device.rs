@@ -1,6 +1,7 @@
 //! A device of MLX as [`mlxt_lazy::Device`] wants one.
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mlxt_backend::operations::{HostArray, Operation, Operations};
@@ -37,8 +38,8 @@ pub struct MlxOptions {
     pub bridges: Option<PathBuf>,
     /// Bytes MLX may keep for later, for all devices of this process. Its own default is nearly all there is.
     pub spare_memory: Option<usize>,
-    /// Whether MLX compiles functions. By default it does for a GPU; on the CPU it would start a C++ compiler for every
-    /// kernel, 0.8 seconds each, and run no faster.
+    /// Whether MLX compiles functions. By default it does for a GPU. On the CPU it cannot be asked for: it would start a C++
+    /// compiler for every kernel, 0.8 seconds each, in a folder that everybody can write to, and run no faster.
     pub compile: Option<bool>,
     /// How sizes are rounded up: by default, where functions are compiled.
     pub room: Option<Room>,
@@ -69,13 +70,19 @@ impl MlxDevice {
             Some(given) => given,
             None => find(None)?,
         };
-        let library = ffi::library(&installation, &bridges.unwrap_or_else(default_bridges))?;
-        if arithmetic == Arithmetic::Tf32 {
-            let what = "arithmetic in tf32".into();
-            return Err(mlxt_backend::Error::Unsupported { backend: "mlx", what }.into());
-        }
         let gpu = kind == Kind::Gpu;
-        let device = Device::new(&library, gpu, spare_memory.unwrap_or(SPARE_MEMORY)).map_err(|error| match error {
+        let unsupported = |what: &str| mlxt_backend::Error::Unsupported { backend: "mlx", what: what.into() }.into();
+        if arithmetic == Arithmetic::Tf32 {
+            return Err(unsupported("arithmetic in tf32"));
+        }
+        if !gpu && compile == Some(true) {
+            return Err(unsupported("compiled functions on the CPU"));
+        }
+        let bridges = bridges.unwrap_or_else(default_bridges);
+        let library = ffi::library(&installation, &bridges)?;
+        let kernels = kernels(&bridges, &installation)?;
+        let spare_memory = spare_memory.unwrap_or(SPARE_MEMORY);
+        let device = Device::new(&library, gpu, spare_memory, &kernels).map_err(|error| match error {
             mlxt_backend::Error::Device { message, .. } if message.contains("finds no GPU") => {
                 let version = installation.version().unwrap_or_default();
                 LoadError::CpuOnly { folder: installation.folder.clone(), version }
@@ -134,6 +141,14 @@ impl MlxDevice {
         Operations::download(self, &Operations::run(self, &product, &[&x, &x])?)?;
         Ok(ffi::products() > before)
     }
+}
+
+/// The folder for a CUDA device's compiled kernels, which belong to one version of MLX.
+fn kernels(bridges: &Path, installation: &Installation) -> Result<CString, LoadError> {
+    let folder = bridges.join(format!("kernels-{}", installation.version().unwrap_or_default()));
+    let failed = |message: String| LoadError::Cache { folder: folder.clone(), message };
+    std::fs::create_dir_all(&folder).map_err(|error| failed(error.to_string()))?;
+    CString::new(folder.as_os_str().as_encoded_bytes()).map_err(|error| failed(error.to_string()))
 }
 
 fn default_bridges() -> PathBuf {

@@ -7,6 +7,7 @@ mod opened;
 
 use std::fs;
 
+use mlxt_backend::{Arithmetic, Error};
 use mlxt_mlx::{Installation, Kind, LoadError, MlxDevice, MlxOptions};
 
 #[test]
@@ -39,4 +40,15 @@ fn a_second_mlx_is_never_loaded() {
         Err(error) => assert!(matches!(error, LoadError::OtherLoaded { .. }), "{error}"),
     }
     assert!(MlxDevice::new(MlxOptions { installation: Some(installation), ..MlxOptions::default() }).is_ok());
+}
+
+#[test]
+fn what_a_device_cannot_do_is_never_replaced() {
+    let Some(installation) = common::installation() else { return };
+    let refused = |options: MlxOptions| {
+        let opened = MlxDevice::new(MlxOptions { installation: Some(installation.clone()), ..options });
+        matches!(opened, Err(LoadError::Backend(Error::Unsupported { backend: "mlx", .. })))
+    };
+    assert!(refused(MlxOptions { compile: Some(true), ..MlxOptions::default() }));
+    assert!(refused(MlxOptions { arithmetic: Arithmetic::Tf32, ..MlxOptions::default() }));
 }

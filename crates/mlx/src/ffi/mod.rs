@@ -143,12 +143,12 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// At most `cache` bytes are kept for later.
-    pub(crate) fn new(library: &Arc<Library>, gpu: bool, cache: usize) -> Result<Self> {
+    /// At most `cache` bytes are kept for later; `folder` is for compiled kernels.
+    pub(crate) fn new(library: &Arc<Library>, gpu: bool, cache: usize, folder: &CStr) -> Result<Self> {
         let (device_name, free) = (library.table.device_name, library.table.device_free);
         let handle = library.make(free, |t, out| {
-            // SAFETY: `out` takes a pointer.
-            unsafe { (t.device_new)(i32::from(gpu), cache, out) }
+            // SAFETY: `out` takes a pointer; the folder is a C string.
+            unsafe { (t.device_new)(i32::from(gpu), cache, folder.as_ptr(), out) }
         })?;
         // SAFETY: the handle is a device, which keeps its name as long as it lives.
         let name = unsafe { text(device_name(handle.as_ptr())) };
@@ -450,4 +450,62 @@ unsafe fn text(from: *const std::ffi::c_char) -> String {
     }
     // SAFETY: as the caller says.
     unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Installation, LoadError, MlxDevice, MlxOptions, find};
+
+    /// Says aloud if there is no MLX; where `MLXT_FORBID_SKIPS` is set, that is a failure.
+    fn device() -> Option<MlxDevice> {
+        let found = match std::env::var_os("MLXT_TEST_MLX") {
+            Some(folder) => Installation::at(folder.as_ref(), "MLXT_TEST_MLX"),
+            None => find(None),
+        };
+        if let Err(LoadError::NotFound { .. }) = found {
+            assert!(std::env::var_os("MLXT_FORBID_SKIPS").is_none(), "a test was skipped: no MLX");
+            println!("skipped: no MLX (set MLXT_TEST_MLX to the folder that holds its lib and include)");
+            return None;
+        }
+        Some(MlxDevice::new(MlxOptions { installation: Some(found.unwrap()), ..MlxOptions::default() }).unwrap())
+    }
+
+    #[track_caller]
+    fn fails<T>(result: Result<T>, with: &str) {
+        match result {
+            Ok(_) => panic!("it did not fail"),
+            Err(Error::Device { backend: "mlx", message }) => assert!(message.contains(with), "{message}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_mlx_throws_comes_back_as_its_message_and_nothing_is_left_behind() {
+        let Some(mlx) = device() else { return };
+        let device = &mlx.device;
+        let x = device.array(Values::f32(&[2, 3], &[1.0; 6]).unwrap()).unwrap();
+        let before = device.memory().unwrap().active;
+        for _ in 0..100 {
+            fails(device.read(&x, 7), "more values are asked for");
+            let unknown = device.operation(38, 0, false).unwrap();
+            fails(device.call(&unknown, &[Argument::Array(&x)], 1), "an operation this bridge has not");
+            // A product of [2, 3] and [2, 3]: MLX's own error. The second is made for the call, and freed.
+            let product = device.operation(12, 0, false).unwrap();
+            let other = Argument::Values(Values::f32(&[2, 3], &[1.0; 6]).unwrap());
+            fails(device.call(&product, &[Argument::Array(&x), other], 1), "matmul");
+            // An input that is not there.
+            fails(device.call(&product, &[Argument::Array(&x)], 1), "");
+        }
+        assert_eq!(device.read(&x, 6).unwrap(), [1.0; 6]);
+        assert!(device.memory().unwrap().active <= before, "arrays of calls that failed are still there");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_their_shape_never_reach_mlx() {
+        assert!(Values::f32(&[2, 3], &[0.0; 5]).is_err());
+        assert!(Values::f32(&[-1, 3], &[0.0; 5]).is_err());
+        assert!(Values::new(Element::F16, &[4], &[0; 8]).is_ok());
+        assert!(Values::new(Element::U8, &[i32::MAX, i32::MAX, i32::MAX], &[0; 8]).is_err());
+    }
 }
