@@ -209,21 +209,6 @@ fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
         }
         let Some((cuda, encoder)) = loaded else { continue };
         let shapes = SHAPES.iter().map(|&(b, n)| (format!("{b}x{n}"), vec![n; b]));
-        if profile {
-            for (b, n) in [(1, 14), (1, 122), (32, 122)] {
-                let batch = batch(&mut random, &vec![n; b])?;
-                for _ in 0..3 {
-                    let started = Instant::now();
-                    let hidden = encoder.forward(&cuda, &batch)?;
-                    let noted = started.elapsed().as_secs_f64() * 1e6;
-                    let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
-                    drop(hidden);
-                    cuda.read(&pooled)?;
-                    println!("{b}x{n} noted {noted:.1} us, all {:.1} us", started.elapsed().as_secs_f64() * 1e6);
-                }
-            }
-            continue;
-        }
         for (shape, lengths) in shapes.chain([("ragged 64".to_owned(), ragged.clone())]) {
             let batch = batch(&mut random, &lengths)?;
             // Ids on the host to one vector for each sequence on the host: the device has finished by then.
