@@ -96,7 +96,19 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 
 impl CudaDevice {
     /// Kernels that multiply: see [`CudaOptions::product`].
-    pub const PRODUCTS: [&str; 4] = ["cuBLASLt", "stream", "tile", "hopper"];
+    pub const PRODUCTS: [&str; 11] = [
+        "cuBLASLt",
+        "stream_16_1_12",
+        "stream_16_3_3",
+        "stream_32_2_3",
+        "tile_16_64",
+        "tile_32_32",
+        "tile_64_64",
+        "tile_128_64",
+        "hopper_128",
+        "hopper_192",
+        "hopper_256",
+    ];
 
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).
     ///

@@ -1,5 +1,6 @@
 //! The kernels' source, compiled for a device when it is opened.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mlxt_backend::{Arithmetic, Result};
@@ -7,7 +8,7 @@ use mlxt_backend::{Arithmetic, Result};
 use crate::cache::{Cache, key};
 use crate::ffi::context::Context;
 use crate::ffi::module::Module;
-use crate::ffi::nvrtc;
+use crate::ffi::{libraries, nvrtc};
 use crate::ffi;
 use crate::operations::Family;
 
@@ -25,7 +26,7 @@ const SOURCES: [&str; 10] = [
     include_str!("../kernels/gemm_hopper.cu"),
 ];
 
-/// What the compiler is told for a compute capability (8.9 is 89).
+/// What the compiler is told.
 fn options(arithmetic: Arithmetic, capability: u32) -> Vec<String> {
     let element = match arithmetic {
         Arithmetic::F32 | Arithmetic::Tf32 => 32,
@@ -38,14 +39,17 @@ fn options(arithmetic: Arithmetic, capability: u32) -> Vec<String> {
         format!("--gpu-architecture=sm_{capability}{own}"),
         format!("-DELEMENT={element}"),
         "--std=c++17".to_owned(),
+        // Lambdas are functions of the device.
+        "--device-as-default-execution-space".to_owned(),
     ]
 }
 
-/// Machine code of the kernels.
+/// Machine code of the kernels for a compute capability (8.9 is 89), by the NVRTC in `folder` or wherever there is one.
 ///
 /// # Errors
 /// NVRTC is missing or refuses them.
-pub fn compile(arithmetic: Arithmetic, capability: u32) -> Result<Vec<u8>> {
+pub fn compile(arithmetic: Arithmetic, capability: u32, folder: Option<&Path>) -> Result<Vec<u8>> {
+    libraries::nvrtc(folder)?;
     nvrtc::compile(&SOURCES.join("\n"), &options(arithmetic, capability))
 }
 

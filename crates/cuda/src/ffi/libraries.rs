@@ -47,13 +47,13 @@ pub(crate) fn driver() -> Result<()> {
     FOUND.get_or_init(find).clone()
 }
 
-/// Loads NVRTC, which compiles kernels.
+/// Loads NVRTC, which compiles kernels; the first time from `folder` if it is there.
 ///
 /// # Errors
 /// [`Error::Device`] with what to do.
-pub(crate) fn nvrtc() -> Result<()> {
+pub(crate) fn nvrtc(folder: Option<&Path>) -> Result<()> {
     static FOUND: OnceLock<Result<()>> = OnceLock::new();
-    FOUND.get_or_init(|| find("nvrtc", "NVRTC", "nvidia-cuda-nvrtc")).clone()
+    FOUND.get_or_init(|| find(folder, "nvrtc", "NVRTC", "nvidia-cuda-nvrtc")).clone()
 }
 
 /// Loads cuBLASLt, which multiplies matrices.
@@ -62,12 +62,12 @@ pub(crate) fn nvrtc() -> Result<()> {
 /// [`Error::Device`] with what to do.
 pub(crate) fn cublaslt() -> Result<()> {
     static FOUND: OnceLock<Result<()>> = OnceLock::new();
-    FOUND.get_or_init(|| find("cublasLt", "cuBLASLt", "nvidia-cublas")).clone()
+    FOUND.get_or_init(|| find(None, "cublasLt", "cuBLASLt", "nvidia-cublas")).clone()
 }
 
-fn find(name: &str, title: &str, package: &str) -> Result<()> {
+fn find(first: Option<&Path>, name: &str, title: &str, package: &str) -> Result<()> {
     let files: Vec<String> = MAJORS.iter().map(|major| format!("lib{name}.so.{major}")).collect();
-    let folders = folders();
+    let folders: Vec<PathBuf> = first.map(Path::to_owned).into_iter().chain(folders()).collect();
     let found = |folder: Option<&Path>| {
         files.iter().any(|file| {
             let path = folder.map_or_else(|| PathBuf::from(file), |folder| folder.join(file));

@@ -12,7 +12,7 @@ use super::{failure, libraries};
 /// # Errors
 /// It is not there.
 pub(crate) fn version() -> Result<(u32, u32)> {
-    libraries::nvrtc()?;
+    libraries::nvrtc(None)?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is loaded; pointers are to locals.
     unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }.result().map_err(|e| failure(e.to_string()))?;
@@ -24,7 +24,7 @@ pub(crate) fn version() -> Result<(u32, u32)> {
 /// # Errors
 /// [`mlxt_backend::Error::Device`] with the compiler's log.
 pub(crate) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>> {
-    libraries::nvrtc()?;
+    libraries::nvrtc(None)?;
     let failed = |e: result::NvrtcError| failure(format!("NVRTC: {e}"));
     let source = CString::new(source).map_err(|e| failure(e.to_string()))?;
     let program = result::create_program(&source, Some(c"kernels.cu")).map_err(failed)?;

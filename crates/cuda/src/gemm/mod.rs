@@ -144,9 +144,11 @@ impl Operands<'_> {
 /// The driver's or cuBLASLt's own; no memory.
 pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Result<Arc<Way>> {
     let mut ways = ways(inner, size)?;
-    let asked_for = |way: &Way| inner.product.as_ref().is_none_or(|name| way.describe().starts_with(name));
-    if ways.iter().any(asked_for) {
-        ways.retain(asked_for);
+    if let Some(name) = &inner.product {
+        // Of those by that name the one that cuts the sum into most parts.
+        if let Some(asked_for) = ways.iter().rposition(|way| way.describe().starts_with(name)) {
+            return Ok(Arc::new(ways.swap_remove(asked_for)));
+        }
     }
     if ways.len() == 1 {
         return Ok(Arc::new(ways.remove(0)));
