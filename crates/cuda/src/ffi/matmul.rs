@@ -17,7 +17,7 @@ use super::blas::{Blas, said};
 use super::context::{Event, Queue};
 
 /// Algorithms that are tried.
-const TRIED: usize = 8;
+const TRIED: usize = 24;
 /// Runs by which they are compared, after one that is not counted.
 const RUNS: usize = 3;
 
