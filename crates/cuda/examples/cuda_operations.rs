@@ -1,7 +1,7 @@
 //! The study's operations on a GPU: `cargo run --release -p mlxt-cuda --example cuda_operations`.
 //!
 //! `conformance` compares every case of the contract's table with the reference. Otherwise prints for each published case
-//! (`encoder`: for each of an encoder's) the best and the median milliseconds of one run, operands and result on the
+//! (`published`, or nothing; `encoder`: for each of an encoder's) the best and the median milliseconds of one run, operands and result on the
 //! device, and its name, separated by tabs; other arguments are words that a case has to contain. What is timed checks no
 //! values. scripts/time-operations-cuda.py puts PyTorch's times beside these.
 
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let mut flag = |name: &str| words.iter().position(|w| w == name).map(|i| words.remove(i)).is_some();
-    let (table, set) = (flag("conformance"), if flag("encoder") { "encoder" } else { "published" });
+    let table = flag("conformance");
+    let (encoder, _) = (flag("encoder"), flag("published"));
+    let set = if encoder { "encoder" } else { "published" };
     let device = CudaDevice::new(&CudaOptions::default())?;
     if table {
         let report = conformance::check(&device);

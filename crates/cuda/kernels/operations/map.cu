@@ -19,7 +19,8 @@ template <int F> __device__ __forceinline__ float map_value(float x, float slope
         case LOGISTIC: return sigmoid(x);
         case PLUS: return softplus(x);
         case ERF: return gelu(x);
-        case TANH_ERF: return activate_rarely(GELU_TANH, x);
+        // (1 + tanh(u)) / 2 is the logistic function of 2 u.
+        case TANH_ERF: return x * sigmoid(1.5957691f * fmaf(0.044715f * x * x, x, x));
         default: return x;
     }
 }

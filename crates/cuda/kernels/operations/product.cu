@@ -3,24 +3,36 @@
 struct FinishOperands {
     float* x;             // [rows, cols], overwritten
     const float* bias;    // [cols]
-    u64 count;
+    u64 count;            // vectors; cols is in vectors too
     u32 cols;
     u32 gelu;             // applied after the bias
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) finish(const FinishOperands o) {
-    const u64 i = (u64)blockIdx.x * (4 * THREADS) + threadIdx.x;
+template <int VEC> __device__ __forceinline__ void finish(const FinishOperands& o) {
+    const u64 first = (u64)blockIdx.x * (4 * THREADS) + threadIdx.x;
     wait_for_previous();
+    Vector<VEC> v[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        if (first + k * THREADS < o.count) v[k] = load<VEC>(o.x + VEC * (first + k * THREADS));
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        const u64 at = i + k * THREADS;
+        const u64 at = first + k * THREADS;
         if (at >= o.count) return;
         u64 row, col;
         divide(at, o.cols, row, col);
-        const float v = o.x[at] + o.bias[col];
-        o.x[at] = o.gelu ? gelu(v) : v;
+        const Vector<VEC> bias = load<VEC>(o.bias + VEC * col);
+#pragma unroll
+        for (int i = 0; i < VEC; i++) {
+            v[k].v[i] += bias.v[i];
+            if (o.gelu) v[k].v[i] = gelu(v[k].v[i]);
+        }
+        store<VEC>(o.x + VEC * at, v[k]);
     }
 }
+
+extern "C" __global__ void __launch_bounds__(THREADS) finish_1(const FinishOperands o) { finish<1>(o); }
+extern "C" __global__ void __launch_bounds__(THREADS) finish_4(const FinishOperands o) { finish<4>(o); }
 
 struct WidenOperands {
     const signed char* weights; // [inputs, outputs]; of 4 bits two inputs in a byte, [(inputs + 1) / 2, outputs]

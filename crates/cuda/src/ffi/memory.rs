@@ -78,6 +78,28 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// The first `count` values, when all work before has finished. Nothing is written to the host's memory before.
+    pub(crate) fn values<N: Number>(&self, count: usize) -> Result<Vec<N>> {
+        let mut values: Vec<N> = Vec::new();
+        let bytes = size_of::<N>().saturating_mul(count);
+        if bytes > self.bytes || values.try_reserve_exact(count).is_err() {
+            return Err(mlxt_backend::Error::OutOfMemory { backend: super::BACKEND, bytes });
+        }
+        if bytes > 0 {
+            // SAFETY: both sides have that many bytes; the copy is waited for below, also where it failed.
+            let copied = unsafe {
+                sys::cuMemcpyDtoHAsync_v2(values.as_mut_ptr().cast(), self.address, bytes, self.context.stream(Queue::Work))
+            };
+            self.context.synchronize()?;
+            check("cuMemcpyDtoHAsync", copied)?;
+        }
+        // SAFETY: there is room for `count`, all bytes of them have just been written, and any bytes are a value.
+        unsafe { values.set_len(count) };
+        Ok(values)
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.context.bind().is_ok() {

@@ -107,13 +107,13 @@ fn start(
     const TILE: (usize, usize) = (64, 4 * 4 * 64 * 68);
     let scale = 1.0 / (size as f32).sqrt();
     let operands = AttendOperands { size: size as i32, heads: heads as i32, scale, ..operands };
-    if size % 4 == 0 && size <= 64 && queries > 16 {
+    if size.is_multiple_of(4) && size <= 64 && queries > 16 {
         let grid = [queries.div_ceil(TILE.0), heads, batch];
         let shape = Shape { grid, threads: THREADS, shared: TILE.1 };
         return work.start_shaped(Family::Attend, "attend_tile", shape, &operands);
     }
     let (name, columns) = match size {
-        _ if size % 4 != 0 => ("attend_wide_1_4", 128),
+        _ if !size.is_multiple_of(4) => ("attend_wide_1_4", 128),
         0..=128 => ("attend_wide_4_1", 128),
         _ => ("attend_wide_4_8", 1024),
     };

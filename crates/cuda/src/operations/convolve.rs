@@ -68,7 +68,7 @@ pub(super) fn convolve(work: &mut Work<'_>, (x, w, out): (u64, u64, u64), c: Con
         return work.start(Family::Product, "convolve_any", blocks, &operands);
     };
     (operands.tile, operands.some, operands.pitch) = (tiling.tile as i32, tiling.some as i32, tiling.pitch as i32);
-    let name = match (c.channels % 4 == 0, tiling.positions) {
+    let name = match (c.channels.is_multiple_of(4), tiling.positions) {
         (true, 1) => "convolve_4_1",
         (true, _) => "convolve_4_4",
         (false, 1) => "convolve_1_1",
@@ -94,12 +94,11 @@ fn tiling(c: Convolution, plenty: usize) -> Option<Tiling> {
     };
     let tile = width.next_power_of_two().min(most);
     let lines = positions * BLOCK / tile + c.window[0] - 1;
-    let vector = if c.channels % 4 == 0 { 4 } else { 1 };
+    let vector = if c.channels.is_multiple_of(4) { 4 } else { 1 };
     // Vectors at an odd distance in units of their size meet no two in one bank.
-    let pitch = |some: usize| if some / vector % 2 == 0 { some + vector } else { some };
-    let shared = |some: usize| {
-        4 * (c.window[0] * c.window[1] * some * OUTPUTS + lines * (tile + c.window[1] - 1) * pitch(some))
-    };
+    let pitch = |some: usize| if (some / vector).is_multiple_of(2) { some + vector } else { some };
+    let shared =
+        |some: usize| 4 * (c.window[0] * c.window[1] * some * OUTPUTS + lines * (tile + c.window[1] - 1) * pitch(some));
     let some = (1..=c.channels / vector).rev().map(|n| n * vector).find(|&some| shared(some) <= SHARED)?;
     Some(Tiling { positions, tile, some, pitch: pitch(some), shared: shared(some) })
 }
@@ -120,7 +119,10 @@ mod tests {
         ] {
             let c = Convolution::new(x, w);
             let tiling = tiling(c, 264).unwrap();
-            assert!(tiling.shared <= SHARED && tiling.some >= 1 && tiling.tile <= BLOCK * tiling.positions, "{tiling:?}");
+            assert!(
+                tiling.shared <= SHARED && tiling.some >= 1 && tiling.tile <= BLOCK * tiling.positions,
+                "{tiling:?}"
+            );
             assert!(tiling.tile.is_power_of_two() && tiling.pitch >= tiling.some);
         }
         assert_eq!(tiling(Convolution::new(&[1, 4000, 3], &[1, 3000, 3]), 264), None);

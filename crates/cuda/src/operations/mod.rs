@@ -23,8 +23,8 @@ use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, 
 use mlxt_backend::{Error, Result, Segments};
 
 use self::quantize::Quantized;
-pub(crate) use self::work::{Family, State};
 use self::work::Work;
+pub(crate) use self::work::{Family, State};
 use crate::CudaDevice;
 use crate::device::lock;
 use crate::ffi::BACKEND;
@@ -86,9 +86,7 @@ impl Array {
         if let Some(seen) = &self.host {
             return Ok(seen.values.clone());
         }
-        let mut values = vec![0; self.count()];
-        self.memory.read(&mut values)?;
-        Ok(values)
+        self.memory.values(self.count())
     }
 }
 
@@ -99,8 +97,14 @@ impl Operations for CudaDevice {
         let context = &self.inner.context;
         context.bind()?;
         let Form { element, shape } = array.form();
-        let mut made =
-            Array { element, shape: shape.to_vec(), memory: Memory::new(context, 0)?, host: None, offsets: None, weights: None };
+        let mut made = Array {
+            element,
+            shape: shape.to_vec(),
+            memory: Memory::new(context, 0)?,
+            host: None,
+            offsets: None,
+            weights: None,
+        };
         match (array.values(), shape) {
             (Values::F32(w), &[inputs, outputs]) if position == 1 && quantize::bits(operation).is_some() => {
                 made.weights = Quantized::new(context, operation, w, (inputs, outputs))?;
@@ -141,16 +145,8 @@ impl Operations for CudaDevice {
             return Err(unsupported("reading back weights of small integers".into()));
         }
         let values = match array.element {
-            Element::F32 => {
-                let mut values = vec![0.0_f32; array.count()];
-                array.memory.read(&mut values)?;
-                Values::F32(values)
-            }
-            Element::I32 => {
-                let mut values = vec![0_i32; array.count()];
-                array.memory.read(&mut values)?;
-                Values::I32(values)
-            }
+            Element::F32 => Values::F32(array.memory.values(array.count())?),
+            Element::I32 => Values::I32(array.memory.values(array.count())?),
         };
         HostArray::new(array.shape.clone(), values)
     }
@@ -191,9 +187,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
         Operation::GeluTanh => map(work, "map_gelu_tanh", 0),
         Operation::Prelu => map(work, "map_prelu", at(1)),
         Operation::Bce => reduce::cross_entropy(work, x.at(), at(1), x.count(), out),
-        Operation::SumAll => {
-            reduce::sum(work, x.at(), Axis { outer: 1, len: x.count(), inner: 1 }, out)
-        }
+        Operation::SumAll => reduce::sum(work, x.at(), Axis { outer: 1, len: x.count(), inner: 1 }, out),
         Operation::Sum(axis) => reduce::sum(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
         Operation::Argmax(axis) => reduce::argmax(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
         Operation::Softmax(axis) => rows::softmax(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
@@ -215,9 +209,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
             scatter::scatter(work, operation, [x.at(), at(1), at(2)], sizes, &result.memory)
         }
         Operation::LayerNorm => rows::norm(work, rows::Norm::Layer, [x.at(), 0, 0, 0], shape(0), out),
-        Operation::AddLayerNorm => {
-            rows::norm(work, rows::Norm::AddLayer, [x.at(), at(1), at(2), at(3)], shape(0), out)
-        }
+        Operation::AddLayerNorm => rows::norm(work, rows::Norm::AddLayer, [x.at(), at(1), at(2), at(3)], shape(0), out),
         Operation::RmsNorm => rows::norm(work, rows::Norm::RootMeanSquare, [x.at(), 0, at(1), 0], shape(0), out),
         Operation::Rope => map::rope(work, x.at(), shape(0), out),
         Operation::MeanPoolNormalize => {
@@ -242,8 +234,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
             let what = || format!("{operation} over weights that were not uploaded for it");
             let weights = fitting.ok_or_else(|| unsupported(what()))?;
             let widened = weights.widen(work)?;
-            let operands =
-                product::Operands { a: x.at(), b: widened.address(), bias: Some(at(2)), gelu: false, out };
+            let operands = product::Operands { a: x.at(), b: widened.address(), bias: Some(at(2)), gelu: false, out };
             product::multiply(work, operands, Product::new(shape(0), shape(1)))
         }
         Operation::ScaledDotProductAttention => {
