@@ -22,14 +22,14 @@ pub struct Lazy<D: Device> {
 
 /// Weights on the device, and their size.
 pub struct Weights<W> {
-    weights: Arc<W>,
+    device: Arc<W>,
     rows: usize,
     cols: usize,
 }
 
 impl<W> Weights<W> {
     fn new(weights: W, (rows, cols): (usize, usize)) -> Self {
-        Self { weights: Arc::new(weights), rows, cols }
+        Self { device: Arc::new(weights), rows, cols }
     }
 }
 
@@ -137,14 +137,14 @@ impl<D: Device> Backend for Lazy<D> {
 
     fn embed(&self, lookups: &[Lookup<'_, Self::Table>]) -> Result<Tensor<D>> {
         let shape = check::embed(lookups)?;
-        let note = |l: &Lookup<'_, Self::Table>| (Arc::clone(&l.table.weights), ids(l.ids));
+        let note = |l: &Lookup<'_, Self::Table>| (Arc::clone(&l.table.device), ids(l.ids));
         let [x] = Tensor::note(Operation::Embed(lookups.iter().map(note).collect()), vec![], shape);
         Ok(x)
     }
 
     fn linear(&self, x: &Tensor<D>, w: &Self::Matrix, activation: Activation) -> Result<Tensor<D>> {
         check::size("linear", "inputs", w.cols, x.cols())?;
-        let operation = Operation::Linear { x: 0, w: Arc::clone(&w.weights), activation };
+        let operation = Operation::Linear { x: 0, w: Arc::clone(&w.device), activation };
         let [y] = Tensor::note(operation, vec![x.operand().clone()], (x.rows(), w.rows));
         Ok(y)
     }
@@ -157,7 +157,7 @@ impl<D: Device> Backend for Lazy<D> {
 
     fn norm(&self, x: Tensor<D>, residual: Option<&Tensor<D>>, n: &Self::Norm) -> Result<Tensor<D>> {
         check::norm(&x, residual, n.cols)?;
-        let operation = Operation::Norm { x: 0, residual: residual.map(|_| 1), n: Arc::clone(&n.weights) };
+        let operation = Operation::Norm { x: 0, residual: residual.map(|_| 1), n: Arc::clone(&n.device) };
         let operands = std::iter::once(&x).chain(residual).map(|x| x.operand().clone()).collect();
         let [y] = Tensor::note(operation, operands, (x.rows(), x.cols()));
         Ok(y)
@@ -165,7 +165,7 @@ impl<D: Device> Backend for Lazy<D> {
 
     fn add_norm(&self, x: Tensor<D>, residual: &Tensor<D>, n: &Self::Norm) -> Result<(Tensor<D>, Tensor<D>)> {
         check::norm(&x, Some(residual), n.cols)?;
-        let operation = Operation::AddNorm { x: 0, residual: 1, n: Arc::clone(&n.weights) };
+        let operation = Operation::AddNorm { x: 0, residual: 1, n: Arc::clone(&n.device) };
         let operands = vec![x.operand().clone(), residual.operand().clone()];
         let [sum, normed] = Tensor::note(operation, operands, (x.rows(), x.cols()));
         Ok((sum, normed))

@@ -18,11 +18,11 @@ pub(crate) struct Programs<D: Device> {
 
 struct Made<D: Device> {
     /// By all of a plan that matters, in words.
-    programs: HashMap<Vec<u64>, Program<D>>,
+    programs: HashMap<Vec<u64>, Entry<D>>,
     clock: u64,
 }
 
-struct Program<D: Device> {
+struct Entry<D: Device> {
     program: Arc<D::Program>,
     /// Keeps the plan's weights where they are: a plan with others at the same place would pass for this one.
     _plan: Arc<Plan<D>>,
@@ -46,12 +46,12 @@ impl<D: Device> Programs<D> {
             return Ok(Arc::clone(&found.program));
         }
         if made.programs.len() >= KEPT {
-            let oldest = made.programs.iter().min_by_key(|(_, program)| program.last_used).map(|(key, _)| key.clone());
+            let oldest = made.programs.iter().min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| key.clone());
             oldest.map(|key| made.programs.remove(&key));
         }
         let plan = Arc::new(plan);
         let program = Arc::new(device.compile(Arc::clone(&plan))?);
-        made.programs.insert(words.0, Program { program: Arc::clone(&program), _plan: plan, last_used });
+        made.programs.insert(words.0, Entry { program: Arc::clone(&program), _plan: plan, last_used });
         Ok(program)
     }
 }

@@ -78,12 +78,11 @@ fn rounding(operation: &Operation, arithmetic: Arithmetic) -> Tolerance {
     let u = arithmetic.unit();
     let of = |absolute, relative| Tolerance { absolute: absolute * u, relative: relative * u };
     match (arithmetic, operation) {
-        (Arithmetic::F32, _) | (_, Operation::TakeRows { .. }) => of(0.0, 0.0),
         // Products of numbers that lose up to 2 u each (hardware may cut instead of round) to a sum of size 1: 2 u is its
         // deviation, and a table of thousands of values goes up to 5 of these. Scores grow with the square of the spread.
         (Arithmetic::Tf32, Operation::Linear { .. } | Operation::PackedLinear { .. }) => of(12.0, 2.0),
         (Arithmetic::Tf32, Operation::Attention { spread, .. }) => of(12.0 * f64::from(spread * spread), 2.0),
-        (Arithmetic::Tf32, _) => of(0.0, 0.0),
+        (Arithmetic::F32 | Arithmetic::Tf32, _) | (_, Operation::TakeRows { .. }) => of(0.0, 0.0),
         // The result is rounded; before that the bias, up to 4, and what the activation is applied to. The slope of an
         // activation is at most 2 in proportion to its value.
         (_, Operation::Linear { .. } | Operation::PackedLinear { .. }) => of(4.0, 4.0),

@@ -27,11 +27,10 @@ pub fn plain(table: &Table) -> String {
     let widths: Vec<usize> = (0..table.columns.len()).map(wide).collect();
     let mut out = format!("{}\n", one_line(&table.title));
     for line in &lines {
-        let mut row = String::new();
-        for ((text, column), &width) in line.iter().zip(&table.columns).zip(&widths) {
-            row += &if column.numeric { format!("  {text:>width$}") } else { format!("  {text:<width$}") };
-        }
-        out += row.trim_end();
+        let fields = line.iter().zip(&table.columns).zip(&widths).map(|((text, column), &width)| {
+            if column.numeric { format!("  {text:>width$}") } else { format!("  {text:<width$}") }
+        });
+        out += fields.collect::<String>().trim_end();
         out.push('\n');
     }
     out
