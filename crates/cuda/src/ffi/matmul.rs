@@ -152,8 +152,10 @@ impl MatMul {
 
     fn set<V>(&self, attribute: cublasLtMatmulDescAttributes_t, value: &V) -> Result<()> {
         // SAFETY: the description is alive and copies the value, whose size is given.
-        unsafe { result::set_matmul_desc_attribute(self.description, attribute, from_ref(value).cast(), size_of::<V>()) }
-            .map_err(said)
+        unsafe {
+            result::set_matmul_desc_attribute(self.description, attribute, from_ref(value).cast(), size_of::<V>())
+        }
+        .map_err(said)
     }
 
     fn candidates(&self) -> Result<Vec<cublasLtMatmulAlgo_t>> {
@@ -187,9 +189,10 @@ impl MatMul {
         if asked != sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
             found = 0;
         }
-        let usable = results.iter().take(found as usize).filter(|r| {
-            r.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && r.workspaceSize <= bytes
-        });
+        let usable = results
+            .iter()
+            .take(found as usize)
+            .filter(|r| r.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && r.workspaceSize <= bytes);
         Ok(usable.map(|r| r.algo).collect())
     }
 

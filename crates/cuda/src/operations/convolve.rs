@@ -97,9 +97,8 @@ fn tiling(c: Convolution, plenty: usize) -> Option<Tiling> {
     let vector = if c.channels % 4 == 0 { 4 } else { 1 };
     // Vectors at an odd distance in units of their size meet no two in one bank.
     let pitch = |some: usize| if some / vector % 2 == 0 { some + vector } else { some };
-    let shared = |some: usize| {
-        4 * (c.window[0] * c.window[1] * some * OUTPUTS + lines * (tile + c.window[1] - 1) * pitch(some))
-    };
+    let shared =
+        |some: usize| 4 * (c.window[0] * c.window[1] * some * OUTPUTS + lines * (tile + c.window[1] - 1) * pitch(some));
     let some = (1..=c.channels / vector).rev().map(|n| n * vector).find(|&some| shared(some) <= SHARED)?;
     Some(Tiling { positions, tile, some, pitch: pitch(some), shared: shared(some) })
 }
@@ -120,7 +119,10 @@ mod tests {
         ] {
             let c = Convolution::new(x, w);
             let tiling = tiling(c, 264).unwrap();
-            assert!(tiling.shared <= SHARED && tiling.some >= 1 && tiling.tile <= BLOCK * tiling.positions, "{tiling:?}");
+            assert!(
+                tiling.shared <= SHARED && tiling.some >= 1 && tiling.tile <= BLOCK * tiling.positions,
+                "{tiling:?}"
+            );
             assert!(tiling.tile.is_power_of_two() && tiling.pitch >= tiling.some);
         }
         assert_eq!(tiling(Convolution::new(&[1, 4000, 3], &[1, 3000, 3]), 264), None);

@@ -23,8 +23,8 @@ use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, 
 use mlxt_backend::{Error, Result, Segments};
 
 use self::quantize::Quantized;
-pub(crate) use self::work::{Family, State};
 use self::work::Work;
+pub(crate) use self::work::{Family, State};
 use crate::CudaDevice;
 use crate::device::lock;
 use crate::ffi::BACKEND;
@@ -99,8 +99,14 @@ impl Operations for CudaDevice {
         let context = &self.inner.context;
         context.bind()?;
         let Form { element, shape } = array.form();
-        let mut made =
-            Array { element, shape: shape.to_vec(), memory: Memory::new(context, 0)?, host: None, offsets: None, weights: None };
+        let mut made = Array {
+            element,
+            shape: shape.to_vec(),
+            memory: Memory::new(context, 0)?,
+            host: None,
+            offsets: None,
+            weights: None,
+        };
         match (array.values(), shape) {
             (Values::F32(w), &[inputs, outputs]) if position == 1 && quantize::bits(operation).is_some() => {
                 made.weights = Quantized::new(context, operation, w, (inputs, outputs))?;
@@ -191,9 +197,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
         Operation::GeluTanh => map(work, "map_gelu_tanh", 0),
         Operation::Prelu => map(work, "map_prelu", at(1)),
         Operation::Bce => reduce::cross_entropy(work, x.at(), at(1), x.count(), out),
-        Operation::SumAll => {
-            reduce::sum(work, x.at(), Axis { outer: 1, len: x.count(), inner: 1 }, out)
-        }
+        Operation::SumAll => reduce::sum(work, x.at(), Axis { outer: 1, len: x.count(), inner: 1 }, out),
         Operation::Sum(axis) => reduce::sum(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
         Operation::Argmax(axis) => reduce::argmax(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
         Operation::Softmax(axis) => rows::softmax(work, x.at(), Axis::new(operation, *axis, shape(0))?, out),
@@ -215,9 +219,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
             scatter::scatter(work, operation, [x.at(), at(1), at(2)], sizes, &result.memory)
         }
         Operation::LayerNorm => rows::norm(work, rows::Norm::Layer, [x.at(), 0, 0, 0], shape(0), out),
-        Operation::AddLayerNorm => {
-            rows::norm(work, rows::Norm::AddLayer, [x.at(), at(1), at(2), at(3)], shape(0), out)
-        }
+        Operation::AddLayerNorm => rows::norm(work, rows::Norm::AddLayer, [x.at(), at(1), at(2), at(3)], shape(0), out),
         Operation::RmsNorm => rows::norm(work, rows::Norm::RootMeanSquare, [x.at(), 0, at(1), 0], shape(0), out),
         Operation::Rope => map::rope(work, x.at(), shape(0), out),
         Operation::MeanPoolNormalize => {
@@ -242,8 +244,7 @@ fn compute(device: &CudaDevice, operation: &Operation, inputs: &[&Array], result
             let what = || format!("{operation} over weights that were not uploaded for it");
             let weights = fitting.ok_or_else(|| unsupported(what()))?;
             let widened = weights.widen(work)?;
-            let operands =
-                product::Operands { a: x.at(), b: widened.address(), bias: Some(at(2)), gelu: false, out };
+            let operands = product::Operands { a: x.at(), b: widened.address(), bias: Some(at(2)), gelu: false, out };
             product::multiply(work, operands, Product::new(shape(0), shape(1)))
         }
         Operation::ScaledDotProductAttention => {

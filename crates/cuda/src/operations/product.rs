@@ -57,7 +57,16 @@ pub(super) fn multiply(work: &mut Work<'_>, o: Operands, p: Product) -> Result<(
     if parts > 1 {
         let partial = work.memory(parts * results)?;
         let terms = inner / parts;
-        let sizes = Sizes { batch: parts, rows, inner: terms, cols, a_row: inner, a_next: terms, b_next: terms * cols, bias: false };
+        let sizes = Sizes {
+            batch: parts,
+            rows,
+            inner: terms,
+            cols,
+            a_row: inner,
+            a_next: terms,
+            b_next: terms * cols,
+            bias: false,
+        };
         let places = Places { a: o.a, b: o.b, bias: 0, out: partial.address() };
         if start(work, sizes, places)? {
             reduce::sum(work, partial.address(), Axis { outer: 1, len: parts, inner: results }, o.out)?;
@@ -66,16 +75,8 @@ pub(super) fn multiply(work: &mut Work<'_>, o: Operands, p: Product) -> Result<(
     }
     // GELU is a pass of its own (cuBLASLt has its approximation alone), and takes the bias with it.
     let fused = o.bias.is_some() && !o.gelu;
-    let plain = Sizes {
-        batch,
-        rows,
-        inner,
-        cols,
-        a_row: inner,
-        a_next: rows * inner,
-        b_next: inner * cols,
-        bias: false,
-    };
+    let plain =
+        Sizes { batch, rows, inner, cols, a_row: inner, a_next: rows * inner, b_next: inner * cols, bias: false };
     let places = Places { a: o.a, b: o.b, bias, out: o.out };
     if fused && start(work, Sizes { bias: true, ..plain }, places)? {
         return Ok(());
@@ -104,12 +105,7 @@ fn cut(inner: usize) -> usize {
 }
 
 /// What the product itself did not do.
-fn finish(
-    work: &mut Work<'_>,
-    o: Operands,
-    (count, cols): (usize, usize),
-    (bias, gelu): (bool, bool),
-) -> Result<()> {
+fn finish(work: &mut Work<'_>, o: Operands, (count, cols): (usize, usize), (bias, gelu): (bool, bool)) -> Result<()> {
     match (o.bias, bias, gelu) {
         (Some(bias), true, _) => {
             let operands =
@@ -129,7 +125,10 @@ mod tests {
     fn parts_are_equal_and_whole_vectors() {
         for inner in [8192, 9000, 10_007, 51_200, 1_000_000] {
             let parts = cut(inner);
-            assert!(parts == 1 || (inner % parts == 0 && (inner / parts) % 4 == 0 && inner / parts >= TERMS), "{inner}");
+            assert!(
+                parts == 1 || (inner % parts == 0 && (inner / parts) % 4 == 0 && inner / parts >= TERMS),
+                "{inner}"
+            );
         }
         assert_eq!(cut(1_000_000), 500);
         assert_eq!(cut(10_007), 1);

@@ -107,13 +107,7 @@ pub(super) fn cross_entropy(work: &mut Work<'_>, p: u64, y: u64, count: usize, o
     cut(work, "entropy_cut_4", ReduceOperands { x: p, y, out, scale, ..ReduceOperands::default() }, 1, count)
 }
 
-fn cut(
-    work: &mut Work<'_>,
-    name: &'static str,
-    operands: ReduceOperands,
-    outer: usize,
-    len: usize,
-) -> Result<()> {
+fn cut(work: &mut Work<'_>, name: &'static str, operands: ReduceOperands, outer: usize, len: usize) -> Result<()> {
     // Eight blocks of this size fit on a multiprocessor.
     let parts = len.div_ceil(PART).min((4 * work.plenty()).div_ceil(outer));
     let partial = work.memory(outer * parts)?;
@@ -157,13 +151,8 @@ fn columns(work: &mut Work<'_>, names: &Names, operands: ReduceOperands, axis: A
     while lanes > 4 && outer * across.div_ceil(lanes) < work.plenty() {
         lanes /= 2;
     }
-    let operands = ReduceOperands {
-        outer: outer as u64,
-        len: len as u64,
-        inner: inner as u64,
-        lanes: lanes as u32,
-        ..operands
-    };
+    let operands =
+        ReduceOperands { outer: outer as u64, len: len as u64, inner: inner as u64, lanes: lanes as u32, ..operands };
     work.start(Family::Reduce, name, outer * across.div_ceil(lanes), &operands)
 }
 
@@ -188,14 +177,7 @@ pub(super) fn pool(
     let tiles = cols.div_ceil(32);
     let partial = work.memory(sequences * tiles)?;
     let counters = work.counters(sequences)?;
-    let operands = PoolOperands {
-        x,
-        offsets,
-        out,
-        partial: partial.address(),
-        counters,
-        cols: cols as u32,
-        tiles: tiles as u32,
-    };
+    let operands =
+        PoolOperands { x, offsets, out, partial: partial.address(), counters, cols: cols as u32, tiles: tiles as u32 };
     work.start(Family::Reduce, "pool", sequences * tiles, &operands)
 }

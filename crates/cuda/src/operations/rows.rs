@@ -79,9 +79,8 @@ const RMS_NORM: Names = [
 /// Starts the first of the kernels whose threads have room for a row.
 fn short(work: &mut Work<'_>, names: &Names, operands: &RowOperands) -> Result<()> {
     let (rows, cols) = (operands.rows as usize, operands.cols as usize);
-    let fits = |(vector, lanes, each, _): &&(usize, usize, usize, _)| {
-        cols % vector == 0 && cols <= vector * lanes * each
-    };
+    let fits =
+        |(vector, lanes, each, _): &&(usize, usize, usize, _)| cols % vector == 0 && cols <= vector * lanes * each;
     match names.iter().find(fits) {
         Some(&(_, lanes, _, name)) => work.start(Family::Rows, name, rows.div_ceil(THREADS / lanes), operands),
         None => Ok(()),
@@ -91,14 +90,8 @@ fn short(work: &mut Work<'_>, names: &Names, operands: &RowOperands) -> Result<(
 /// Softmax along an axis.
 pub(super) fn softmax(work: &mut Work<'_>, x: u64, axis: Axis, out: u64) -> Result<()> {
     let Axis { outer, len, inner } = axis;
-    let mut operands = RowOperands {
-        x,
-        out,
-        rows: outer as u64,
-        cols: len as u64,
-        inner: inner as u64,
-        ..RowOperands::default()
-    };
+    let mut operands =
+        RowOperands { x, out, rows: outer as u64, cols: len as u64, inner: inner as u64, ..RowOperands::default() };
     if inner > 1 {
         return work.start(Family::Rows, "softmax_columns", outer * inner.div_ceil(32), &operands);
     }
@@ -109,7 +102,8 @@ pub(super) fn softmax(work: &mut Work<'_>, x: u64, axis: Axis, out: u64) -> Resu
     let parts = len.div_ceil(16 * THREADS).min((4 * work.plenty()).div_ceil(outer));
     let partial = work.memory(2 * outer * parts)?;
     (operands.partial, operands.parts) = (partial.address(), parts as u32);
-    let names = if len % 4 == 0 { ["softmax_parts_4", "softmax_finish_4"] } else { ["softmax_parts_1", "softmax_finish_1"] };
+    let names =
+        if len % 4 == 0 { ["softmax_parts_4", "softmax_finish_4"] } else { ["softmax_parts_1", "softmax_finish_1"] };
     names.into_iter().try_for_each(|name| work.start(Family::Rows, name, outer * parts, &operands))
 }
 

@@ -125,9 +125,7 @@ impl<'a> Work<'a> {
         let context = &self.inner.context;
         let module = match &mut self.state.modules[family as usize] {
             Some(module) => module,
-            none => {
-                none.insert(kernels::load_source(context, &family.sources(), Arithmetic::F32, &self.state.cache)?)
-            }
+            none => none.insert(kernels::load_source(context, &family.sources(), Arithmetic::F32, &self.state.cache)?),
         };
         let asked = if shape.shared > WITHOUT_ASKING { shape.shared } else { 0 };
         let function = module.function(name, asked)?;
