@@ -172,27 +172,29 @@ fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precisio
     let info = |device: DeviceInfo, threads, why: &str| Info { device, precision, threads, why: why.to_owned() };
     let unavailable = |reason| Error::DeviceUnavailable { device, reason };
     let asked = "asked for";
+    let on_cpu = |purpose: P, why| {
+        let backend = cpu(threads)?;
+        let info = info(backend.info(), backend.threads(), why);
+        purpose.make(backend, info)
+    };
     match device {
-        Device::Auto => match fastest(precision) {
-            Some(Gpu::Cuda(backend)) => {
+        // On Linux MLX is not looked for: that takes longer than a short text on the CPU, and where it has a GPU our own
+        // kernels have it too.
+        Device::Auto if cfg!(target_os = "macos") => match mlx(Kind::Gpu, precision) {
+            Ok(backend) => {
+                let info = info(backend.info(), 1, "Apple's GPU is the fastest device");
+                purpose.make(backend, info)
+            }
+            Err(_) => on_cpu(purpose, "no GPU can be used"),
+        },
+        Device::Auto => match cuda(0, precision) {
+            Ok(backend) => {
                 let info = info(backend.info(), 1, "an NVIDIA GPU is the fastest device");
                 purpose.make(backend, info)
             }
-            Some(Gpu::Mlx(backend)) => {
-                let info = info(backend.info(), 1, "a GPU of Apple is the fastest device");
-                purpose.make(backend, info)
-            }
-            None => {
-                let backend = cpu(threads)?;
-                let info = info(backend.info(), backend.threads(), "no GPU can be used");
-                purpose.make(backend, info)
-            }
+            Err(_) => on_cpu(purpose, "no GPU can be used"),
         },
-        Device::Cpu => {
-            let backend = cpu(threads)?;
-            let info = info(backend.info(), backend.threads(), asked);
-            purpose.make(backend, info)
-        }
+        Device::Cpu => on_cpu(purpose, asked),
         Device::Reference => purpose.make(Reference, info(Reference.info(), 1, asked)),
         Device::MlxCpu | Device::MlxGpu => {
             let kind = if device == Device::MlxGpu { Kind::Gpu } else { Kind::Cpu };
@@ -212,21 +214,6 @@ fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precisio
             let info = info(backend.info(), 1, asked);
             purpose.make(backend, info)
         }
-    }
-}
-
-enum Gpu {
-    Cuda(Cuda),
-    Mlx(Mlx),
-}
-
-/// The GPU to use where none was named. On Linux MLX is not looked for: that takes longer than a short text on the CPU, and
-/// where it has a GPU our own kernels have it too.
-fn fastest(precision: Precision) -> Option<Gpu> {
-    if cfg!(target_os = "macos") {
-        mlx(Kind::Gpu, precision).ok().map(Gpu::Mlx)
-    } else {
-        cuda(0, precision).ok().map(Gpu::Cuda)
     }
 }
 
@@ -252,7 +239,8 @@ fn mlx(kind: Kind, precision: Precision) -> Result<Mlx, Unavailable> {
 }
 
 fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
-    let options = CudaOptions { ordinal: ordinal as usize, arithmetic: arithmetic(precision), ..CudaOptions::default() };
+    let options =
+        CudaOptions { ordinal: ordinal as usize, arithmetic: arithmetic(precision), ..CudaOptions::default() };
     let device = CudaDevice::new(&options).map_err(|error| Unavailable {
         reason: error.to_string(),
         advice: "another device works meanwhile: --device cpu".into(),

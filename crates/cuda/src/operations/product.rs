@@ -100,7 +100,8 @@ fn start(work: &mut Work<'_>, sizes: Sizes, places: Places) -> Result<bool> {
 
 /// In how many equal parts, of whole vectors, a sum is cut.
 fn cut(inner: usize) -> usize {
-    let fits = |parts: &usize| inner.is_multiple_of(*parts) && inner / parts >= TERMS && (inner / parts).is_multiple_of(4);
+    let fits =
+        |parts: &usize| inner.is_multiple_of(*parts) && inner / parts >= TERMS && (inner / parts).is_multiple_of(4);
     (2..=PARTS).rev().find(fits).unwrap_or(1)
 }
 
