@@ -66,7 +66,10 @@ fn open(arithmetic: Arithmetic, product: Option<&str>) -> Outcome<Cuda> {
     let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, product, ..CudaOptions::default() })?);
     let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
     let arithmetic = arithmetic.to_string();
-    println!("{}", json!({ "device": info.hardware, "detail": info.detail, "arithmetic": arithmetic, "opened_s": opened_s }));
+    println!(
+        "{}",
+        json!({ "device": info.hardware, "detail": info.detail, "arithmetic": arithmetic, "opened_s": opened_s })
+    );
     Ok(cuda)
 }
 
@@ -91,7 +94,8 @@ fn table(arithmetic: Arithmetic, small: bool) -> Outcome {
         let wanted = wanted.filter(|case| product == first || matches!(case.operation, Operation::Linear { .. }));
         let report = check_cases(&cuda, precision(arithmetic), wanted.collect());
         let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
-        let used: Vec<_> = report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
+        let used: Vec<_> =
+            report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
         println!(
             "{}",
             json!({ "table": arithmetic.to_string(), "product": product.unwrap_or("fastest"), "cases": report.cases,

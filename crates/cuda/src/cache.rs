@@ -4,8 +4,9 @@
 //! or unreadable is as if it had never been there; what cannot be written is compiled again next time.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use mlxt_backend::Result;
@@ -58,7 +59,12 @@ pub(crate) fn key(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let mut name = String::new();
+    for byte in hash.finalize().iter().take(16) {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 fn user_folder() -> Option<PathBuf> {

@@ -53,7 +53,7 @@ impl Staging {
     }
 
     /// Where the number of real rows is; for segments the numbers of sequences and of tiles follow.
-    pub(crate) fn counts(&self, rows: Rows) -> usize {
+    pub(crate) fn counts(rows: Rows) -> usize {
         match rows {
             Rows::Of(input) => input.0 * COUNTS * WORD,
             Rows::SequencesOf(input) => (input.0 * COUNTS + 1) * WORD,
@@ -133,23 +133,22 @@ mod tests {
     fn a_batch_lies_where_kernels_look_for_it() {
         let segments = Segments::from_lengths(&[3, 130, 64]).unwrap();
         let room = room::segments(&segments);
-        let kinds =
-            [InputKind::Ids { room: 208 }, InputKind::Segments(room), InputKind::Values { room: 16, cols: 3 }];
+        let kinds = [InputKind::Ids { room: 208 }, InputKind::Segments(room), InputKind::Values { room: 16, cols: 3 }];
         let staging = Staging::new(&kinds, DType::F16);
         let mut block = vec![0xff; staging.bytes()];
         let ids: Vec<u32> = (0..197).collect();
         let values = [1.0, 2.0, -0.5, 4.0, 5.0, 6.0];
         staging.fill(&[Input::Ids(&ids), Input::Segments(&segments), Input::Values(&values)], &mut block);
 
-        assert_eq!(word(&block, staging.counts(Rows::Of(InputId(0)))), 197);
+        assert_eq!(word(&block, Staging::counts(Rows::Of(InputId(0)))), 197);
         assert_eq!(word(&block, staging.start(InputId(0)) + 4 * 196), 196);
-        let counts = staging.counts(Rows::Of(InputId(1)));
+        let counts = Staging::counts(Rows::Of(InputId(1)));
         assert_eq!([0, 4, 8].map(|i| word(&block, counts + i)), [197, 3, 5]);
-        assert_eq!(word(&block, staging.counts(Rows::SequencesOf(InputId(1)))), 3);
+        assert_eq!(word(&block, Staging::counts(Rows::SequencesOf(InputId(1)))), 3);
         assert_eq!([0, 4, 8, 12].map(|i| word(&block, staging.start(InputId(1)) + i)), [0, 3, 133, 197]);
         let tiles: Vec<_> = (0..10).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
         assert_eq!(tiles, [0, 0, 1, 0, 1, 64, 1, 128, 2, 0]);
-        assert_eq!(word(&block, staging.counts(Rows::Of(InputId(2)))), 2);
+        assert_eq!(word(&block, Staging::counts(Rows::Of(InputId(2)))), 2);
         let start = staging.start(InputId(2));
         assert_eq!(&block[start..start + 6], [0x00, 0x3c, 0x00, 0x40, 0x00, 0xb8]);
     }

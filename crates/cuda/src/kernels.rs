@@ -6,10 +6,10 @@ use std::sync::Arc;
 use mlxt_backend::{Arithmetic, Result};
 
 use crate::cache::{Cache, key};
+use crate::ffi;
 use crate::ffi::context::Context;
 use crate::ffi::module::Module;
 use crate::ffi::{libraries, nvrtc};
-use crate::ffi;
 use crate::operations::Family;
 
 /// All of it, in the order it is compiled in, as one source.

@@ -162,12 +162,7 @@ pub(crate) fn size(plan: &Plan<CudaDevice>, job: &Job) -> Option<Size> {
 }
 
 /// From when to when each value is needed, and how much room it takes.
-fn lifetimes(
-    plan: &Plan<CudaDevice>,
-    jobs: &[Job],
-    ways: &[Option<Arc<Way>>],
-    element: DType,
-) -> Vec<Lifetime> {
+fn lifetimes(plan: &Plan<CudaDevice>, jobs: &[Job], ways: &[Option<Arc<Way>>], element: DType) -> Vec<Lifetime> {
     let bytes = |value: &Value| value.room.next_multiple_of(ROWS) * value.cols * element.size();
     let mut lives: Vec<_> =
         plan.values.iter().map(|value| Lifetime { first: jobs.len(), last: 0, bytes: bytes(value) }).collect();
@@ -207,15 +202,15 @@ fn frequencies(inner: &Inner, jobs: &[Job], constants: &mut Vec<Memory>) -> Resu
     let mut of = HashMap::new();
     for (i, job) in jobs.iter().enumerate() {
         let Job::Rotate { rotation, .. } = job else { continue };
-        let address = match known.iter().find(|(known, _)| known == rotation) {
-            Some((_, address)) => *address,
-            None => {
-                let memory = Memory::with(&inner.context, &encode(&rotation.frequencies(), DType::F32))?;
-                let address = memory.address();
-                constants.push(memory);
-                known.push((*rotation, address));
-                address
-            }
+        let address = known.iter().find(|(known, _)| known == rotation).map(|(_, address)| *address);
+        let address = if let Some(address) = address {
+            address
+        } else {
+            let memory = Memory::with(&inner.context, &encode(&rotation.frequencies(), DType::F32))?;
+            let address = memory.address();
+            constants.push(memory);
+            known.push((*rotation, address));
+            address
         };
         of.insert(i, address);
     }

@@ -11,6 +11,7 @@ use crate::CudaDevice;
 use crate::device::Inner;
 use crate::ffi::BACKEND;
 use crate::ffi::context::Queue;
+use crate::ffi::memory::Memory;
 use crate::ffi::module::{Shape, launch};
 use crate::gemm::{Operands, Way};
 use crate::inputs::Staging;
@@ -65,8 +66,7 @@ impl<'a> Recorder<'a> {
             Job::Gate { x, activation, out } => {
                 let value = self.plan.values[out.0];
                 let (x, rows, activation) = (self.at(*x), self.rows(*out), *activation as i32);
-                let operands =
-                    operands::Gate { x, out: self.at(*out), rows, cols: value.cols as i32, activation };
+                let operands = operands::Gate { x, out: self.at(*out), rows, cols: value.cols as i32, activation };
                 self.start("gate", [value.room, value.cols.div_ceil(8 * THREADS), 1], &operands)
             }
             Job::Rotate { qkv, layout, rotation, out } => {
@@ -97,12 +97,12 @@ impl<'a> Recorder<'a> {
 
     /// Where the number of a value's real rows is.
     fn rows(&self, value: ValueId) -> u64 {
-        self.block + self.staging.counts(self.plan.values[value.0].rows) as u64
+        self.block + Staging::counts(self.plan.values[value.0].rows) as u64
     }
 
     /// Where the counts of a batch and its offsets are.
     fn batch(&self, layout: InputId) -> (u64, u64) {
-        let counts = self.block + self.staging.counts(Rows::Of(layout)) as u64;
+        let counts = self.block + Staging::counts(Rows::Of(layout)) as u64;
         (counts, self.block + self.staging.start(layout) as u64)
     }
 
@@ -135,7 +135,7 @@ impl<'a> Recorder<'a> {
         if let Some((norm, out)) = normed {
             operands.out = self.at(*out);
             operands.gain = norm.gain.address();
-            operands.shift = norm.shift.as_ref().map_or(0, |shift| shift.address());
+            operands.shift = norm.shift.as_ref().map_or(0, Memory::address);
             operands.eps = norm.eps;
             operands.centred = i32::from(norm.kind == NormKind::LayerNorm);
         }
@@ -173,14 +173,7 @@ impl<'a> Recorder<'a> {
         self.start(name, [value.room, 1, 1], &operands)
     }
 
-    fn rotate(
-        &self,
-        qkv: ValueId,
-        layout: InputId,
-        rotation: &Rotation,
-        frequencies: u64,
-        out: ValueId,
-    ) -> Result<()> {
+    fn rotate(&self, qkv: ValueId, layout: InputId, rotation: &Rotation, frequencies: u64, out: ValueId) -> Result<()> {
         let (heads, head_size) = (rotation.heads, rotation.head_size);
         let (counts, offsets) = self.batch(layout);
         let (qkv, heads_, head_size_) = (self.at(qkv), heads as i32, head_size as i32);
@@ -306,7 +299,9 @@ mod tests {
     #[test]
     fn heads_go_to_the_smallest_kernel_that_holds_them() {
         let name = |halves, size| Tiled::of(halves, size).map(|kernel| kernel.name);
-        for (size, kernel) in [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")] {
+        for (size, kernel) in
+            [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")]
+        {
             assert_eq!(name(true, size), Some(kernel), "{size}");
         }
         for size in [1, 3, 7, 12, 20, 33, 136, 256] {

@@ -42,7 +42,7 @@ mod tests {
         #[test]
         fn there_is_room_for_all_and_not_for_much_more(n in 1_usize..200_000) {
             let room = rows(n);
-            prop_assert!(room >= n && room % ROWS == 0);
+            prop_assert!(room >= n && room.is_multiple_of(ROWS));
             prop_assert!(room <= 16.max(n + 15).max(n + n / 8), "{n} in {room}");
             prop_assert_eq!(rows(room), room);
         }

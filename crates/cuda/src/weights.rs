@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use mlxt_backend::{
-    Arithmetic, DType, Error, HostTensor, MatrixSource, NormKind, NormSource, Precision, RelativeSource, Result, Shaped, check,
+    Arithmetic, DType, Error, HostTensor, MatrixSource, NormKind, NormSource, Precision, RelativeSource, Result,
+    Shaped, check,
 };
 use mlxt_lazy::Held;
 
@@ -128,11 +129,10 @@ impl Table {
     pub(crate) fn new(context: &Arc<Context>, arithmetic: Arithmetic, tensor: &HostTensor) -> Result<Self> {
         let (entries, cols) = check::table(tensor)?;
         let cast = as_type(tensor, arithmetic.activations());
-        if arithmetic == Arithmetic::F16 {
-            if let Some(at) = cast.to_f32().iter().position(|v| v.is_infinite()) {
-                let (tensor, found) = (tensor.name().to_owned(), tensor.to_f32()[at]);
-                return Err(Error::WeightRange { tensor, at, found, precision: Precision::F16 });
-            }
+        let infinite = || cast.to_f32().iter().position(|v| v.is_infinite());
+        if let Some(at) = (arithmetic == Arithmetic::F16).then(infinite).flatten() {
+            let (tensor, found) = (tensor.name().to_owned(), tensor.to_f32()[at]);
+            return Err(Error::WeightRange { tensor, at, found, precision: Precision::F16 });
         }
         Ok(Self { rows: Memory::with(context, cast.bytes())?, entries, cols })
     }

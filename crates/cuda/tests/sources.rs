@@ -19,7 +19,8 @@ fn compiles(arithmetic: Arithmetic, capability: u32) {
     match kernels::compile(arithmetic, capability, folder.as_deref()) {
         Ok(code) => assert!(code.starts_with(b"\x7fELF"), "no machine code for {capability}"),
         Err(Error::Device { message, .. }) if message.contains("was not found") => skip(&message),
-        Err(error) => panic!("{arithmetic} for {capability}: {error}"),
+        // The compiler's whole log, for whoever changed a kernel.
+        Err(error) => assert_eq!(error.to_string(), "", "{arithmetic} for {capability}"),
     }
 }
 
@@ -46,13 +47,8 @@ fn blackwell() {
 
 #[test]
 fn a_machine_without_a_gpu_is_told_so() {
-    match CudaDevice::new(&CudaOptions { ordinal: 4000, ..CudaOptions::default() }) {
-        Ok(_) => panic!("there are no 4001 GPUs"),
-        Err(Error::Device { backend, message }) => {
-            assert_eq!(backend, "cuda");
-            let known = ["no NVIDIA driver was found", "shows no usable GPU", "there is no cuda:4000", "update it to version"];
-            assert!(known.iter().any(|words| message.contains(words)), "{message}");
-        }
-        Err(error) => panic!("{error}"),
-    }
+    let opened = CudaDevice::new(&CudaOptions { ordinal: 4000, ..CudaOptions::default() });
+    let message = opened.err().map(|error| error.to_string()).unwrap_or_default();
+    let known = ["no NVIDIA driver was found", "shows no usable GPU", "there is no cuda:4000", "update it to version"];
+    assert!(known.iter().any(|words| message.contains(words)), "{message:?}");
 }

@@ -96,8 +96,7 @@ impl Blas {
         };
         // The library's matrices are stored by columns: to it, x is [inputs, rows], w is [inputs, outputs] and has to
         // be turned, the result is [outputs, rows].
-        let description =
-            result::create_matmul_desc(compute, cudaDataType_t::CUDA_R_32F).map_err(said)?;
+        let description = result::create_matmul_desc(compute, cudaDataType_t::CUDA_R_32F).map_err(said)?;
         let mut product = Product {
             blas: Arc::clone(self),
             description,

@@ -23,7 +23,7 @@ pub(crate) enum Queue {
 #[derive(Debug)]
 pub(crate) struct Context {
     device: sys::CUdevice,
-    context: sys::CUcontext,
+    handle: sys::CUcontext,
     streams: [sys::CUstream; 2],
     /// `8.0` is 80.
     pub(crate) capability: u32,
@@ -72,11 +72,11 @@ impl Context {
             let name = cudarc::driver::result::device::get_name(device).unwrap_or_default();
             let mut memory = 0;
             check("cuDeviceTotalMem", sys::cuDeviceTotalMem_v2(&raw mut memory, device))?;
-            let mut context = null_mut();
-            check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&raw mut context, device))?;
+            let mut handle = null_mut();
+            check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&raw mut handle, device))?;
             let capability = 10 * major + minor;
             let (streams, driver) = ([null_mut(); 2], driver as u32);
-            let mut this = Self { device, context, streams, capability, processors, driver, name, memory };
+            let mut this = Self { device, handle, streams, capability, processors, driver, name, memory };
             this.bind()?;
             let kind = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             for stream in &mut this.streams {
@@ -101,7 +101,7 @@ impl Context {
     /// Makes the context this thread's. Every entry from outside does so first.
     pub(crate) fn bind(&self) -> Result<()> {
         // SAFETY: the context is retained as long as this lives.
-        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.context) })
+        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.handle) })
     }
 
     /// The stream of a queue.

@@ -33,7 +33,8 @@ impl Graph {
         unsafe {
             check("cuStreamBeginCapture", sys::cuStreamBeginCapture_v2(context.stream(Queue::Record), mode))?;
             let done = work();
-            let ended = check("cuStreamEndCapture", sys::cuStreamEndCapture(context.stream(Queue::Record), &raw mut graph));
+            let ended =
+                check("cuStreamEndCapture", sys::cuStreamEndCapture(context.stream(Queue::Record), &raw mut graph));
             let made = done.and(ended).and_then(|()| {
                 check("cuGraphInstantiate", sys::cuGraphInstantiateWithFlags(&raw mut executable, graph, 0))
             });

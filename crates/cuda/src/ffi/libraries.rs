@@ -76,9 +76,9 @@ fn find(first: Option<&Path>, name: &str, title: &str, package: &str) -> Result<
             }
             // What it opens by name itself has to be there before it asks.
             if let Some(folder) = folder {
-                companions(folder, name).iter().for_each(|path| {
-                    load(path);
-                });
+                for path in companions(folder, name) {
+                    load(&path);
+                }
             }
             load(&path).is_some()
         })

@@ -61,7 +61,9 @@ impl Memory {
     pub(crate) fn fill(&self, value: u8, bytes: usize) -> Result<()> {
         let bytes = bytes.min(self.bytes);
         // SAFETY: within the block.
-        check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(self.address, value, bytes, self.context.stream(Queue::Work)) })
+        check("cuMemsetD8Async", unsafe {
+            sys::cuMemsetD8Async(self.address, value, bytes, self.context.stream(Queue::Work))
+        })
     }
 
     /// The first values, on the host, when all work before has finished.
@@ -70,7 +72,12 @@ impl Memory {
         if bytes > 0 {
             // SAFETY: both sides have that many bytes; the copy is waited for before the borrow ends.
             let copied = unsafe {
-                sys::cuMemcpyDtoHAsync_v2(out.as_mut_ptr().cast(), self.address, bytes, self.context.stream(Queue::Work))
+                sys::cuMemcpyDtoHAsync_v2(
+                    out.as_mut_ptr().cast(),
+                    self.address,
+                    bytes,
+                    self.context.stream(Queue::Work),
+                )
             };
             check("cuMemcpyDtoHAsync", copied)?;
         }
@@ -169,8 +176,7 @@ impl Pinned {
     /// `to` has room for it, and it is not written to before the copy is done.
     pub(crate) unsafe fn send(&self, queue: Queue, to: u64) -> Result<()> {
         // SAFETY: the caller's promise.
-        let code =
-            unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.start.cast(), self.bytes, self.context.stream(queue)) };
+        let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.start.cast(), self.bytes, self.context.stream(queue)) };
         check("cuMemcpyHtoDAsync", code)
     }
 }

@@ -15,7 +15,7 @@ use super::{check, failure};
 #[derive(Debug)]
 pub(crate) struct Module {
     context: Arc<Context>,
-    module: sys::CUmodule,
+    handle: sys::CUmodule,
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
@@ -50,10 +50,10 @@ impl Module {
     /// # Errors
     /// What the driver refuses: code for another device, damaged code.
     pub(crate) fn new(context: &Arc<Context>, code: &[u8]) -> Result<Self> {
-        let mut module = null_mut();
+        let mut handle = null_mut();
         // SAFETY: the driver checks the image, and copies it.
-        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, code.as_ptr().cast()) })?;
-        Ok(Self { context: Arc::clone(context), module, functions: Mutex::default() })
+        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut handle, code.as_ptr().cast()) })?;
+        Ok(Self { context: Arc::clone(context), handle, functions: Mutex::default() })
     }
 
     /// A kernel by its name; `shared` is the most shared memory it will be given.
@@ -69,7 +69,7 @@ impl Module {
         let symbol = CString::new(name).map_err(|e| failure(e.to_string()))?;
         // SAFETY: the module is loaded; pointers are to locals.
         unsafe {
-            check(name, sys::cuModuleGetFunction(&raw mut function, self.module, symbol.as_ptr()))?;
+            check(name, sys::cuModuleGetFunction(&raw mut function, self.handle, symbol.as_ptr()))?;
             if shared > 0 {
                 let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 check(name, sys::cuFuncSetAttribute(function, most, shared as i32))?;
@@ -84,7 +84,7 @@ impl Drop for Module {
     fn drop(&mut self) {
         if self.context.bind().is_ok() {
             // SAFETY: loaded in `new`, unloaded once; nothing runs of it, since whoever holds functions holds this.
-            let _ = unsafe { sys::cuModuleUnload(self.module) };
+            let _ = unsafe { sys::cuModuleUnload(self.handle) };
         }
     }
 }

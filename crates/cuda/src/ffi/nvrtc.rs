@@ -35,7 +35,10 @@ pub(crate) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>> {
             let mut bytes = 0;
             let asked = sys::nvrtcGetCUBINSize(program, &raw mut bytes).result();
             let mut code = vec![0_u8; bytes];
-            asked.and_then(|()| sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()).map_err(failed).map(|()| code)
+            asked
+                .and_then(|()| sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result())
+                .map_err(failed)
+                .map(|()| code)
         } else {
             let log = result::get_program_log(program).unwrap_or_default();
             let log: Vec<u8> = log.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();

@@ -24,7 +24,9 @@ impl TensorMap {
         let element = match arithmetic {
             Arithmetic::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
             Arithmetic::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            Arithmetic::F32 | Arithmetic::Tf32 => return Err(failure("the copy engine is used for halves alone".into())),
+            Arithmetic::F32 | Arithmetic::Tf32 => {
+                return Err(failure("the copy engine is used for halves alone".into()));
+            }
         };
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         let (size, pitch) = ([cols as u64, rows as u64], [2 * cols as u64]);

@@ -182,8 +182,7 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         return Ok(vec![Way::Any(inner.kernels.function("gemm_any", 0)?)]);
     }
     let activate = inner.kernels.function("activate_rows", 0)?;
-    let product =
-        Arc::new(inner.blas.product(inner.arithmetic, (size.room, size.outputs, size.inputs), ALGORITHMS)?);
+    let product = Arc::new(inner.blas.product(inner.arithmetic, (size.room, size.outputs, size.inputs), ALGORITHMS)?);
     let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
     let mut ways: Vec<Way> = (0..product.algorithms()).map(blas).collect();
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
