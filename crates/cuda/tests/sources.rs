@@ -46,6 +46,16 @@ fn blackwell() {
 }
 
 #[test]
+fn operations_of_the_study() {
+    // The compiler is looked for once, by whoever is first.
+    compiles(Arithmetic::F32, 90);
+    match kernels::compile_operations(90) {
+        Err(Error::Device { message, .. }) if message.contains("was not found") => skip(&message),
+        compiled => assert!(compiled.is_ok(), "{:?}", compiled.err()),
+    }
+}
+
+#[test]
 fn a_machine_without_a_gpu_is_told_so() {
     let opened = CudaDevice::new(&CudaOptions { ordinal: 4000, ..CudaOptions::default() });
     let message = opened.err().map(|error| error.to_string()).unwrap_or_default();

@@ -9,7 +9,7 @@ pub enum Room {
     /// Not at all. Right where a program costs nothing to make: nothing is computed for nothing.
     Exact,
     /// To sixteen sizes between a power of two and the next, so that batches share compiled programs. On lengths and
-    /// batch sizes drawn evenly, 3 % of all rows are spare.
+    /// batch sizes drawn evenly, under 4 % of all rows are spare.
     Rounded,
 }
 
