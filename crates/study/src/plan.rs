@@ -13,10 +13,11 @@ use crate::record::{Cell, Length};
 use crate::{Error, Result};
 
 /// The plans that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 4] = [
+const BUILT_IN: [(&str, &str); 5] = [
     ("quick", include_str!("../../../study/plans/quick.toml")),
     ("paper", include_str!("../../../study/plans/paper.toml")),
     ("precision", include_str!("../../../study/plans/precision.toml")),
+    ("gpu", include_str!("../../../study/plans/gpu.toml")),
     ("full", include_str!("../../../study/plans/full.toml")),
 ];
 
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn plans_that_ask_for_what_there_is_not_are_refused() {
-        assert!(Plan::open("nightly").unwrap_err().to_string().contains("quick, paper, precision, full"));
+        assert!(Plan::open("nightly").unwrap_err().to_string().contains("quick, paper, precision, gpu, full"));
         let quick = BUILT_IN[0].1;
         for (from, to) in [("about", "abuot"), ("processes = ", "processes = -"), ("rounds = ", "rounds = 0 #")] {
             assert!(quick.contains(from));
