@@ -61,7 +61,7 @@ fn what_does_not_work_is_status_1() {
         (&["embed", "-m", "org/absent", "a"], "org/absent is not complete in the Hugging Face cache"),
         (&["embed", "-m", m, "a", &long], "text 1 has "),
         (&["embed", "-m", m, "a", "--max-length", "1000000"], "1000000"),
-        (&["embed", "-m", m, "a", "--device", "mlx"], "device mlx cannot be used"),
+        (&["embed", "-m", m, "a", "--device", "cuda:4000"], "device cuda:4000 cannot be used"),
         (&["embed", "-m", m, "a", "--device", "cuda:3"], "device cuda:3 cannot be used"),
         (&["embed", "-m", m, "a", "--device", "reference", "--dtype", "q4"], "cannot run in q4; it can in f32"),
         (&["features", "-m", &fixture("roberta"), "a", "--pooler"], "has no pooler"),

@@ -13,7 +13,8 @@ pub fn markdown(table: &Table) -> String {
     head + &lines.collect::<String>()
 }
 
-/// For a terminal: the title, then columns side by side, numbers to the right. Where there is no number, a dash.
+/// For a terminal: the title and what its numbers are, then columns side by side, numbers to the right. Where there is no number, a
+/// dash.
 #[must_use]
 pub fn plain(table: &Table) -> String {
     let field = |field: &Field| match field {
@@ -25,7 +26,8 @@ pub fn plain(table: &Table) -> String {
         std::iter::once(titles).chain(table.lines.iter().map(|line| line.fields.iter().map(field).collect())).collect();
     let wide = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..table.columns.len()).map(wide).collect();
-    let mut out = format!("{}\n", one_line(&table.title));
+    let unit = table.note.split_inclusive(". ").next().unwrap_or_default();
+    let mut out = format!("{}: {}\n", one_line(&table.title), one_line(unit));
     for line in &lines {
         let fields = line.iter().zip(&table.columns).zip(&widths).map(|((text, column), &width)| {
             if column.numeric { format!("  {text:>width$}") } else { format!("  {text:<width$}") }
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn plain_columns_line_up() {
-        assert_eq!(plain(&table("a\n| b")), "X\n  what      ms  other\n  a | b  0.333      -\n");
+        let table = Table { note: "Milliseconds. More.".into(), ..table("a\n| b") };
+        assert_eq!(plain(&table), "X: Milliseconds.\n  what      ms  other\n  a | b  0.333      -\n");
     }
 
     #[test]
