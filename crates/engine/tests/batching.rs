@@ -105,11 +105,15 @@ fn no_texts_are_no_embeddings() {
 
 #[test]
 fn info_says_what_ran() {
-    let model = SentenceTransformer::builder(name()).threads(2).build().unwrap();
+    let model = SentenceTransformer::builder(name()).device(Device::Cpu).threads(2).build().unwrap();
     let embeddings = model.encode(&["a"]).unwrap();
     let info = embeddings.info();
     assert_eq!((info.device.device.as_str(), info.precision.name(), info.threads), ("cpu", "f32", 2));
-    assert!(info.why.contains("fastest") && !info.device.hardware.is_empty(), "{info:?}");
+    assert!(info.why == "asked for" && !info.device.hardware.is_empty(), "{info:?}");
+    // Without a device asked for it is the fastest of this machine, and said why.
+    let info = SentenceTransformer::builder(name()).build().unwrap().info().clone();
+    let words = if info.device.device == "cpu" { "no GPU can be used" } else { "is the fastest device" };
+    assert!(info.why.contains(words), "{info:?}");
 }
 
 #[test]
