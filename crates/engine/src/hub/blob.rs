@@ -291,16 +291,17 @@ fn lock(path: &Path) -> Result<File, HubError> {
     }
 }
 
-/// Makes `pointer` lead to `blob`, by a relative link where the system has them.
+/// Makes `pointer` lead to `blob`, by a relative link where the system has them. One that is there is replaced in one step:
+/// another process, which has the model already, finds the file whenever it looks.
 fn link(blob: &Path, pointer: &Path) -> Result<(), HubError> {
     make_folder(pointer)?;
-    // A link that leads nowhere is left from a cache that somebody cleaned.
-    fs::remove_file(pointer).ok();
-    let made = relative(blob, pointer).map_or_else(|| fs::copy(blob, pointer).map(drop), |to| symlink(&to, pointer));
-    match made {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => fs::copy(blob, pointer).map(drop).map_err(cache(pointer)),
-        _ => Ok(()),
+    let beside = tempfile::tempdir_in(blob.parent().unwrap_or(blob)).map_err(cache(blob))?;
+    let new = beside.path().join("new");
+    let linked = relative(blob, pointer).is_some_and(|to| symlink(&to, &new).is_ok());
+    if !linked {
+        fs::copy(blob, &new).map_err(cache(pointer))?;
     }
+    fs::rename(&new, pointer).map_err(cache(pointer))
 }
 
 /// `blob` as seen from the folder of `pointer`: both lie in the folder of one model.
