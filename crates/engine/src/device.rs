@@ -4,13 +4,14 @@
 //! by name and does not work is an error.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use mlxt_backend::operations::Operations;
 use mlxt_backend::{Arithmetic, Backend, DeviceInfo, Reference};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
-use mlxt_mlx::{Kind, LoadError, Mlx, MlxOptions};
+use mlxt_mlx::{Installation, Kind, LoadError, Mlx, MlxOptions};
 use mlxt_models::{Config, Task, Weights};
 
 use crate::bare::{Bare, OperationDevice};
@@ -102,7 +103,8 @@ pub struct DeviceReport {
 #[must_use]
 pub fn devices() -> Vec<DeviceReport> {
     let report = |device, state| DeviceReport { device, state };
-    let mlx = |kind| mlx(kind, Precision::F32).map(|backend| backend.info());
+    let found = installation();
+    let mlx = |kind| found.clone().and_then(|found| mlx(&found, kind, Precision::F32)).map(|backend| backend.info());
     vec![
         report(Device::Cuda(0), cuda(0, Precision::F32).map(|backend| backend.info())),
         report(Device::MlxGpu, mlx(Kind::Gpu)),
@@ -169,52 +171,54 @@ impl Purpose for Computing {
 
 /// Starts the backend of `device` for a purpose.
 fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precision, purpose: P) -> Result<P::Made> {
-    let info = |device: DeviceInfo, threads, why: &str| Info { device, precision, threads, why: why.to_owned() };
     let unavailable = |reason| Error::DeviceUnavailable { device, reason };
-    let asked = "asked for";
+    let (asked, no_gpu) = ("asked for", "no GPU can be used");
     let on_cpu = |purpose: P, why| {
         let backend = cpu(threads)?;
-        let info = info(backend.info(), backend.threads(), why);
-        purpose.make(backend, info)
+        let threads = backend.threads();
+        make(purpose, backend, threads, precision, why)
     };
     match device {
         // On Linux MLX is not looked for: that takes longer than a short text on the CPU, and where it has a GPU our own
         // kernels have it too.
-        Device::Auto if cfg!(target_os = "macos") => match mlx(Kind::Gpu, precision) {
-            Ok(backend) => {
-                let info = info(backend.info(), 1, "Apple's GPU is the fastest device");
-                purpose.make(backend, info)
+        Device::Auto if cfg!(target_os = "macos") => {
+            match installation().and_then(|found| mlx(&found, Kind::Gpu, precision)) {
+                Ok(backend) => make(purpose, backend, 1, precision, "Apple's GPU is the fastest device"),
+                Err(_) => on_cpu(purpose, no_gpu),
             }
-            Err(_) => on_cpu(purpose, "no GPU can be used"),
-        },
+        }
         Device::Auto => match cuda(0, precision) {
-            Ok(backend) => {
-                let info = info(backend.info(), 1, "an NVIDIA GPU is the fastest device");
-                purpose.make(backend, info)
-            }
-            Err(_) => on_cpu(purpose, "no GPU can be used"),
+            Ok(backend) => make(purpose, backend, 1, precision, "an NVIDIA GPU is the fastest device"),
+            Err(_) => on_cpu(purpose, no_gpu),
         },
         Device::Cpu => on_cpu(purpose, asked),
-        Device::Reference => purpose.make(Reference, info(Reference.info(), 1, asked)),
+        Device::Reference => make(purpose, Reference, 1, precision, asked),
         Device::MlxCpu | Device::MlxGpu => {
             let kind = if device == Device::MlxGpu { Kind::Gpu } else { Kind::Cpu };
-            let backend = mlx(kind, precision).map_err(unavailable)?;
-            let info = info(backend.info(), 1, asked);
-            purpose.make(backend, info)
+            let backend = installation().and_then(|found| mlx(&found, kind, precision)).map_err(unavailable)?;
+            make(purpose, backend, 1, precision, asked)
         }
         Device::Mlx => {
-            let gpu = mlx(Kind::Gpu, precision);
+            let found = installation().map_err(unavailable)?;
+            let gpu = mlx(&found, Kind::Gpu, precision);
             let why = if gpu.is_ok() { "MLX's default: its GPU" } else { "MLX's default without a GPU" };
-            let backend = gpu.or_else(|_| mlx(Kind::Cpu, precision)).map_err(unavailable)?;
-            let info = info(backend.info(), 1, why);
-            purpose.make(backend, info)
+            let backend = gpu.or_else(|_| mlx(&found, Kind::Cpu, precision)).map_err(unavailable)?;
+            make(purpose, backend, 1, precision, why)
         }
-        Device::Cuda(ordinal) => {
-            let backend = cuda(ordinal, precision).map_err(unavailable)?;
-            let info = info(backend.info(), 1, asked);
-            purpose.make(backend, info)
-        }
+        Device::Cuda(ordinal) => make(purpose, cuda(ordinal, precision).map_err(unavailable)?, 1, precision, asked),
     }
+}
+
+/// What a purpose makes of a backend that uses so many threads of the host.
+fn make<P: Purpose, B: Backend + Operations + 'static>(
+    purpose: P,
+    backend: B,
+    threads: usize,
+    precision: Precision,
+    why: &str,
+) -> Result<P::Made> {
+    let info = Info { device: backend.info(), precision, threads, why: why.to_owned() };
+    purpose.make(backend, info)
 }
 
 fn cpu(threads: Option<usize>) -> Result<Cpu> {
@@ -225,17 +229,32 @@ fn cpu_failed(error: &Error) -> Unavailable {
     Unavailable { reason: error.to_string(), advice: "report this with the machine's details".into() }
 }
 
-fn mlx(kind: Kind, precision: Precision) -> Result<Mlx, Unavailable> {
-    let unavailable = |e: LoadError| Unavailable { reason: e.to_string(), advice: e.advice().into() };
+/// Where `mlxt setup mlx` puts MLX's package.
+#[must_use]
+pub fn mlx_folder() -> PathBuf {
+    Hub::from_env().data.join("mlx")
+}
+
+/// The MLX to use. May start a `python3` to ask it for one.
+fn installation() -> Result<Installation, Unavailable> {
     // The wheel's library and headers are in the package's folder, as they are for Python.
-    let installation = mlxt_mlx::find(Some(&Hub::from_env().data.join("mlx/mlx"))).map_err(unavailable)?;
+    Ok(mlxt_mlx::find(Some(&mlx_folder().join("mlx")))?)
+}
+
+fn mlx(installation: &Installation, kind: Kind, precision: Precision) -> Result<Mlx, Unavailable> {
     let arithmetic = match kind {
         // On the CPU MLX's products of 16 bits are plain loops.
         Kind::Cpu => Arithmetic::F32,
         Kind::Gpu => arithmetic(precision),
     };
-    let options = MlxOptions { kind, arithmetic, installation: Some(installation), ..MlxOptions::default() };
-    mlxt_mlx::open(options).map_err(unavailable)
+    let options = MlxOptions { kind, arithmetic, installation: Some(installation.clone()), ..MlxOptions::default() };
+    Ok(mlxt_mlx::open(options)?)
+}
+
+impl From<LoadError> for Unavailable {
+    fn from(error: LoadError) -> Self {
+        Self { reason: error.to_string(), advice: error.advice().into() }
+    }
 }
 
 fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {

@@ -45,7 +45,7 @@ mod text;
 pub use bare::{OperationDevice, open_operations, open_session};
 pub use bundled::{Attempt, Attempts, PackageError, pretrained_demo};
 pub use describe::Description;
-pub use device::{Device, DeviceReport, Unavailable, devices};
+pub use device::{Device, DeviceReport, Unavailable, devices, mlx_folder};
 pub use error::{Error, Result};
 pub use event::Event;
 pub use hub::{Hub, HubError, ModelFolder, Origin};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use mlx_transformers::Hub;
+use mlx_transformers::mlx_folder;
 
 use crate::args::Verbosity;
 use crate::mlx::{self, Variant};
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &SetupArgs, verbosity: Verbosity) -> Result<()> {
         Some(variant) => (*variant, "asked for".to_owned()),
         None => Variant::of_this_machine()?,
     };
-    let folder = Hub::from_env().data.join("mlx");
+    let folder = mlx_folder();
     let there = mlx::holds(&folder, variant);
     if !there {
         let lines = Lines::new(verbosity);
