@@ -6,22 +6,17 @@
 //! Arguments: words that a case has to contain (`Sum`, `[64, 1000000]`), a number of threads, an instruction set;
 //! `--encoder` for the encoder's cases, `--plain` for tab-separated milliseconds only.
 
+#[path = "../../backend/examples/published/mod.rs"]
+mod published;
+
 use std::hint::black_box;
 use std::time::Instant;
 
 use mlxt_backend::operations::shapes::{Axis, Convolution, Product};
-use mlxt_backend::operations::{HostArray, Operation, Operations, Settings};
+use mlxt_backend::operations::{Operation, Operations};
 use mlxt_backend::{Backend, Result};
 use mlxt_cpu::limits::limits;
 use mlxt_cpu::{Cpu, CpuOptions, Isa};
-use serde_json::Value;
-
-const CASES: &str = include_str!("../../../study/operations.json");
-
-struct Case {
-    operation: Operation,
-    dims: Vec<Vec<usize>>,
-}
 
 fn main() -> Result<()> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -44,8 +39,8 @@ fn main() -> Result<()> {
         println!("   best ms  median ms    rate          of the limit  case");
         [fma, read, copy]
     };
-    for case in cases(set) {
-        let name = format!("{} {:?}", case.operation, case.dims);
+    for case in published::cases(set) {
+        let name = case.name();
         if words.iter().all(|w| name.contains(w)) {
             // A fresh one: the memory of the largest cases goes back to the system.
             report(&Cpu::new(options)?, &case, &name, limits, plain)?;
@@ -54,57 +49,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn cases(set: &str) -> Vec<Case> {
-    let table: Value = serde_json::from_str(CASES).unwrap_or_default();
-    let all = table["cases"].as_array().into_iter().flatten().filter(|c| c["set"] == set);
-    let case = |c: &Value| {
-        let heads = c["settings"]["heads"].as_u64().map(|h| h as usize);
-        let operation = Operation::new(c["operation"].as_str()?, Settings { axis: c["axis"].as_i64(), heads }).ok()?;
-        let dims = c["dims"].as_array()?.iter();
-        let dims: Vec<Vec<usize>> = dims
-            .map(|d| d.as_array().into_iter().flatten().filter_map(Value::as_u64).map(|n| n as usize).collect())
-            .collect();
-        Some(Case { operation, dims })
-    };
-    all.filter_map(case).collect()
-}
-
-/// Operands of a case: what a list of edges stands for are two.
-fn inputs(case: &Case) -> Result<Vec<HostArray>> {
-    let mut state = 1_u64;
-    let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 40
-    };
-    let first = &case.dims[0];
-    let mut shapes = case.dims.clone();
-    if matches!(case.operation, Operation::Scatter | Operation::ScatterSum | Operation::ScatterMax) {
-        shapes.push(shapes[1].clone());
-    }
-    let mut arrays = Vec::new();
-    for (i, shape) in shapes.iter().enumerate() {
-        let len: usize = shape.iter().product();
-        let array = match (case.operation, i) {
-            (Operation::Gather | Operation::Embedding, 1)
-            | (Operation::Scatter | Operation::ScatterSum | Operation::ScatterMax, 1 | 2) => {
-                HostArray::i32(shape, (0..len).map(|_| (next() % first[0] as u64) as i32).collect())
-            }
-            (Operation::RaggedAttention(_) | Operation::MeanPoolNormalize, 1) => {
-                HostArray::i32(shape, vec![(first[0] / len) as i32; len])
-            }
-            (Operation::SelfAttention, 3) => HostArray::i32(shape, vec![first[2] as i32; len]),
-            (Operation::Bce, 0) => HostArray::f32(shape, (0..len).map(|_| next() as f32 / (1 << 24) as f32).collect()),
-            (Operation::Bce, 1) => HostArray::f32(shape, (0..len).map(|_| (next() & 1) as f32).collect()),
-            // The sum of two: not flat, though not normal either.
-            _ => HostArray::f32(shape, (0..len).map(|_| (next() + next()) as f32 / (1 << 23) as f32 - 2.0).collect()),
-        };
-        arrays.push(array?);
-    }
-    Ok(arrays)
-}
-
-fn report(cpu: &Cpu, case: &Case, name: &str, [fma, read, copy]: [f64; 3], plain: bool) -> Result<()> {
-    let host = inputs(case)?;
+fn report(cpu: &Cpu, case: &published::Case, name: &str, [fma, read, copy]: [f64; 3], plain: bool) -> Result<()> {
+    let host = case.inputs()?;
     let arrays = host.iter().enumerate().map(|(i, x)| cpu.upload(&case.operation, i, x)).collect::<Result<Vec<_>>>()?;
     drop(host);
     let arrays: Vec<_> = arrays.iter().collect();
@@ -146,7 +92,7 @@ fn report(cpu: &Cpu, case: &Case, name: &str, [fma, read, copy]: [f64; 3], plain
 }
 
 /// Operations of the products of a case, a multiply-add counted as two.
-fn flops(case: &Case) -> f64 {
+fn flops(case: &published::Case) -> f64 {
     let dims = &case.dims;
     let count = match case.operation {
         Operation::MatMul | Operation::Linear | Operation::LinearGelu | Operation::PackedQkv => {
@@ -168,7 +114,7 @@ fn flops(case: &Case) -> f64 {
 
 /// Bytes that have to be read and written: each operand once (of keys those that are seen, of scattered rows none but
 /// the first time), and the result.
-fn bytes(case: &Case) -> f64 {
+fn bytes(case: &published::Case) -> f64 {
     let size = |shape: &[usize]| shape.iter().product::<usize>();
     let all: usize = case.dims.iter().map(|d| size(d)).sum();
     let values = match case.operation {

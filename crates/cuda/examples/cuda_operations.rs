@@ -5,21 +5,15 @@
 //! device, and its name, separated by tabs; other arguments are words that a case has to contain. What is timed checks no
 //! values. scripts/time-operations-cuda.py puts PyTorch's times beside these.
 
+#[path = "../../backend/examples/published/mod.rs"]
+mod published;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
-use mlxt_backend::operations::{HostArray, Operation, Operations, Settings, conformance};
+use mlxt_backend::operations::{Operation, Operations, conformance};
 use mlxt_backend::{Error, Result};
 use mlxt_cuda::{CudaDevice, CudaOptions};
-use serde_json::Value;
-
-const CASES: &str = include_str!("../../../study/operations.json");
-
-struct Case {
-    operation: Operation,
-    dims: Vec<Vec<usize>>,
-    name: String,
-}
 
 fn main() -> ExitCode {
     match run() {
@@ -45,11 +39,15 @@ fn run() -> Result<bool> {
         return Ok(report.passed() && report.unsupported.is_empty());
     }
     let mut right = true;
-    for case in cases(set).into_iter().filter(|case| words.iter().all(|w| case.name.contains(w))) {
+    for case in published::cases(set) {
+        let name = case.name();
+        if !words.iter().all(|w| name.contains(w)) {
+            continue;
+        }
         match times(&device, &case) {
-            Ok((best, median)) => println!("{best:.4}\t{median:.4}\t{}", case.name),
+            Ok((best, median)) => println!("{best:.4}\t{median:.4}\t{name}"),
             Err(error) => {
-                println!("failed: {}: {error}", case.name);
+                println!("failed: {name}: {error}");
                 right = false;
             }
         }
@@ -57,56 +55,9 @@ fn run() -> Result<bool> {
     Ok(right)
 }
 
-fn cases(set: &str) -> Vec<Case> {
-    let table: Value = serde_json::from_str(CASES).unwrap_or_default();
-    let all = table["cases"].as_array().into_iter().flatten().filter(|c| c["set"] == set);
-    let case = |c: &Value| {
-        let heads = c["settings"]["heads"].as_u64().map(|h| h as usize);
-        let operation = Operation::new(c["operation"].as_str()?, Settings { axis: c["axis"].as_i64(), heads }).ok()?;
-        let dims: Vec<Vec<usize>> = serde_json::from_value(c["dims"].clone()).ok()?;
-        let name = format!("{operation} {dims:?}");
-        Some(Case { operation, dims, name })
-    };
-    all.filter_map(case).collect()
-}
-
-/// Operands of a case: what a list of edges stands for are two.
-fn inputs(case: &Case) -> Result<Vec<HostArray>> {
-    let mut state = 1_u64;
-    let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 40
-    };
-    let first = &case.dims[0];
-    let mut shapes = case.dims.clone();
-    if matches!(case.operation, Operation::Scatter | Operation::ScatterSum | Operation::ScatterMax) {
-        shapes.push(shapes[1].clone());
-    }
-    let mut arrays = Vec::new();
-    for (i, shape) in shapes.iter().enumerate() {
-        let len: usize = shape.iter().product();
-        let array = match (case.operation, i) {
-            (Operation::Gather | Operation::Embedding, 1)
-            | (Operation::Scatter | Operation::ScatterSum | Operation::ScatterMax, 1 | 2) => {
-                HostArray::i32(shape, (0..len).map(|_| (next() % first[0] as u64) as i32).collect())
-            }
-            (Operation::RaggedAttention(_) | Operation::MeanPoolNormalize, 1) => {
-                HostArray::i32(shape, vec![(first[0] / len) as i32; len])
-            }
-            (Operation::SelfAttention, 3) => HostArray::i32(shape, vec![first[2] as i32; len]),
-            (Operation::Bce, 0) => HostArray::f32(shape, (0..len).map(|_| next() as f32 / (1 << 24) as f32).collect()),
-            (Operation::Bce, 1) => HostArray::f32(shape, (0..len).map(|_| (next() & 1) as f32).collect()),
-            // The sum of two: not flat, though not normal either.
-            _ => HostArray::f32(shape, (0..len).map(|_| (next() + next()) as f32 / (1 << 23) as f32 - 2.0).collect()),
-        };
-        arrays.push(array?);
-    }
-    Ok(arrays)
-}
-
 /// The best and the median run. Of copies between host and device, what is timed is the copy.
-fn times(device: &CudaDevice, case: &Case) -> Result<(f64, f64)> {
-    let host = inputs(case)?;
+fn times(device: &CudaDevice, case: &published::Case) -> Result<(f64, f64)> {
+    let host = case.inputs()?;
     let upload = |(i, x)| device.upload(&case.operation, i, x);
     let arrays = host.iter().enumerate().map(upload).collect::<Result<Vec<_>>>()?;
     let arrays: Vec<_> = arrays.iter().collect();
