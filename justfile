@@ -25,6 +25,13 @@ ci:
 bench-ops:
     cargo run --release -p mlxt-cpu --example conformance
 
+# Whole encoders on this CPU against every other engine, and real sentences: ratio, interval and share of the machine's limit for
+# each cell. Sets up Python peers first (6 GB, once); then about 15 minutes.
+bench-cpu:
+    cargo run --release -- study setup torch
+    cargo run --release -- study run cpu -o target/bench-cpu.jsonl
+    cargo run --release -- study run ragged -o target/bench-ragged.jsonl
+
 # Makes the fixtures again with Hugging Face transformers (fixtures/requirements.txt).
 fixtures:
     python3 fixtures/make.py

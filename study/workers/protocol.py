@@ -13,6 +13,8 @@ import numpy
 
 VERSION = 1
 DTYPES = {"f32": "<f4", "i32": "<i4"}
+# A mode that ends so runs a batch in parts.
+BUCKETS, BUCKET = "-buckets", 8
 # Engines say that memory ran out in exceptions of their own; these words are what they have in common.
 OUT_OF_MEMORY = ("out of memory", "bad_alloc", "can't allocate memory", "not enough memory")
 
@@ -66,6 +68,7 @@ class Loop:
     def __init__(self, engine):
         self.engine = engine
         self.compute, self.collect, self.lengths = None, None, None
+        self.buckets = False
 
     def hello(self, request):
         return {"protocol": VERSION, "name": self.engine.name, "version": self.engine.version, "detail": self.engine.hello()}
@@ -83,15 +86,17 @@ class Loop:
         *arguments, request = arguments
         self.compute = None
         start = time.perf_counter_ns()
-        detail = how(*arguments, request["device"], request["dtype"], request["mode"], request["threads"])
-        return {"seconds": (time.perf_counter_ns() - start) / 1e9, "detail": detail}
+        mode, self.buckets = request["mode"].removesuffix(BUCKETS), request["mode"].endswith(BUCKETS)
+        detail = how(*arguments, request["device"], request["dtype"], mode, request["threads"])
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        return {"seconds": seconds, "detail": detail + (f", {BUCKET} sequences of like length at a time" if self.buckets else "")}
 
     def batch(self, request):
         self.compute = None
         ids = [numpy.asarray(row, dtype=numpy.int64) for row in request["ids"]]
         if not ids or any(row.ndim != 1 or not row.size for row in ids):
             raise ValueError("a batch is one or more sequences of one or more ids")
-        compute, self.collect = self.engine.batch(ids)
+        compute, self.collect = in_buckets(ids, self.engine.batch) if self.buckets else self.engine.batch(ids)
         self.compute, self.lengths = compute, [row.size for row in ids]
         return {}
 
@@ -143,6 +148,20 @@ def filler(model):
 def weights(model):
     """The files of a checkpoint's weights: one, or several where it is split."""
     return sorted(model.glob("model*.safetensors"))
+
+
+def in_buckets(ids, batch):
+    """What `batch` gives, but sorted by length and a few sequences at a time: what is padded then is little. The rows of the
+    result are as long as the longest of their few."""
+    order = sorted(range(len(ids)), key=lambda i: ids[i].size)
+    buckets = [order[first:first + BUCKET] for first in range(0, len(order), BUCKET)]
+    parts = [batch([ids[i] for i in bucket]) for bucket in buckets]
+
+    def collect(results):
+        rows = {i: row for bucket, result in zip(buckets, results) for i, row in zip(bucket, result)}
+        return [rows[i] for i in range(len(ids))]
+
+    return lambda: [collect(compute()) for compute, collect in parts], collect
 
 
 def read(described):

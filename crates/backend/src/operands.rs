@@ -70,7 +70,7 @@ pub enum Arithmetic {
     Tf32,
     /// Activations of 16 bits, IEEE.
     F16,
-    /// Activations in bfloat16.
+    /// Activations in bfloat16, where they are multiplied at least.
     Bf16,
 }
 

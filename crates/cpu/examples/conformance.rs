@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let isa = Isa::ALL.into_iter().find(|isa| arguments.iter().any(|a| a.eq_ignore_ascii_case(isa.name())));
     let threads = arguments.iter().find_map(|a| a.parse().ok());
-    let cpu = match Cpu::new(CpuOptions { threads, isa }) {
+    let cpu = match Cpu::new(CpuOptions { threads, isa, ..CpuOptions::default() }) {
         Ok(cpu) => cpu,
         Err(error) => {
             eprintln!("{error}");

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
         let at = words.iter().position(|w| w.eq_ignore_ascii_case(isa.name()));
         at.map(|i| words.remove(i)).is_some()
     });
-    let options = CpuOptions { threads, isa };
+    let options = CpuOptions { threads, isa, ..CpuOptions::default() };
     let cpu = Cpu::new(options)?;
     let limits = if plain {
         [f64::INFINITY; 3]

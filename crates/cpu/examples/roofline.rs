@@ -3,13 +3,14 @@
 //! Prints the measured peak of fused multiply-adds and of reading memory, then the linear layers of BERT-base and whole
 //! encoder stacks with random weights, each next to the limit that follows from those two. It checks no values: the
 //! tests and the conformance table do. Optional arguments: the instruction set, the number of threads, `precisions` for
-//! only the comparison of the ways to keep weights.
+//! only the comparison of the ways to keep weights, one of these ways (`int8`) for only its layers, and a batch (`4x122`, of
+//! that many tokens each) for one forward of BERT-base in it (f32 without), again and again for two seconds: for a profiler.
 
 use std::time::Instant;
 
 use mlxt_backend::{
-    Activation, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
-    Precision, Result, Segments,
+    Activation, Arithmetic, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
+    NormSource, Precision, Result, Segments,
 };
 use mlxt_cpu::limits::{Limits, limits};
 use mlxt_cpu::{Cpu, CpuOptions, Isa, Matrix, Norm, Table};
@@ -18,23 +19,32 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let isa = Isa::ALL.into_iter().find(|isa| arguments.iter().any(|a| a.eq_ignore_ascii_case(isa.name())));
     let threads = arguments.iter().find_map(|a| a.parse().ok());
-    let cpu = Cpu::new(CpuOptions { threads, isa })?;
+    let precision = arguments.iter().find_map(|a| a.parse::<Precision>().ok());
+    let arithmetic = precision.filter(|_| isa.is_none()).map_or(Arithmetic::F32, Cpu::arithmetic);
+    let cpu = Cpu::new(CpuOptions { threads, isa, arithmetic })?;
     let info = cpu.info();
     println!("{}: {}", info.hardware, info.detail);
 
     let limits = limits(cpu.threads());
     let (gflops, bandwidth) = (limits.f32_gflops(), limits.gigabytes_per_second);
-    println!(
-        "limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory
-"
-    );
+    println!("limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory\n");
+    let batch = arguments.iter().find_map(|a| {
+        let (batch, tokens) = a.split_once('x')?;
+        Some(vec![tokens.parse::<usize>().ok()?; batch.parse().ok()?])
+    });
+    if let Some(lengths) = batch {
+        return forward(&cpu, precision.unwrap_or_default(), &lengths);
+    }
+    if let Some(precision) = precision {
+        return linear_layers(&cpu, precision, &limits);
+    }
     if !arguments.iter().any(|a| a == "precisions") {
-        linear_layers(&cpu, &limits)?;
+        linear_layers(&cpu, Precision::F32, &limits)?;
         for model in [BERT_BASE, MINILM] {
             forwards(&cpu, &model, &limits)?;
         }
     }
-    precisions(&cpu, &BERT_BASE)
+    precisions((threads, isa), &BERT_BASE)
 }
 
 /// The fastest and the median of the times of a few runs, in milliseconds.
@@ -67,11 +77,22 @@ fn matrix(cpu: &Cpu, outputs: usize, inputs: usize, precision: Precision) -> Res
 }
 
 /// The products of BERT-base, with enough matrices of each that they come from memory as they do in a model.
-fn linear_layers(cpu: &Cpu, limits: &Limits) -> Result<()> {
+fn linear_layers(cpu: &Cpu, precision: Precision, limits: &Limits) -> Result<()> {
+    let dtype = match precision {
+        Precision::Int8 | Precision::Q4 => "int8".to_owned(),
+        _ => cpu.info().arithmetic.to_string(),
+    };
+    let gflops = limits.peak(&dtype).unwrap_or_else(|| limits.f32_gflops());
+    let bits = match precision {
+        Precision::F32 => 32,
+        Precision::Bf16 | Precision::F16 => 16,
+        Precision::Int8 => 8,
+        Precision::Q4 => 4,
+    };
     println!("outputs x inputs  rows   best ms  median ms  GFLOP/s  of the limit");
     for (outputs, inputs) in [(768, 768), (2304, 768), (3072, 768), (768, 3072)] {
-        let bytes = outputs * inputs * 4;
-        let matrices = (0..(128 << 20) / bytes).map(|_| matrix(cpu, outputs, inputs, Precision::F32));
+        let bytes = outputs * inputs * bits / 8;
+        let matrices = (0..(128 << 20) / bytes).map(|_| matrix(cpu, outputs, inputs, precision));
         let matrices = matrices.collect::<Result<Vec<_>>>()?;
         for rows in [1, 14, 50, 122, 448, 1952] {
             let x = cpu.write(rows, inputs, &noise(rows * inputs, 1.0))?;
@@ -84,7 +105,7 @@ fn linear_layers(cpu: &Cpu, limits: &Limits) -> Result<()> {
             println!(
                 "{outputs:>7} x {inputs:<6}  {rows:>4}  {best:>8.3}  {median:>9.3}  {:>7.1}  {:>5.1} %",
                 flops / median / 1e6,
-                100.0 * limits.milliseconds(flops, bytes as f64) / median
+                100.0 * limits.milliseconds(flops, gflops, bytes as f64) / median
             );
         }
     }
@@ -172,16 +193,37 @@ fn forwards(cpu: &Cpu, sizes: &Sizes, limits: &Limits) -> Result<()> {
         let (best, median) = time(|| encoder.forward(&lengths).map(drop))?;
         let weights = (sizes.layers * 12 * sizes.hidden * sizes.hidden) as f64;
         let products = weights + (sizes.layers * 2 * tokens * sizes.hidden) as f64;
-        let limit = limits.milliseconds(2.0 * (batch * tokens) as f64 * products, 4.0 * weights);
+        let limit = limits.milliseconds(2.0 * (batch * tokens) as f64 * products, limits.f32_gflops(), 4.0 * weights);
         println!("{batch:>5} x {tokens:<6}  {best:>8.2}  {median:>9.2}  {:>5.1} %", 100.0 * limit / median);
     }
     Ok(())
 }
 
+/// One forward, again and again.
+fn forward(cpu: &Cpu, precision: Precision, lengths: &[usize]) -> Result<()> {
+    let encoder = Encoder::new(cpu, &BERT_BASE, precision)?;
+    let mut medians = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed().as_secs() < 2 {
+        medians.push(time(|| encoder.forward(lengths).map(drop))?);
+    }
+    medians.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (best, median) = (medians.iter().map(|m| m.0).fold(f64::INFINITY, f64::min), medians[medians.len() / 2].1);
+    println!("{} {} sequences, {precision}: best {best:.2} ms, median {median:.2} ms", BERT_BASE.name, lengths.len());
+    Ok(())
+}
+
 /// How weights of each precision compare with f32, interleaved.
-fn precisions(cpu: &Cpu, sizes: &Sizes) -> Result<()> {
+fn precisions((threads, isa): (Option<usize>, Option<Isa>), sizes: &Sizes) -> Result<()> {
     const ROUNDS: usize = 5;
-    let encoders = Precision::ALL.map(|(precision, _)| Encoder::new(cpu, sizes, precision));
+    let cpus = Precision::ALL.map(|(precision, _)| {
+        // An instruction set that was asked for is f32's.
+        let arithmetic = if isa.is_some() { Arithmetic::F32 } else { Cpu::arithmetic(precision) };
+        Cpu::new(CpuOptions { threads, isa, arithmetic })
+    });
+    let cpus = cpus.into_iter().collect::<Result<Vec<_>>>()?;
+    let encoders = cpus.iter().zip(Precision::ALL).map(|(cpu, (precision, _))| Encoder::new(cpu, sizes, precision));
+    let encoders = encoders.collect::<Result<Vec<_>>>()?;
     println!("\n{}: ms, median (best); times as fast as f32, of the medians", sizes.name);
     let names = Precision::ALL.map(|(_, name)| format!("{name:>22}"));
     println!("batch x tokens{}", names.concat());
@@ -190,7 +232,6 @@ fn precisions(cpu: &Cpu, sizes: &Sizes) -> Result<()> {
         let mut times = [const { Vec::new() }; Precision::ALL.len()];
         for _ in 0..ROUNDS {
             for (encoder, times) in encoders.iter().zip(&mut times) {
-                let encoder = encoder.as_ref().map_err(Clone::clone)?;
                 times.push(time(|| encoder.forward(&lengths).map(drop))?);
             }
         }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use mlxt_backend::{
     Activation, Arithmetic, Attention, Backend, DeviceInfo, Error, HostTensor, Lookup, MatrixSource, NormSource,
-    Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
+    Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 pub use kernels::attention::{Layout, Relative};
@@ -35,7 +35,7 @@ pub use operations::Array;
 pub use simd::Isa;
 
 use arena::{Arena, Buffer};
-use simd::Token;
+use simd::{PairToken, Token};
 use threads::Pool;
 
 /// How to use the CPU.
@@ -45,6 +45,9 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// The instruction set. The best one by default.
     pub isa: Option<Isa>,
+    /// What weights of [`Precision::Bf16`] are multiplied in: f32 by default, or bf16, which rounds the rows they meet to it
+    /// and is there where [`Cpu::arithmetic`] says so.
+    pub arithmetic: Arithmetic,
 }
 
 /// The CPU, as a backend.
@@ -54,6 +57,8 @@ pub struct CpuOptions {
 pub struct Cpu {
     isa: Isa,
     token: Token,
+    /// Where products are in bf16.
+    pairs: Option<PairToken>,
     pool: Pool,
     arena: Arc<Arena>,
 }
@@ -88,11 +93,27 @@ impl Cpu {
             let what = format!("{isa} on this CPU (it has {})", has.join(", "));
             return Err(Error::Unsupported { backend: "cpu", what });
         };
+        let pairs = match options.arithmetic {
+            Arithmetic::F32 => None,
+            other => {
+                let pairs = PairToken::of(token).filter(|_| other == Arithmetic::Bf16);
+                let what = || format!("products in {other} on this CPU with {isa}");
+                Some(pairs.ok_or_else(|| Error::Unsupported { backend: "cpu", what: what() })?)
+            }
+        };
         let threads = options.threads.unwrap_or_else(hardware::threads);
         if threads == 0 {
             return Err(Error::Setting { op: "cpu", what: "at least 1 thread is needed, found 0".into() });
         }
-        Ok(Self { isa, token, pool: Pool::new(threads)?, arena: Arc::default() })
+        Ok(Self { isa, token, pairs, pool: Pool::new(threads)?, arena: Arc::default() })
+    }
+
+    /// What this CPU multiplies weights of a precision in fastest: bf16 where it does that faster than f32, which CPUs of AMD do
+    /// that have AVX-512's instructions for it; f32 elsewhere, and integers whatever this says.
+    #[must_use]
+    pub fn arithmetic(precision: Precision) -> Arithmetic {
+        let fast = || Isa::best().token().and_then(PairToken::of).is_some();
+        if precision == Precision::Bf16 && fast() { Arithmetic::Bf16 } else { Arithmetic::F32 }
     }
 
     /// The instruction set in use.
@@ -128,13 +149,13 @@ impl Backend for Cpu {
             device: "cpu".into(),
             hardware: hardware::name(),
             detail: format!("{}, {threads} thread{plural}", self.isa),
-            arithmetic: Arithmetic::F32,
+            arithmetic: if self.pairs.is_some() { Arithmetic::Bf16 } else { Arithmetic::F32 },
         }
     }
 
     fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
         let shape = check::matrix(&source)?;
-        Matrix::new((self.token, &self.pool), &source, shape)
+        Matrix::new((self.token, &self.pool), self.pairs, &source, shape)
     }
 
     fn table(&self, tensor: HostTensor) -> Result<Table> {

@@ -18,13 +18,20 @@ impl Limits {
     /// The peak of multiply-adds in 32-bit floats.
     #[must_use]
     pub fn f32_gflops(&self) -> f64 {
-        self.gflops.iter().find(|(dtype, _)| *dtype == "f32").map_or(0.0, |(_, peak)| *peak)
+        self.peak("f32").unwrap_or(0.0)
     }
 
-    /// The least time for that many operations in 32-bit floats and that many bytes from memory, in milliseconds.
+    /// The peak of multiply-adds in a dtype, if the CPU has instructions for it.
     #[must_use]
-    pub fn milliseconds(&self, flops: f64, bytes: f64) -> f64 {
-        (flops / self.f32_gflops()).max(bytes / self.gigabytes_per_second) / 1e6
+    pub fn peak(&self, dtype: &str) -> Option<f64> {
+        self.gflops.iter().find(|(name, _)| *name == dtype).map(|(_, peak)| *peak)
+    }
+
+    /// The least time for that many operations, of which `gflops` are done in a nanosecond, and that many bytes from memory, in
+    /// milliseconds.
+    #[must_use]
+    pub fn milliseconds(&self, flops: f64, gflops: f64, bytes: f64) -> f64 {
+        (flops / gflops).max(bytes / self.gigabytes_per_second) / 1e6
     }
 }
 
@@ -193,7 +200,7 @@ mod tests {
         let positive = |x: f64| x.is_finite() && x > 0.0;
         assert!(positive(limits.gigabytes_per_second) && positive(limits.f32_gflops()), "{limits:?}");
         assert!(limits.gflops.iter().all(|(_, peak)| positive(*peak)), "{limits:?}");
-        let bound_by_memory = limits.milliseconds(1.0, limits.gigabytes_per_second * 1e9);
+        let bound_by_memory = limits.milliseconds(1.0, limits.f32_gflops(), limits.gigabytes_per_second * 1e9);
         assert!((bound_by_memory - 1000.0).abs() < 1e-6);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn matrix(outputs: usize, inputs: usize) -> MatrixSource {
 pub(crate) fn every_cpu(check: impl Fn(&Cpu) -> Result<()>) {
     for isa in Isa::available() {
         for threads in [1, 3] {
-            let cpu = Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+            let cpu = Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() }).unwrap();
             if let Err(e) = check(&cpu) {
                 panic!("{isa}, {threads} threads: {e}");
             }
@@ -50,7 +50,7 @@ pub(crate) fn assert_near(got: &[f32], want: &[f32], tolerance: f64) {
 }
 
 fn cpu(threads: usize) -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(threads), isa: None }).unwrap()
+    Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap()
 }
 
 /// A small encoder layer, end to end.
@@ -152,10 +152,10 @@ fn tensors_may_outlive_their_backend() {
 
 #[test]
 fn options_that_cannot_be_met_are_errors() {
-    let none = Cpu::new(CpuOptions { threads: Some(0), isa: None });
+    let none = Cpu::new(CpuOptions { threads: Some(0), ..CpuOptions::default() });
     assert!(matches!(none, Err(Error::Setting { op: "cpu", .. })));
     for isa in Isa::ALL {
-        let made = Cpu::new(CpuOptions { threads: Some(1), isa: Some(isa) });
+        let made = Cpu::new(CpuOptions { threads: Some(1), isa: Some(isa), ..CpuOptions::default() });
         if Isa::available().any(|a| a == isa) {
             assert_eq!(made.unwrap().isa(), isa);
         } else {

@@ -3,7 +3,7 @@
 //! Under emulation (`MLXT_EMULATED` is set: scripts/check-neon) only the small cases: the others would take an hour.
 
 use mlxt_backend::conformance::Operation;
-use mlxt_backend::{Precision, conformance};
+use mlxt_backend::{Backend, Precision, conformance};
 use mlxt_cpu::{Cpu, CpuOptions, Isa};
 
 fn check(isa: Isa) {
@@ -15,7 +15,7 @@ fn check(isa: Isa) {
     if std::env::var_os("MLXT_EMULATED").is_some() {
         cases.retain(|case| !case.timed);
     }
-    let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa) });
+    let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa), ..CpuOptions::default() });
     assert!(cpu.is_ok(), "{isa}: {cpu:?}");
     let Ok(cpu) = cpu else { return };
     let product = |o: &Operation| matches!(o, Operation::Linear { .. } | Operation::PackedLinear { .. });
@@ -43,6 +43,18 @@ fn avx2_conforms() {
 #[cfg(target_arch = "aarch64")]
 fn neon_conforms() {
     check(Isa::Neon);
+}
+
+/// Where this CPU is faster in bfloat16 than in f32.
+#[test]
+fn bf16_conforms() {
+    let arithmetic = Cpu::arithmetic(Precision::Bf16);
+    let cpu = Cpu::new(CpuOptions { threads: Some(2), arithmetic, ..CpuOptions::default() });
+    assert!(cpu.is_ok(), "{cpu:?}");
+    let Ok(cpu) = cpu else { return };
+    assert_eq!(cpu.info().arithmetic, arithmetic);
+    let report = conformance::check_at(&cpu, Precision::Bf16);
+    assert!(report.passed(), "{arithmetic}: {report}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub fn devices() -> Vec<DeviceReport> {
     vec![
         report(Device::Cuda(0), cuda(0, Precision::F32).map(|backend| backend.info())),
         report(Device::MlxGpu, mlx(Kind::Gpu)),
-        report(Device::Cpu, cpu(None).map(|b| b.info()).map_err(|e| cpu_failed(&e))),
+        report(Device::Cpu, cpu(None, Precision::default()).map(|b| b.info()).map_err(|e| cpu_failed(&e))),
         report(Device::MlxCpu, mlx(Kind::Cpu)),
     ]
 }
@@ -174,7 +174,7 @@ fn start<P: Purpose>(device: Device, threads: Option<usize>, precision: Precisio
     let unavailable = |reason| Error::DeviceUnavailable { device, reason };
     let (asked, no_gpu) = ("asked for", "no GPU can be used");
     let on_cpu = |purpose: P, why| {
-        let backend = cpu(threads)?;
+        let backend = cpu(threads, precision)?;
         let threads = backend.threads();
         make(purpose, backend, threads, precision, why)
     };
@@ -221,8 +221,9 @@ fn make<P: Purpose, B: Backend + Operations + 'static>(
     purpose.make(backend, info)
 }
 
-fn cpu(threads: Option<usize>) -> Result<Cpu> {
-    Ok(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?)
+fn cpu(threads: Option<usize>, precision: Precision) -> Result<Cpu> {
+    let arithmetic = Cpu::arithmetic(precision);
+    Ok(Cpu::new(CpuOptions { threads, arithmetic, ..CpuOptions::default() })?)
 }
 
 fn cpu_failed(error: &Error) -> Unavailable {

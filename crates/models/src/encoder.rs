@@ -97,7 +97,11 @@ impl<B: Backend> Encoder<B> {
         if head.is_some() {
             parts.pooler = None;
         }
-        let blocks = parts.blocks.into_iter().map(|block| block.load(backend));
+        let blocks = parts.blocks.into_iter().map(|block| {
+            let block = block.load(backend);
+            weights.forget();
+            block
+        });
         let parts = Parts {
             embeddings: parts.embeddings.load(backend)?,
             blocks: blocks.collect::<Result<_>>()?,
@@ -105,6 +109,7 @@ impl<B: Backend> Encoder<B> {
             pooler: parts.pooler.map(|pooler| pooler.load(backend)).transpose()?,
         };
         let head = head.map(|head| head.load(backend, config)).transpose()?;
+        weights.forget();
         Ok((Self { config: config.clone(), parts }, head))
     }
 

@@ -13,10 +13,12 @@ use crate::record::{Cell, Length};
 use crate::{Error, Result};
 
 /// The plans that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("quick", include_str!("../../../study/plans/quick.toml")),
     ("paper", include_str!("../../../study/plans/paper.toml")),
     ("precision", include_str!("../../../study/plans/precision.toml")),
+    ("cpu", include_str!("../../../study/plans/cpu.toml")),
+    ("ragged", include_str!("../../../study/plans/ragged.toml")),
     ("gpu", include_str!("../../../study/plans/gpu.toml")),
     ("full", include_str!("../../../study/plans/full.toml")),
 ];

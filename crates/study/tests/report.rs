@@ -115,6 +115,38 @@ fn what_is_not_verified_is_in_no_figure_and_its_failure_in_the_tables() {
 }
 
 #[test]
+fn ours_is_compared_with_the_fastest_other_of_its_kind() {
+    let summary = Summary::new(&records(Options { failures: false, ..PLAIN }));
+    let (_, cells) = summary.subjects(&Kind::Models).into_iter().find(|(model, _)| *model == "bert-base").unwrap();
+    let median = |cell, series| summary.timing(cell, series).map(|timing| timing.median_ms);
+    assert_eq!(summary.ours().count(), 2);
+    for ours in summary.ours() {
+        let dtype = &summary.series[ours].variant.dtype;
+        let rival = |&other: &usize| {
+            let variant = &summary.series[other].variant;
+            variant.peer != "mlxt" && variant.dtype == *dtype
+        };
+        let lead = summary.lead(ours, &cells).unwrap();
+        assert_eq!(lead.against.len(), cells.len());
+        let mut logs = 0.0;
+        for &(cell, other) in &lead.against {
+            assert!(rival(&other));
+            let rivals = (0..summary.series.len()).filter(rival);
+            let best = rivals.filter_map(|other| median(cell, other)).fold(f64::INFINITY, f64::min);
+            assert_eq!(median(cell, other), Some(best));
+            logs += (best / median(cell, ours).unwrap()).ln();
+        }
+        assert!((lead.times.ln() - logs / cells.len() as f64).abs() < 1e-9);
+        assert!(lead.interval.unwrap().contains(lead.times));
+    }
+    let table = tables::all(&summary).unwrap().into_iter().find(|table| table.id == "leads").unwrap();
+    let of_model: Vec<_> = table.lines.iter().filter(|line| line.subject.as_deref() == Some("bert-base")).collect();
+    // Of each of the two a line for each cell, and one for all.
+    assert_eq!(of_model.len(), 2 * (cells.len() + 1));
+    assert_eq!(of_model.iter().filter(|line| line.total).count(), 2);
+}
+
+#[test]
 fn a_mean_over_fewer_cells_is_not_drawn_and_says_so() {
     let summary = Summary::new(&records(PLAIN));
     let compiled = series(&summary, "PyTorch compiled");

@@ -8,7 +8,7 @@ use mlxt_backend::{Activation, LinearPart, MatrixSource, Precision, Result, Shap
 use super::gemm::{self, Kept};
 use super::integer::{self, Bits};
 use crate::arena::Arena;
-use crate::simd::Token;
+use crate::simd::{PairToken, Token};
 use crate::threads::Pool;
 
 /// Stacked linear layers, packed for one instruction set.
@@ -22,11 +22,16 @@ enum Kind {
 }
 
 impl Matrix {
-    /// Packs parts that have been checked and have `shape`, outputs and inputs, together.
+    /// Packs parts that have been checked and have `shape`, outputs and inputs, together. With `pairs` bf16 is multiplied as it is.
     ///
     /// # Errors
     /// [`mlxt_backend::Error::WeightRange`] for a weight that the precision cannot hold; out of memory.
-    pub(crate) fn new(on: (Token, &Pool), source: &MatrixSource, shape: (usize, usize)) -> Result<Self> {
+    pub(crate) fn new(
+        on: (Token, &Pool),
+        pairs: Option<PairToken>,
+        source: &MatrixSource,
+        shape: (usize, usize),
+    ) -> Result<Self> {
         // Packed weights of a checkpoint are unpacked here and kept as the precision says.
         let parts: Vec<_> = source.parts.iter().map(LinearPart::full).collect();
         let float = |kept| {
@@ -39,7 +44,7 @@ impl Matrix {
         let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, bits, shape)?)));
         match source.precision {
             Precision::F32 => float(Kept::F32),
-            Precision::Bf16 => float(Kept::Bf16),
+            Precision::Bf16 => float(pairs.map_or(Kept::Bf16, Kept::Pairs)),
             Precision::F16 => float(Kept::F16),
             Precision::Int8 => integer(Bits::Eight),
             Precision::Q4 => integer(Bits::Four),

@@ -385,6 +385,9 @@ impl Kernel for Block<'_> {
                 accumulate: block > 0,
                 finish: (block + 1 == blocks.count()).then_some(self.finish),
                 stream: self.finish.far && blocks.count() == 1,
+                // Rows are read once, a tile's from far apart: they come late unless they are asked for early. With all of
+                // their terms in one block, those of the next tile lie behind those of this one.
+                next_rows: (columns_near && blocks.count() == 1).then_some((self.a.as_ptr(), self.a_stride)),
                 cols: self.cols,
                 out: self.out,
                 tiles: tiles.count(),
@@ -419,6 +422,8 @@ struct Multiply<'a> {
     accumulate: bool,
     finish: Option<Finish<'a>>,
     stream: bool,
+    /// Where rows begin and how far apart they are, if they are to be brought nearer meanwhile, and not columns.
+    next_rows: Option<(*const f32, usize)>,
     cols: usize,
     out: *mut f32,
     tiles: usize,
@@ -446,6 +451,15 @@ impl Multiply<'_> {
         let to = unsafe { self.out.add(rows.start * self.cols + column) };
         let (c, c_stride) = if self.stream { (near.as_mut_ptr(), width) } else { (to, self.cols) };
         let bias = self.finish.and_then(|f| f.bias).map_or(ptr::null(), |bias| bias[column..].as_ptr());
+        let (fetch, fetch_stride) = if let Some((rows_from, stride)) = self.next_rows {
+            // A part of the next tile's rows during each panel.
+            let part = (height * stride).div_ceil(self.cols.div_ceil(width));
+            (rows_from.wrapping_add(rows.end * stride + panel * part), part.div_ceil(self.steps.len()))
+        } else {
+            // The next panel, a part during each tile.
+            let part = i * self.steps.len() * width / self.tiles;
+            (b.wrapping_add(self.right.panel + part), width.div_ceil(self.tiles))
+        };
         let tile = Tile {
             a,
             a_stride: height,
@@ -457,9 +471,8 @@ impl Multiply<'_> {
             cols,
             accumulate: self.accumulate,
             bias,
-            // The next panel, a part during each tile.
-            fetch: b.wrapping_add(self.right.panel + i * self.steps.len() * width / self.tiles),
-            fetch_stride: width.div_ceil(self.tiles),
+            fetch,
+            fetch_stride,
         };
         // SAFETY: the caller's promise for `a` and `out`; panels are whole, and so is the bias.
         unsafe {

@@ -1,7 +1,8 @@
 //! Sums and largest values, along an axis or over everything.
 //!
-//! Along the last axis a row is summed in vectors. Along others, strips of columns are kept in the nearest cache while
-//! the rows pass by, so that memory is read in long runs.
+//! Along the last axis a row is summed in vectors. Along others, sums of columns are kept in registers if there are few, so
+//! that memory is read from end to end; else strips of columns are kept in the nearest cache while the rows pass by, so that
+//! it is read in long runs.
 
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Axis;
@@ -186,6 +187,15 @@ impl Kernel for SumColumns<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { x, inner, out } = self;
         let width = out.len();
+        if width == inner && width.is_multiple_of(S::LANES) {
+            match width / S::LANES {
+                1 => return sum_few::<S, 1>(s, x, out),
+                2 => return sum_few::<S, 2>(s, x, out),
+                4 => return sum_few::<S, 4>(s, x, out),
+                8 => return sum_few::<S, 8>(s, x, out),
+                _ => {}
+            }
+        }
         let rows = (x.len() - width) / inner + 1;
         let mut sums = [0.0; STRIP];
         for first in (0..rows).step_by(BLOCK) {
@@ -203,6 +213,27 @@ impl Kernel for SumColumns<'_> {
                 }
             }
         }
+    }
+}
+
+/// The sums of columns that are `VECTORS` vectors.
+#[inline(always)]
+fn sum_few<S: Simd, const VECTORS: usize>(s: S, x: &[f32], out: &mut [f32]) {
+    let width = VECTORS * S::LANES;
+    let mut totals = [s.splat(0.0); VECTORS];
+    for block in x.chunks(BLOCK * width) {
+        let mut sums = [s.splat(0.0); VECTORS];
+        for row in block.chunks_exact(width) {
+            for (sum, x) in sums.iter_mut().zip(row.chunks_exact(S::LANES)) {
+                *sum = s.add(*sum, s.get(x));
+            }
+        }
+        for (total, sum) in totals.iter_mut().zip(sums) {
+            *total = s.add(*total, sum);
+        }
+    }
+    for (out, total) in out.chunks_exact_mut(S::LANES).zip(totals) {
+        s.put(out, total);
     }
 }
 

@@ -25,7 +25,7 @@ fn operations_conform() {
 /// Results large enough to be streamed past the caches are the same values.
 #[test]
 fn far_results_are_the_near_ones() {
-    let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap();
+    let cpu = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
     let rows = super::FAR / 33 + 9;
     let x = noise(rows * 33, 2.0);
     let part = &x[..200 * 33];
@@ -47,7 +47,7 @@ fn far_results_are_the_near_ones() {
 
 #[test]
 fn nothing_is_allocated_for_the_second_run() {
-    let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap();
+    let cpu = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
     for case in mlxt_backend::operations::cases() {
         let upload = |(i, array): (usize, &HostArray)| cpu.upload(&case.operation, i, array).unwrap();
         let arrays: Vec<_> = case.inputs().unwrap().iter().enumerate().map(upload).collect();
@@ -83,7 +83,7 @@ fn sorting_keeps_what_is_not_a_number_and_puts_it_last() {
 
 #[test]
 fn indices_outside_are_errors() {
-    let cpu = Cpu::new(CpuOptions { threads: Some(1), isa: None }).unwrap();
+    let cpu = Cpu::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
     let x = HostArray::f32(&[3, 2], noise(6, 1.0)).unwrap();
     let index = |i: i32| HostArray::i32(&[2], vec![0, i]).unwrap();
     for bad in [3, -1] {

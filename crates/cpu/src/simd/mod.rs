@@ -14,9 +14,12 @@ mod avx512;
 pub(crate) mod dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pairs;
 mod scalar;
 
 use std::fmt;
+
+pub(crate) use pairs::PairToken;
 
 /// Most lanes any instruction set here has.
 pub(crate) const MAX_LANES: usize = 16;
@@ -147,6 +150,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a b + c`, rounded once where the instruction set can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `sums`, and for each lane the products of the two bfloat16 numbers that `a` and `b` hold there. How often that is
+    /// rounded is the instruction set's affair.
+    #[inline(always)]
+    fn add_pairs(self, a: Self::V, b: Self::V, sums: Self::V) -> Self::V {
+        pairs::add(self, a, b, sums)
+    }
     /// The larger; NaN if `b` is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; NaN if `b` is NaN.
@@ -194,6 +203,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// They can be written.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes `LANES` values from `p` on, each rounded to the nearest bfloat16, of two equally near ones the even one.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes can be written.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u8, v: Self::V) {
+        // SAFETY: the caller's promise.
+        unsafe { pairs::store(self, p, v) }
+    }
     /// Writes `LANES` values from `p` on past the caches, where the instruction set can: for results so large that they
     /// would be gone from the caches before anyone reads them. [`Simd::fence`] has to follow.
     ///

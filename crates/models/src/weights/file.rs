@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -21,13 +22,39 @@ pub(super) struct Entry {
     pub bytes: Bytes,
 }
 
-/// Maps a file and gives its tensors by name: one of `torch.save` if its name ends in `.bin`, else safetensors.
-pub(super) fn open(file: &Path) -> Result<Vec<(String, Entry)>> {
-    let bytes = map(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
-    if file.extension().is_some_and(|extension| extension == "bin") {
-        return torch::parse(&bytes).map_err(|source| Error::Torch { file: file.to_owned(), source });
+/// A file's bytes. They are read when they are first used, and shared by all that hold one of these.
+#[derive(Clone)]
+pub(super) struct Mapping(Arc<Mmap>);
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
-    parse(file, &bytes)
+}
+
+impl Mapping {
+    /// Gives the memory back that the file takes up. What is used again is read again: mostly from the system's cache.
+    pub(super) fn forget(&self) {
+        // SAFETY: nobody writes to the mapping, so that what is dropped is what the file holds.
+        #[cfg(unix)]
+        #[allow(unsafe_code)]
+        let forgotten = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        // A system that refuses keeps the memory, which harms no result.
+        #[cfg(unix)]
+        drop(forgotten);
+    }
+}
+
+/// Maps a file and gives its tensors by name: one of `torch.save` if its name ends in `.bin`, else safetensors.
+pub(super) fn open(file: &Path) -> Result<(Mapping, Vec<(String, Entry)>)> {
+    let mapping = map(file).map_err(|source| Error::Read { file: file.to_owned(), source })?;
+    let bytes = Bytes::from_owner(mapping.clone());
+    let entries = if file.extension().is_some_and(|extension| extension == "bin") {
+        torch::parse(&bytes).map_err(|source| Error::Torch { file: file.to_owned(), source })
+    } else {
+        parse(file, &bytes)
+    };
+    Ok((mapping, entries?))
 }
 
 /// The tensors of a safetensors file.
@@ -46,7 +73,7 @@ fn parse(file: &Path, bytes: &Bytes) -> Result<Vec<(String, Entry)>> {
 }
 
 #[allow(unsafe_code)]
-fn map(path: &Path) -> std::io::Result<Bytes> {
+fn map(path: &Path) -> std::io::Result<Mapping> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
@@ -55,7 +82,7 @@ fn map(path: &Path) -> std::io::Result<Bytes> {
     // truncates the file while it is open; `Weights` documents that as the caller's duty. Reading values that change
     // gives other numbers, not broken types: every bit pattern is a valid u8, and headers are parsed once.
     let map = unsafe { Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(Mapping(Arc::new(map)))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
-use file::Entry;
+use file::{Entry, Mapping};
 pub(crate) use loader::Loader;
 pub use loader::{Misfit, Misshapen, NamedShape, Role, Untyped};
 pub use pack::{Packed, Packing, is_table};
@@ -53,6 +53,7 @@ pub struct Weights {
     folder: PathBuf,
     /// In the order of `Stored::file`.
     files: Vec<PathBuf>,
+    mappings: Vec<Mapping>,
     tensors: BTreeMap<String, Stored>,
 }
 
@@ -71,7 +72,8 @@ impl Weights {
     /// [`Error::NotInShard`] and [`Error::Duplicate`] where index and shards do not fit.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let mut weights = Self { folder: folder.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights =
+            Self { folder: folder.to_owned(), files: Vec::new(), mappings: Vec::new(), tensors: BTreeMap::new() };
         for (single, index) in FORMATS {
             let (single, index) = (folder.join(single), folder.join(index));
             if single.exists() {
@@ -108,6 +110,12 @@ impl Weights {
         })
     }
 
+    /// Gives back the memory that the files take up, until they are used again. A backend that has copied tensors into the order
+    /// it wants would otherwise need that twice.
+    pub(crate) fn forget(&self) {
+        self.mappings.iter().for_each(Mapping::forget);
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -123,7 +131,9 @@ impl Weights {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let file = self.files.len();
-        for (name, entry) in file::open(&path)? {
+        let (mapping, entries) = file::open(&path)?;
+        self.mappings.push(mapping);
+        for (name, entry) in entries {
             if let Some(first) = self.tensors.get(&name) {
                 let first = self.files[first.file].clone();
                 return Err(Error::Duplicate { name, first, second: path });

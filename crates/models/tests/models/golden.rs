@@ -41,7 +41,7 @@ fn reference_gives_transformers_numbers() {
 #[test]
 fn cpu_gives_transformers_numbers_with_every_instruction_set() {
     for isa in Isa::available() {
-        let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa) }).unwrap();
+        let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa), ..CpuOptions::default() }).unwrap();
         agrees(&cpu);
         activations_agree(&cpu);
         poolings_agree(&cpu);

@@ -16,7 +16,7 @@ fn hidden<B: Backend>(backend: &B, folder: &std::path::Path, precision: Precisio
 }
 
 fn cpu() -> Cpu {
-    Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap()
+    Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap()
 }
 
 /// The values of an f32 tensor.
@@ -35,6 +35,18 @@ fn the_cpu_computes_what_the_reference_does() {
         let error = off(&found, &hidden(&Reference, folder.path(), precision));
         assert!(error < 1e-5, "{precision}: {error}");
     }
+}
+
+#[test]
+fn where_the_cpu_multiplies_in_bf16_the_error_is_that_of_bf16() {
+    let folder = bert_with(|_| {});
+    let arithmetic = Cpu::arithmetic(Precision::Bf16);
+    let cpu = Cpu::new(CpuOptions { arithmetic, ..CpuOptions::default() }).unwrap();
+    let (full, found) =
+        (hidden(&Reference, folder.path(), Precision::F32), hidden(&cpu, folder.path(), Precision::Bf16));
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    let cosine = dot(&full, &found) / (dot(&full, &full) * dot(&found, &found)).sqrt();
+    assert!(cosine > 0.9999 && found != full, "{cosine}");
 }
 
 #[test]

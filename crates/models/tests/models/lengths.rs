@@ -32,7 +32,7 @@ fn model() -> &'static (Cpu, Encoder<Cpu>) {
         fs::write(&file, config.to_string()).unwrap();
         let config = Config::open(folder.path()).unwrap();
         let weights = Weights::open(folder.path()).unwrap();
-        let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap();
+        let cpu = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
         let encoder = Encoder::load(&cpu, &config, &weights, Precision::F32).unwrap();
         (cpu, encoder)
     })

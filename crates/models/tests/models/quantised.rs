@@ -110,7 +110,7 @@ fn packed_weights_are_those_that_the_codes_stand_for() {
     let (packed, unpacked) = (folder(&packed, PACKED), folder(&unpacked, ""));
     let wanted = run(&Reference, unpacked.path());
     assert_eq!(run(&Reference, packed.path()), wanted);
-    let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: None }).unwrap();
+    let cpu = Cpu::new(CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap();
     assert_eq!(run(&cpu, packed.path()), run(&cpu, unpacked.path()));
     assert!(distance(&run(&cpu, packed.path()).1, &wanted.1) < 1e-4);
     // The other precisions take the weights that they are.

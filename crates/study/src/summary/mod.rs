@@ -1,8 +1,10 @@
 //! Records made into answers: for each cell and variant what its samples say, and each failure as a row.
 //!
 //! Tables, figures and the page read nothing else. `series.rs` names and orders the variants, `timing.rs` is what one of them
-//! reached in one cell, `order.rs` puts cells in the order in which they are read, `speedup.rs` compares variants.
+//! reached in one cell, `order.rs` puts cells in the order in which they are read, `speedup.rs` compares variants with a baseline,
+//! `lead.rs` this program with the fastest other engine.
 
+mod lead;
 mod order;
 pub mod published;
 mod series;
@@ -11,6 +13,7 @@ mod timing;
 
 use serde::Serialize;
 
+pub use lead::Lead;
 pub use order::Kind;
 pub use series::Series;
 pub use speedup::Speedup;

@@ -3,6 +3,7 @@
 
 mod environment;
 mod failures;
+mod leads;
 mod measurements;
 mod models;
 mod operations;
@@ -150,11 +151,13 @@ impl Column {
     }
 }
 
-/// The tables to show when a run is over: whole encoders, and how many times as fast as the baseline each engine was.
+/// The tables to show when a run is over: whole encoders, this program against the fastest other engine, and how many times as
+/// fast as the baseline each engine was.
 #[must_use]
 pub fn at_a_glance(summary: &Summary) -> Vec<Table> {
     let kinds = [Kind::Characters, Kind::Tokens, Kind::Ragged];
     let mut tables: Vec<Table> = kinds.iter().map(|kind| models::table(summary, kind)).collect();
+    tables.push(leads::table(summary));
     tables.push(speedups::table(summary));
     tables.retain(|table| !table.lines.is_empty());
     tables
@@ -170,6 +173,7 @@ pub fn all(summary: &Summary) -> Result<Vec<Table>> {
         published::models(summary)?,
         models::table(summary, &Kind::Tokens),
         models::table(summary, &Kind::Ragged),
+        leads::table(summary),
         speedups::table(summary),
         operations::table(summary, "published"),
         published::operations(summary)?,

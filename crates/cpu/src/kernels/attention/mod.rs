@@ -466,7 +466,9 @@ mod tests {
         for isa in Isa::available() {
             for mask in MASKS {
                 let a = Attention { mask, ..a };
-                let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+                let cpu = |threads| {
+                    Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() }).unwrap()
+                };
                 for with in [false, true] {
                     let attend = |cpu: &Cpu, lengths: &[usize], qkv: &[f32]| {
                         let relative = with.then(|| relative(cpu, &a, 20));

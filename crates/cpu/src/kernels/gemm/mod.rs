@@ -16,6 +16,7 @@ mod weight;
 pub(crate) use pack::{Matrix, Width, bias, output};
 pub(crate) use weight::Kept;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
@@ -24,14 +25,14 @@ use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
 use self::plan::{Plan, RowBlock};
-use self::tile::{Panels, Tile, function_of, transpose};
-use self::weight::Weight;
+use self::tile::{Panels, Tile, function_of};
+use self::weight::{Pair, Weight};
 use super::activate::activate;
 use crate::arena::Arena;
 use crate::simd::{Kernel, MAX_LANES, Simd, Token};
 use crate::threads::{Pool, Shareable};
 
-/// Inputs summed in registers before the sums go to memory. Shorter blocks store and load the sums more often than
+/// Steps summed in registers before the sums go to memory. Shorter blocks store and load the sums more often than
 /// nearer operands win back: 400 costs 3 %, 256 costs 4 %.
 const INPUT_BLOCK: usize = 1024;
 /// Values of a block of rows that stay in the second-level cache, which is 1 MiB or more, beside the weights that
@@ -53,13 +54,20 @@ pub(crate) fn linear(
 ) -> Result<()> {
     let inputs = w.cols();
     let rows = x.len() / inputs;
+    let steps = inputs.div_ceil(w.kept().inputs());
     let tile_rows = token.run(TileRows);
-    let block_rows = ROW_BLOCK / inputs.min(INPUT_BLOCK);
+    let block_rows = ROW_BLOCK / steps.min(INPUT_BLOCK);
     let plan = Plan::new(rows, (tile_rows, block_rows), w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
-    let room = plan.largest_block() * inputs + MAX_LANES;
+    let room = plan.largest_block() * steps + MAX_LANES;
     let out = Shareable(out.as_mut_ptr());
     plan.run((pool, arena), room, |packed, rows, panels, fresh| {
-        token.run(Task { x, w, activation, rows, panels, fresh, packed, out });
+        let task = Task { x, w, activation, rows, panels, fresh, packed, out };
+        match w.kept() {
+            Kept::F32 => token.run(Of::<f32>(task, PhantomData)),
+            Kept::Bf16 => token.run(Of::<bf16>(task, PhantomData)),
+            Kept::F16 => token.run(Of::<f16>(task, PhantomData)),
+            Kept::Pairs(token) => token.run(Of::<Pair>(task, PhantomData)),
+        }
     })
 }
 
@@ -84,43 +92,41 @@ struct Task<'a> {
     panels: Range<usize>,
     /// Whether `packed` has yet to be filled with these rows.
     fresh: bool,
-    /// `[panel of rows][inputs][rows of the panel]`, and a vector to spill into.
+    /// `[panel of rows][steps][rows of the panel]`, and a vector to spill into. A step is as many inputs as a [`Weight`] holds.
     packed: &'a mut [f32],
     out: Shareable,
 }
 
-impl Kernel for Task<'_> {
+/// A task with weights that are kept as `W`.
+struct Of<'a, W>(Task<'a>, PhantomData<W>);
+
+impl<W: Weight> Kernel for Of<'_, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match self.w.kept() {
-            Kept::F32 => self.multiply::<S, f32>(s),
-            Kept::Bf16 => self.multiply::<S, bf16>(s),
-            Kept::F16 => self.multiply::<S, f16>(s),
-        }
+        self.0.multiply::<S, W>(s);
     }
 }
 
 impl Task<'_> {
-    /// With weights that are kept as `W`.
     #[inline(always)]
     fn multiply<S: Simd, W: Weight>(self, s: S) {
         let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
-        let first = self.rows.first();
+        let (first, all_steps) = (self.rows.first(), inputs.div_ceil(W::INPUTS));
         if self.fresh {
             for rows in self.rows.iter() {
                 // SAFETY: the panel before ends where this begins, and what it spilled there is written over now; the
                 // last has a vector to spill into.
                 unsafe {
-                    let src = self.x.as_ptr().add(rows.start * inputs);
-                    let dst = self.packed.as_mut_ptr().add((rows.start - first) * inputs);
-                    transpose(s, src, inputs, (rows.len(), inputs), dst, rows.len());
+                    let x = self.x.as_ptr().add(rows.start * inputs);
+                    let dst = self.packed.as_mut_ptr().add((rows.start - first) * all_steps);
+                    W::pack(s, x, (rows.len(), inputs), dst);
                 }
             }
         }
         let tiles = self.rows.count();
-        let blocks = Panels::new(inputs, INPUT_BLOCK);
+        let blocks = Panels::new(all_steps, INPUT_BLOCK);
         for block in 0..blocks.count() {
             let steps = blocks.range(block);
             let last = block + 1 == blocks.count();
@@ -128,7 +134,7 @@ impl Task<'_> {
                 let column = panel * width;
                 let cols = width.min(outputs - column);
                 // Whole panels of `W`, which this stays inside.
-                let weights = self.w.panels.as_ptr().cast::<W>().wrapping_add(column * inputs + steps.start * width);
+                let weights = self.w.panels.as_ptr().cast::<W>().wrapping_add(column * all_steps + steps.start * width);
                 for (i, rows) in self.rows.iter().enumerate() {
                     // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
                     // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
@@ -137,7 +143,7 @@ impl Task<'_> {
                         let c = self.out.get().add(rows.start * outputs + column);
                         let height = rows.len();
                         let tile = Tile {
-                            a: self.packed.as_ptr().add((rows.start - first) * inputs + steps.start * height),
+                            a: self.packed.as_ptr().add((rows.start - first) * all_steps + steps.start * height),
                             a_stride: height,
                             b: weights,
                             b_stride: width,
@@ -149,7 +155,7 @@ impl Task<'_> {
                             bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
                             // The next panel comes from memory while this one is used, a part during each tile:
                             // otherwise memory rests during all tiles but the first.
-                            fetch: weights.wrapping_add(inputs * width + i * steps.len() * width / tiles),
+                            fetch: weights.wrapping_add(all_steps * width + i * steps.len() * width / tiles),
                             fetch_stride: width.div_ceil(tiles),
                         };
                         function_of::<S, W>(height, 2)(s, &tile);
@@ -168,8 +174,10 @@ impl Task<'_> {
 mod tests {
     use crate::tests::{assert_near, every_cpu, matrix, noise};
     use crate::{Cpu, CpuOptions, Isa};
+    use half::bf16;
     use mlxt_backend::{
-        Activation, Backend, DType, Error, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped,
+        Activation, Arithmetic, Backend, DType, Error, HostTensor, LinearPart, MatrixSource, Precision, Reference,
+        Shaped,
     };
 
     fn check(rows: usize, outputs: usize, inputs: usize) {
@@ -264,6 +272,39 @@ mod tests {
         }
     }
 
+    /// A CPU that multiplies in bfloat16, if this one can.
+    fn in_bf16(threads: usize) -> Option<Cpu> {
+        let arithmetic = Cpu::arithmetic(Precision::Bf16);
+        let options = CpuOptions { threads: Some(threads), arithmetic, ..CpuOptions::default() };
+        (arithmetic == Arithmetic::Bf16).then(|| Cpu::new(options).unwrap())
+    }
+
+    #[test]
+    fn products_in_bf16_are_the_reference_of_rounded_weights_and_rows() {
+        let sizes = (1..32).map(|rows| (rows, 37, 21)).chain((1..70).map(|inputs| (15, 33, inputs)));
+        for (rows, outputs, inputs) in sizes.chain([(14, 100, 1100), (61, 65, 3072), (300, 70, 2050)]) {
+            let exact = noise(rows * inputs, 1.0);
+            let values: Vec<f32> = exact.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+            let source = || MatrixSource { precision: Precision::Bf16, ..matrix(outputs, inputs) };
+            let want = product(&Reference, rows, inputs, &values, source(), Activation::Gelu);
+            for cpu in [1, 3].into_iter().filter_map(in_bf16) {
+                let got = product(&cpu, rows, inputs, &exact, source(), Activation::Gelu);
+                assert_near(&got, &want, 3e-6);
+                for first in [0, rows / 2, rows - 1] {
+                    let part = product(&cpu, 1, inputs, &exact[first * inputs..][..inputs], source(), Activation::Gelu);
+                    assert_eq!(part, got[first * outputs..][..outputs], "row {first} of {rows} by itself");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_bf16_are_an_error_where_the_cpu_is_no_faster_in_them() {
+        let on = |isa, arithmetic| Cpu::new(CpuOptions { isa: Some(isa), arithmetic, ..CpuOptions::default() });
+        assert!(matches!(on(Isa::Scalar, Arithmetic::Bf16), Err(Error::Unsupported { backend: "cpu", .. })));
+        assert!(matches!(on(Isa::Scalar, Arithmetic::F16), Err(Error::Unsupported { backend: "cpu", .. })));
+    }
+
     #[test]
     fn a_weight_that_would_become_infinite_is_an_error_that_names_it() {
         // 65519.996 is the last that rounds to 65504, the largest f16.
@@ -295,7 +336,9 @@ mod tests {
         let (inputs, outputs, total) = (1100, 70, 61);
         let values = noise(total * inputs, 1.0);
         for isa in Isa::available() {
-            let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+            let cpu = |threads| {
+                Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() }).unwrap()
+            };
             let whole = product(&cpu(1), total, inputs, &values, matrix(outputs, inputs), Activation::Gelu);
             for threads in 1..4 {
                 let cpu = cpu(threads);

@@ -1,7 +1,8 @@
 //! Weights in the order the product reads them.
 //!
 //! Outputs are cut into panels of two vectors. A panel holds, for each input, the weights of its outputs side by side:
-//! `[panels][inputs][2 * LANES]`, zeros where the last panel has no outputs. One pass over a panel is one stream.
+//! `[panels][inputs][2 * LANES]`, zeros where the last panel has no outputs; with weights in pairs half as many inputs. One
+//! pass over a panel is one stream.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +10,7 @@ use half::{bf16, f16};
 use mlxt_backend::{DType, HostTensor, LinearPart, Result, Shaped};
 
 use super::tile::transpose;
-use super::weight::{Kept, Weight};
+use super::weight::{Kept, Pair, Weight};
 use crate::arena::Block;
 use crate::kernels::embed::Decode;
 use crate::simd::{Kernel, Simd, Token};
@@ -51,7 +52,7 @@ impl Matrix {
     ) -> Result<(Self, bool)> {
         let width = token.run(Width);
         let count = outputs.div_ceil(width);
-        let weights = count.saturating_mul(width).saturating_mul(inputs);
+        let weights = count.saturating_mul(width).saturating_mul(inputs.div_ceil(kept.inputs()));
         // A panel's width is a multiple of four, so this is exact.
         let mut panels = Block::new(weights / size_of::<f32>() * kept.size())?;
         let bias = bias(parts, count * width)?;
@@ -59,6 +60,7 @@ impl Matrix {
             Kept::F32 => pack::<f32>((token, pool), parts, (count, width, inputs), &mut panels),
             Kept::Bf16 => pack::<bf16>((token, pool), parts, (count, width, inputs), &mut panels),
             Kept::F16 => pack::<f16>((token, pool), parts, (count, width, inputs), &mut panels),
+            Kept::Pairs(_) => pack::<Pair>((token, pool), parts, (count, width, inputs), &mut panels),
         };
         Ok((Self { panels, kept, bias, outputs, inputs, width }, fits))
     }
@@ -107,8 +109,8 @@ fn pack<W: Weight>(
             // SAFETY: each panel is claimed once, panels do not overlap, and there are `count` of them in the block,
             // whose zeros are a `W` too.
             let out = unsafe {
-                let first = start.get().cast::<W>().add(panel * width * inputs);
-                std::slice::from_raw_parts_mut(first, width * inputs)
+                let len = width * inputs.div_ceil(W::INPUTS);
+                std::slice::from_raw_parts_mut(start.get().cast::<W>().add(panel * len), len)
             };
             let first = panel * width;
             if !token.run(PackPanel { parts, inputs, first, rows: &mut rows, columns: &mut columns, out }) {
@@ -144,7 +146,7 @@ struct PackPanel<'a, W> {
     rows: &'a mut [f32],
     /// Room for `[STRIP][width]`.
     columns: &'a mut [f32],
-    /// `[inputs][width]`
+    /// `[inputs / INPUTS][width]`
     out: &'a mut [W],
 }
 
@@ -173,7 +175,8 @@ impl<W: Weight> Kernel for PackPanel<'_, W> {
             // SAFETY: `rows` holds `width` rows of `STRIP` values. `width` is a whole number of vectors, so nothing is
             // written behind the `cols` rows of `columns`.
             unsafe { transpose(s, self.rows.as_ptr(), STRIP, (width, cols), columns.as_mut_ptr(), width) };
-            fits &= W::round(columns, &mut self.out[strip * width..(strip + cols) * width]);
+            let out = &mut self.out[strip / W::INPUTS * width..];
+            fits &= W::round(columns, width, &mut out[..cols.div_ceil(W::INPUTS) * width]);
         }
         fits
     }

@@ -83,6 +83,11 @@ impl Plan {
         RowBlock { row_panels: self.row_panels, panels: self.blocks.range(block) }
     }
 
+    /// The panels of all rows.
+    pub(crate) fn row_panels(&self) -> Panels {
+        self.row_panels
+    }
+
     /// An upper bound for the rows of a block.
     pub(crate) fn largest_block(&self) -> usize {
         self.blocks.range(0).len() * self.tile_rows

@@ -101,7 +101,7 @@ impl<W: Weight, const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, W,
                 // SAFETY: the caller of `tile` promised this step of `a`.
                 let row = s.splat(unsafe { *a.add(i) });
                 for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = s.mul_add(row, column, *sum);
+                    *sum = W::multiply(s, row, column, *sum);
                 }
             }
             a = a.wrapping_add(t.a_stride);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use mlxt_backend::{Activation, Result, Shaped};
 
-use self::rows::{Packed, Quantize};
+use self::rows::{Extent, Packed, Quantize, narrow};
 use self::tile::{MAX_TILE_ROWS, Tile, function};
 use super::activate::activate;
 use super::gemm::plan::{Plan, RowBlock};
@@ -31,6 +31,8 @@ use crate::threads::{Pool, Shareable};
 const ROW_BLOCK: usize = 256 << 10;
 /// Products below this (about 9 microseconds) are not worth the hand-off.
 const SMALL: usize = 1 << 21;
+/// Nor is rounding fewer values than this.
+const SMALL_ROWS: usize = 1 << 13;
 
 /// Inputs that share a scale. With 64, products take a fifth longer and the error is a third less (docs/performance/cpu.md).
 const GROUP: usize = 128;
@@ -47,10 +49,11 @@ pub(crate) trait Weights: Copy {
     /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
     const VECTORS: usize;
 
-    /// Numbers for a group's weights in the form they are kept in, and their scale.
-    fn round(values: &[f32], out: &mut [u8]) -> f32;
+    /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
+    /// infinite.
+    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32;
     /// Puts an output's weights of four inputs in their place of a panel: output `o` of `width`.
-    fn place(four: [u8; 4], panel: &mut [u8], step: usize, of: (usize, usize));
+    fn place(four: [i8; 4], panel: &mut [u8], step: usize, of: (usize, usize));
     /// The weights of four inputs.
     ///
     /// # Safety
@@ -61,8 +64,6 @@ pub(crate) trait Weights: Copy {
     /// # Safety
     /// `VECTORS` vectors can be read from `p` on.
     unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2];
-    /// What loaded weights are too large by.
-    fn offset<D: Dot>() -> i32;
 }
 
 /// 8 bits.
@@ -76,17 +77,19 @@ pub(crate) struct Four;
 impl Weights for Eight {
     const VECTORS: usize = 2;
 
-    fn round(values: &[f32], out: &mut [u8]) -> f32 {
-        let largest = largest(values).1;
-        let (scale, inverse) = (largest / 127.0, inverse(largest, 127.0));
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = ((value * inverse).round_ties_even() as i8).max(-127).cast_unsigned();
+    #[inline(always)]
+    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
+        let Extent { most, not_finite, .. } = Extent::of(d, values);
+        narrow(d, values, inverse(most, 127.0), out);
+        for byte in out {
+            *byte = byte.wrapping_add(D::OFFSET_8 as i8);
         }
-        scale
+        most / 127.0 + not_finite
     }
 
-    fn place(four: [u8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
-        panel[4 * (step * width + o)..][..4].copy_from_slice(&four);
+    #[inline(always)]
+    fn place(four: [i8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
+        panel[4 * (step * width + o)..][..4].copy_from_slice(&four.map(i8::cast_unsigned));
     }
 
     #[inline(always)]
@@ -100,31 +103,29 @@ impl Weights for Eight {
         // SAFETY: the caller's promise.
         unsafe { [d.input_8(p, k), d.input_8(p.add(4 * D::F::LANES), k)] }
     }
-
-    #[inline(always)]
-    fn offset<D: Dot>() -> i32 {
-        D::OFFSET_8
-    }
 }
 
 impl Weights for Four {
     const VECTORS: usize = 1;
 
     /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
-    fn round(values: &[f32], out: &mut [u8]) -> f32 {
-        let (end, magnitude) = largest(values);
-        let (scale, inverse) = (end / -8.0, inverse(magnitude, -8.0f32.copysign(end)));
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = ((value * inverse).round_ties_even() as i8).clamp(-8, 7).wrapping_add(8).cast_unsigned();
+    #[inline(always)]
+    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
+        let Extent { most, not_finite, .. } = Extent::of(d, values);
+        let end = values.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+        narrow(d, values, inverse(most, -8.0f32.copysign(end)), out);
+        for weight in out {
+            *weight = (*weight).clamp(-8, 7) + 8;
         }
-        scale
+        end / -8.0 + not_finite
     }
 
     /// The first vector's outputs are in the lower halves of the bytes, the second's in the upper ones.
-    fn place(four: [u8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
+    #[inline(always)]
+    fn place(four: [i8; 4], panel: &mut [u8], step: usize, (o, width): (usize, usize)) {
         let (half, shift) = (width / 2, if o < width / 2 { 0 } else { 4 });
         let place = &mut panel[4 * (step * half + o % half)..][..4];
-        place.iter_mut().zip(four).for_each(|(byte, weight)| *byte |= weight << shift);
+        place.iter_mut().zip(four).for_each(|(byte, weight)| *byte |= weight.cast_unsigned() << shift);
     }
 
     #[inline(always)]
@@ -138,19 +139,6 @@ impl Weights for Four {
         // SAFETY: the caller's promise.
         unsafe { d.input_4(p, k) }
     }
-
-    #[inline(always)]
-    fn offset<D: Dot>() -> i32 {
-        D::OFFSET_4
-    }
-}
-
-/// The value of the largest magnitude and that magnitude; NaN if there is one.
-fn largest(values: &[f32]) -> (f32, f32) {
-    let of = |(end, magnitude): (f32, f32), &value: &f32| {
-        if value.abs() > magnitude || value.is_nan() { (value, value.abs()) } else { (end, magnitude) }
-    };
-    values.iter().fold((0.0, 0.0), of)
 }
 
 /// `end / largest`; 0 where that is infinite: what is so small is nothing.
@@ -178,10 +166,23 @@ pub(crate) fn linear(
     let rows = x.len() / inputs;
     let tiles = (token.run(TileRows), ROW_BLOCK / (groups * GROUP));
     let plan = Plan::new(rows, tiles, w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
+    let mut room = arena.take(Packed::len(rows, groups))?;
+    let packed = Packed::new(&mut room, rows, groups);
+    // All rows first: each task for itself would round them once for every thread.
+    let row_panels = plan.row_panels();
+    let quantize = |task| {
+        let (rows, group) = (row_panels.range(task / groups), task % groups);
+        token.run(Quantize { x, inputs, out: packed, rows, group, bits: w.bits() });
+    };
+    let tasks = row_panels.count() * groups;
+    if x.len() < SMALL_ROWS {
+        (0..tasks).for_each(quantize);
+    } else {
+        pool.run(tasks, |_, claims| claims.for_each(quantize));
+    }
     let out = Shareable(out.as_mut_ptr());
-    plan.run((pool, arena), Packed::len(plan.largest_block(), groups), |packed, rows, panels, fresh| {
-        let packed = Packed::new(packed, plan.largest_block(), groups);
-        token.run(Task { x, w, bias, activation, rows, panels, fresh, packed, out });
+    plan.run((pool, arena), 0, |_, rows, panels, _| {
+        token.run(Task { w, bias, activation, rows, panels, packed, out });
     })
 }
 
@@ -199,14 +200,11 @@ impl DotKernel for TileRows {
 
 /// One task: `rows` times the weights of `panels`.
 struct Task<'a> {
-    x: &'a [f32],
     w: &'a Matrix,
     bias: &'a [f32],
     activation: Activation,
     rows: RowBlock,
     panels: Range<usize>,
-    /// Whether `packed` has yet to be filled with these rows.
-    fresh: bool,
     packed: Packed<'a>,
     out: Shareable,
 }
@@ -225,15 +223,8 @@ impl DotKernel for Task<'_> {
 
 impl Task<'_> {
     #[inline(always)]
-    fn multiply<D: Dot, W: Weights>(mut self, d: D) {
-        let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
-        let first = self.rows.first();
-        if self.fresh {
-            for rows in self.rows.iter() {
-                let x = &self.x[rows.start * inputs..rows.end * inputs];
-                Quantize { x, inputs, out: self.packed.panel(rows.start - first, rows.len()) }.run(d);
-            }
-        }
+    fn multiply<D: Dot, W: Weights>(self, d: D) {
+        let (outputs, width) = (self.w.rows(), self.w.width());
         let tiles = self.rows.count();
         for panel in self.panels.clone() {
             let column = panel * width;
@@ -241,12 +232,12 @@ impl Task<'_> {
             let weights = self.w.panel(panel);
             for (i, rows) in self.rows.iter().enumerate() {
                 let height = rows.len();
-                // SAFETY: `packed` holds the groups of these rows, as they were written above; the panel of weights, its
-                // scales and its bias are whole. The tile of `out` belongs to this task alone.
+                // SAFETY: `packed` holds the groups of these rows, all written before; the panel of weights, its scales
+                // and its bias are whole. The tile of `out` belongs to this task alone.
                 unsafe {
                     let c = self.out.get().add(rows.start * outputs + column);
                     let tile = Tile {
-                        rows: self.packed.panel(rows.start - first, height).as_ptrs(),
+                        rows: self.packed.panel(rows.clone()).as_ptrs(),
                         weights: weights.bytes.as_ptr(),
                         scales: weights.scales.as_ptr(),
                         bias: self.bias[column..].as_ptr(),
@@ -259,7 +250,7 @@ impl Task<'_> {
                             .bytes
                             .as_ptr()
                             .wrapping_add(weights.bytes.len() + i * weights.bytes.len() / tiles),
-                        fetch_bytes: weights.bytes.len().div_ceil(tiles),
+                        fetch_stride: (W::VECTORS * 4 * D::F::LANES).div_ceil(tiles),
                     };
                     function::<D, W>(height)(d, &tile);
                     let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);

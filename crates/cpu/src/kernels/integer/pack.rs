@@ -3,6 +3,7 @@
 //! Outputs are cut into panels of two vectors. A panel holds, group by group of inputs, for each four inputs the weights of
 //! its outputs, output by output; and for each group its outputs' scales. What is behind the last output or input is zero.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
@@ -12,7 +13,7 @@ use crate::arena::{Arena, Block, Buffer};
 use crate::kernels::embed::Decode;
 use crate::kernels::gemm::{bias, output};
 use crate::simd::dot::{Dot, DotKernel, DotToken};
-use crate::simd::{Simd, Token};
+use crate::simd::{Kernel, Simd, Token};
 use crate::threads::{Pool, Shareable};
 
 /// Stacked linear layers, packed for one instruction set.
@@ -78,14 +79,14 @@ impl Matrix {
     }
 
     fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart<HostTensor>]) {
+        let token = DotToken::of(token);
         let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
         let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
         pool.run(self.count(), |_, claims| {
             let mut row = vec![0.0; groups * GROUP];
-            let mut rounded = vec![0; GROUP];
             for panel in claims {
                 // SAFETY: each panel is claimed once, panels do not overlap, and there are `count` of them in the blocks.
-                let (panels, scales) = unsafe {
+                let (out, scales) = unsafe {
                     let first = panels.get().cast::<u8>().add(panel * bytes);
                     let scales = scales.get().add(panel * groups * width);
                     (
@@ -93,19 +94,8 @@ impl Matrix {
                         std::slice::from_raw_parts_mut(scales, groups * width),
                     )
                 };
-                for o in 0..width {
-                    if let Some((dtype, bytes)) = output(parts, panel * width + o) {
-                        token.run(Decode { dtype, bytes, add: false, out: &mut row[..inputs] });
-                    } else {
-                        row.fill(0.0);
-                    }
-                    for (g, values) in row.chunks_exact(GROUP).enumerate() {
-                        scales[g * width + o] = W::round(values, &mut rounded);
-                        for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
-                            W::place(*four, panels, g * GROUP / 4 + step, (o, width));
-                        }
-                    }
-                }
+                let (first, row, weights) = (panel * width, &mut row, PhantomData::<W>);
+                token.run(PackPanel { parts, first, inputs, row, out, scales, weights });
             }
         });
     }
@@ -155,6 +145,42 @@ impl Matrix {
         match self.bits {
             Bits::Eight => weights,
             Bits::Four => weights / 2,
+        }
+    }
+}
+
+struct PackPanel<'a, W> {
+    parts: &'a [LinearPart<HostTensor>],
+    /// The first output.
+    first: usize,
+    inputs: usize,
+    /// Room for an output's groups, zeros behind its inputs.
+    row: &'a mut [f32],
+    out: &'a mut [u8],
+    /// `[groups][width]`
+    scales: &'a mut [f32],
+    weights: PhantomData<W>,
+}
+
+impl<W: Weights> DotKernel for PackPanel<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, d: D) {
+        let width = 2 * D::F::LANES;
+        for o in 0..width {
+            if let Some((dtype, bytes)) = output(self.parts, self.first + o) {
+                Decode { dtype, bytes, add: false, out: &mut self.row[..self.inputs] }.run(d.floats());
+            } else {
+                self.row.fill(0.0);
+            }
+            for (g, values) in self.row.as_chunks::<GROUP>().0.iter().enumerate() {
+                let mut rounded = [0; GROUP];
+                self.scales[g * width + o] = W::round(d, values, &mut rounded);
+                for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
+                    W::place(*four, self.out, g * GROUP / 4 + step, (o, width));
+                }
+            }
         }
     }
 }

@@ -2,25 +2,28 @@
 
 use mlxt_backend::{Activation, Backend, HostTensor, LinearPart, MatrixSource, Precision, Reference, Shaped};
 
-use super::{Eight, Four, GROUP, Weights};
+use super::GROUP;
 use crate::tests::{assert_near, every_cpu, matrix, noise};
 use crate::{Cpu, CpuOptions, Isa};
 
 const PRECISIONS: [Precision; 2] = [Precision::Int8, Precision::Q4];
 
-/// `values`, rounded and scaled back, in groups.
-fn rounded<W: Weights>(values: &[f32], cols: usize) -> Vec<f32> {
-    let mut out = Vec::new();
-    for row in values.chunks_exact(cols) {
-        for group in row.chunks(GROUP) {
-            let mut bytes = vec![0; group.len()];
-            let scale = W::round(group, &mut bytes);
-            // Those of 4 bits are kept with 8 added.
-            let whole = |byte: u8| if W::VECTORS == 1 { i32::from(byte) - 8 } else { i32::from(byte.cast_signed()) };
-            out.extend(bytes.into_iter().map(|byte| whole(byte) as f32 * scale));
-        }
-    }
-    out
+/// `values`, rounded to a precision and scaled back, in groups.
+fn rounded(values: &[f32], cols: usize, precision: Precision) -> Vec<f32> {
+    let group = |group: &[f32]| {
+        let end = group.iter().copied().fold(0.0, |end: f32, v| if v.abs() > end.abs() { v } else { end });
+        // The value of the largest magnitude becomes 127 or -127; of 4 bits -8.
+        let whole: fn(f32, f32) -> (f32, f32) = match precision {
+            Precision::Int8 => |v, end| ((v * (127.0 / end.abs())).round_ties_even(), end.abs() / 127.0),
+            _ => |v, end| ((v * (-8.0 / end)).round_ties_even().min(7.0), end / -8.0),
+        };
+        let scaled = |&v: &f32| {
+            let (whole, scale) = whole(v, end);
+            whole * scale
+        };
+        group.iter().map(scaled).collect::<Vec<_>>()
+    };
+    values.chunks_exact(cols).flat_map(|row| row.chunks(GROUP)).flat_map(group).collect()
 }
 
 fn product<B: Backend>(b: &B, x: (usize, usize, &[f32]), source: MatrixSource, activation: Activation) -> Vec<f32> {
@@ -34,13 +37,13 @@ fn product<B: Backend>(b: &B, x: (usize, usize, &[f32]), source: MatrixSource, a
 fn rounded_rows(values: &[f32], cols: usize) -> Vec<f32> {
     let group = |group: &[f32]| {
         let place = (0..group.len()).rev().max_by(|&a, &b| group[a].abs().total_cmp(&group[b].abs())).unwrap();
-        let mean = group.iter().map(|v| v.abs()).sum::<f32>() / GROUP as f32;
         let mut rest = group.to_vec();
-        if group[place].abs() <= 4.0 * mean {
-            return rounded::<Eight>(group, group.len());
-        }
         rest[place] = 0.0;
-        let mut out = rounded::<Eight>(&rest, rest.len());
+        let second = rest.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+        if group[place].abs() <= 1.5 * second {
+            return rounded(group, group.len(), Precision::Int8);
+        }
+        let mut out = rounded(&rest, rest.len(), Precision::Int8);
         out[place] = group[place];
         out
     };
@@ -49,12 +52,8 @@ fn rounded_rows(values: &[f32], cols: usize) -> Vec<f32> {
 
 /// What the product has to be: that of rounded rows and rounded weights, by the reference.
 fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activation: Activation) -> Vec<f32> {
-    let of_weights = match source.precision {
-        Precision::Int8 => rounded::<Eight>,
-        _ => rounded::<Four>,
-    };
     let part = |part: &LinearPart| {
-        let weight = of_weights(&part.weight.full().to_f32(), inputs);
+        let weight = rounded(&part.weight.full().to_f32(), inputs, source.precision);
         let weight = HostTensor::from_f32(part.weight.shape(), &weight).unwrap().into();
         LinearPart { weight, bias: part.bias.clone() }
     };
@@ -64,7 +63,8 @@ fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activa
 
 fn check(rows: usize, outputs: usize, inputs: usize) {
     for precision in PRECISIONS {
-        let x = noise(rows * inputs, 2.0);
+        let mut x = noise(rows * inputs, 2.0);
+        x.iter_mut().step_by(37).for_each(|v| *v *= 4.0);
         let source = || MatrixSource { precision, ..matrix(outputs, inputs) };
         let want = expected(rows, inputs, &x, &source(), Activation::Gelu);
         every_cpu(|cpu| {
@@ -190,7 +190,8 @@ fn rows_do_not_depend_on_their_batch_or_the_threads() {
     let values = noise(total * inputs, 1.0);
     for (isa, precision) in Isa::available().flat_map(|isa| PRECISIONS.map(|precision| (isa, precision))) {
         let source = || MatrixSource { precision, ..matrix(outputs, inputs) };
-        let cpu = |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa) }).unwrap();
+        let cpu =
+            |threads| Cpu::new(CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() }).unwrap();
         let whole = product(&cpu(1), (total, inputs, &values), source(), Activation::Gelu);
         for threads in 1..4 {
             let cpu = cpu(threads);

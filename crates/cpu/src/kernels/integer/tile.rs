@@ -24,9 +24,10 @@ pub(super) struct Tile {
     pub(super) c_stride: usize,
     /// Columns that are written.
     pub(super) cols: usize,
-    /// What to bring nearer meanwhile. Any address is fine.
+    /// What to bring nearer meanwhile: as much as the weights of four inputs at each step, steps `fetch_stride` apart. Any
+    /// address is fine.
     pub(super) fetch: *const u8,
-    pub(super) fetch_bytes: usize,
+    pub(super) fetch_stride: usize,
 }
 
 /// Computes tiles of one height.
@@ -76,11 +77,9 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
 
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
-        const LINE: usize = 64;
         let (t, s, lanes) = (self.0, d.floats(), D::F::LANES);
         let steps = GROUP / 4;
         let step_bytes = W::VECTORS * 4 * lanes;
-        let lines = t.fetch_bytes.div_ceil(LINE).div_ceil(t.groups * steps);
         let (mut weights, mut fetch) = (t.weights, t.fetch);
         // SAFETY: the caller of `tile` promised two vectors.
         let bias = unsafe { [s.load(t.bias), s.load(t.bias.add(lanes))] };
@@ -92,17 +91,16 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
             let mut sums = [[d.splat(0); 2]; ROWS];
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised the group of rows.
-                let sum = unsafe { (*about.add(i)).sum };
-                *sums = [d.splat(-W::offset::<D>() * sum); 2];
+                *sums = [d.splat(unsafe { (*about.add(i)).start }); 2];
             }
             for step in 0..steps {
                 // SAFETY: the caller of `tile` promised the group of weights.
                 let columns = unsafe { W::load(d, weights) };
                 weights = weights.wrapping_add(step_bytes);
-                for line in 0..lines {
-                    s.prefetch(fetch.wrapping_add(line * LINE).cast());
+                for v in 0..W::VECTORS {
+                    s.prefetch(fetch.wrapping_add(v * 4 * lanes).cast());
                 }
-                fetch = fetch.wrapping_add(lines * LINE);
+                fetch = fetch.wrapping_add(t.fetch_stride);
                 for (i, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: as for `about`.
                     let row = unsafe { d.row(bytes.add(i * GROUP + 4 * step)) };
@@ -118,17 +116,24 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
             };
             for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
                 // SAFETY: the caller of `tile` promised the group of rows.
-                let Group { scale, largest, place, .. } = unsafe { *about.add(i) };
+                let scale = s.splat(unsafe { (*about.add(i)).scale });
                 for (v, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                    *out = s.mul_add(s.mul(d.to_f32(sum), s.splat(scale)), scales[v], *out);
+                    *out = s.mul_add(s.mul(d.to_f32(sum), scale), scales[v], *out);
                 }
-                if largest != 0.0 {
+            }
+            // SAFETY: the caller of `tile` promised the group of rows.
+            let mut dwarfed = unsafe { *t.rows.dwarfed.add(g) };
+            while dwarfed != 0 {
+                let row = dwarfed.trailing_zeros() as usize;
+                dwarfed &= dwarfed - 1;
+                // SAFETY: a bit is set for a row of the panel; `place` is below `GROUP`, so it is in one of the group's steps.
+                let (largest, columns) = unsafe {
+                    let Group { largest, place, .. } = *about.add(row);
                     let place = place as usize;
-                    // SAFETY: `place` is below `GROUP`, so this is one of the group's steps.
-                    let columns = unsafe { W::input(d, first.add(place / 4 * step_bytes), place % 4) };
-                    for (v, out) in out.iter_mut().enumerate() {
-                        *out = s.mul_add(s.mul(columns[v], s.splat(largest)), scales[v], *out);
-                    }
+                    (s.splat(largest), W::input(d, first.add(place / 4 * step_bytes), place % 4))
+                };
+                for (v, out) in out[row % ROWS].iter_mut().enumerate() {
+                    *out = s.mul_add(s.mul(columns[v], largest), scales[v], *out);
                 }
             }
         }

@@ -69,7 +69,7 @@ pub(crate) trait DotKernel {
 /// Operations on vectors of small integers. A value of this type is the proof that the CPU has them.
 ///
 /// A vector of weights holds four inputs' weights for each of as many outputs as `F` has lanes, output by output. Weights
-/// of 8 bits are -127..=127, those of 4 bits -8..=7, kept as 0..=15.
+/// of 8 bits are -127..=127, kept with [`Dot::OFFSET_8`] added; those of 4 bits -8..=7, kept as 0..=15.
 pub(crate) trait Dot: Copy + Send + Sync {
     /// The f32 vectors with a lane for each output.
     type F: Simd;
@@ -82,7 +82,7 @@ pub(crate) trait Dot: Copy + Send + Sync {
 
     /// Rows of a tile of two vectors whose sums stay in registers.
     const TILE_ROWS: usize;
-    /// What [`Dot::load_8`] adds to weights, which instructions may want unsigned.
+    /// What is added to weights of 8 bits when they are packed: instructions may want them unsigned.
     const OFFSET_8: i32;
     /// What [`Dot::load_4`] leaves added to weights, of the 8 they are kept with.
     const OFFSET_4: i32;
@@ -177,7 +177,8 @@ mod tests {
                 let row = d.row(self.row.as_ptr());
                 // -128 is no weight.
                 let bytes = self.bytes.map(|b| if b == 128 { 0 } else { b });
-                let found = d.dot(d.splat(-D::OFFSET_8 * total), d.load_8(bytes.as_ptr()), row);
+                let kept = bytes.map(|b| b.wrapping_add(D::OFFSET_8 as u8));
+                let found = d.dot(d.splat(-D::OFFSET_8 * total), d.load_8(kept.as_ptr()), row);
                 assert_eq!(read(found), by_hand(&|i| i32::from(bytes[i].cast_signed())));
                 let [low, high] = d.load_4(self.bytes.as_ptr());
                 let start = d.splat(-D::OFFSET_4 * total);
@@ -192,7 +193,7 @@ mod tests {
                     let want = |weight: &dyn Fn(usize) -> i32| {
                         (0..lanes).map(|o| weight(4 * o + k) as f32).collect::<Vec<_>>()
                     };
-                    assert_eq!(show(d.input_8(bytes.as_ptr(), k)), want(&|i| i32::from(bytes[i].cast_signed())));
+                    assert_eq!(show(d.input_8(kept.as_ptr(), k)), want(&|i| i32::from(bytes[i].cast_signed())));
                     let [low, high] = d.input_4(self.bytes.as_ptr(), k);
                     assert_eq!(show(low), want(&|i| i32::from(self.bytes[i] & 15) - 8));
                     assert_eq!(show(high), want(&|i| i32::from(self.bytes[i] >> 4) - 8));

@@ -52,7 +52,7 @@ impl Dot for Vnni {
 
     #[inline(always)]
     unsafe fn load_8(self, p: *const u8) -> __m512i {
-        unsafe { _mm512_xor_si512(_mm512_loadu_si512(p.cast()), _mm512_set1_epi8(-128)) }
+        unsafe { _mm512_loadu_si512(p.cast()) }
     }
 
     #[inline(always)]
@@ -77,7 +77,8 @@ impl Dot for Vnni {
     unsafe fn input_8(self, p: *const u8, k: usize) -> __m512 {
         unsafe {
             let up = _mm512_sll_epi32(_mm512_loadu_si512(p.cast()), _mm_cvtsi32_si128(24 - 8 * k as i32));
-            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(up))
+            let offset = _mm512_set1_epi32(Self::OFFSET_8);
+            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_srli_epi32::<24>(up), offset))
         }
     }
 
