@@ -25,7 +25,7 @@ pub(crate) struct StudyArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum StudyCommand {
-    /// Measure a plan: quick, paper, precision, gpu, full, or a file
+    /// Measure a plan: quick, paper, precision, cpu, ragged, gpu, full, or a file
     Run(run::RunArgs),
     /// Tables, figures and a page of what was measured
     Report(report::ReportArgs),

@@ -24,7 +24,7 @@ use crate::args::{Usage, Verbosity, at_least_one};
 /// Arguments of `mlxt study run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// quick, paper, precision, gpu, full, or a file of the same form
+    /// quick, paper, precision, cpu, ragged, gpu, full, or a file of the same form
     #[arg(value_name = "PLAN")]
     plan: String,
     /// The record file; what it holds already is not measured again [default: PLAN-DATE.jsonl here]
