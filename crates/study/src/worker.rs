@@ -212,6 +212,11 @@ impl Worker {
         // It may have ended by itself already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What it started may not: OpenVINO forks a process that outlives it, and holds our pipes open. The group is its own.
+        #[cfg(unix)]
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 
     /// The end of its standard error, as a clause; nothing if it said nothing.

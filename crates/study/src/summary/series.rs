@@ -43,8 +43,9 @@ pub(super) fn all(records: &Records) -> Vec<Series> {
         let Some(run) = records.run_of(row) else { continue }; // Records::read refuses such rows
         let machine = machine(run);
         if !found.iter().any(|(known, variant, _)| *known == machine && *variant == row.variant) {
-            let title =
-                run.peers.get(&row.variant.peer).map(|peer| peer.title.as_str()).filter(|title| !title.is_empty());
+            // Known by `peer/mode/device`, for each way in which it runs.
+            let mut known = run.peers.iter().filter(|(way, _)| way.split('/').next() == Some(&row.variant.peer));
+            let title = known.find_map(|(_, peer)| Some(peer.title.as_str()).filter(|title| !title.is_empty()));
             found.push((machine, row.variant.clone(), title.unwrap_or(&row.variant.peer).to_owned()));
         }
     }

@@ -131,6 +131,8 @@ fn whatever_a_worker_does_is_a_row_and_the_rest_goes_on() {
         assert!(first.stage == stage && first.message.contains(message), "{mode}: {first:?}");
         assert!(rows.iter().all(|row| matches!(row.outcome, Outcome::Failed(_))), "{mode}");
     }
+    let series = mlxt_study::summary::Summary::new(&records).series;
+    assert!(series.iter().all(|series| series.label.starts_with("Fake ")), "titles, not ids: {series:?}");
     // A worker that ends is started again, but not for ever.
     let starts = scene.log().iter().filter(|[_, mode, what]| mode == "crash" && what == "load").count();
     assert_eq!(starts, 3);
@@ -248,6 +250,23 @@ fn what_cannot_run_here_is_told_and_left_out() {
     let scene = Scene::new(&["a"], 1);
     let error = scene.run_hearing(&mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("no golden engine: none of fake/good/cpu/f32"), "{error}");
+}
+
+/// As OpenVINO's worker does.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_worker_started_ends_with_it() {
+    let scene = Scene::new(&["good", "parent"], 1);
+    assert_eq!(scene.run().measured, 8);
+    let log = scene.log();
+    let children: Vec<&str> = log.iter().filter_map(|[.., what]| what.strip_prefix("child ")).collect();
+    assert!(!children.is_empty());
+    let lives = |child: &&str| {
+        // `PID (NAME) STATE ..`; whoever inherits it may be slow to take note that it is dead.
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    };
+    assert_eq!(children.iter().find(|child| lives(child)), None);
 }
 
 #[test]
