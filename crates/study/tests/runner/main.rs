@@ -252,7 +252,7 @@ fn what_cannot_run_here_is_told_and_left_out() {
     assert!(error.contains("no golden engine: none of fake/good/cpu/f32"), "{error}");
 }
 
-/// As OpenVINO's worker does.
+/// As that of `openvino` does.
 #[test]
 #[cfg(target_os = "linux")]
 fn what_a_worker_started_ends_with_it() {
