@@ -35,13 +35,11 @@ impl AsRef<[u8]> for Mapping {
 impl Mapping {
     /// Gives the memory back that the file takes up. What is used again is read again: mostly from the system's cache.
     pub(super) fn forget(&self) {
-        // SAFETY: nobody writes to the mapping, so that what is dropped is what the file holds.
-        #[cfg(unix)]
-        #[allow(unsafe_code)]
-        let forgotten = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         // A system that refuses keeps the memory, which harms no result.
         #[cfg(unix)]
-        drop(forgotten);
+        #[allow(unsafe_code)]
+        // SAFETY: nobody writes to the mapping, so that what is dropped is what the file holds.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
     }
 }
 

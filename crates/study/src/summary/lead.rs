@@ -52,16 +52,11 @@ impl Series {
         self.variant.peer == "mlxt" && self.variant.device != "reference"
     }
 
-    fn on_gpu(&self) -> bool {
-        let device = &self.variant.device;
-        device.starts_with("cuda") || device == "mlx:gpu" || device == "mps"
-    }
-
     /// Whether the other is another engine's, and may be compared with this one.
     fn rivals(&self, other: &Self) -> bool {
         other.variant.peer != self.variant.peer
             && other.machine == self.machine
             && other.variant.dtype == self.variant.dtype
-            && other.on_gpu() == self.on_gpu()
+            && other.on_cpu() == self.on_cpu()
     }
 }

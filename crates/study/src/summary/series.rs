@@ -26,7 +26,12 @@ impl Series {
     pub(super) fn limits<'a>(&self, runs: &'a [Run]) -> Option<&'a Limits> {
         let of_machine = runs.iter().filter(|run| machine(run) == self.machine);
         let limits = of_machine.filter_map(|run| run.limits.as_ref()).next_back();
-        limits.filter(|_| self.variant.device.split(':').any(|part| part == "cpu"))
+        limits.filter(|_| self.on_cpu())
+    }
+
+    /// Whether it runs on the CPU: on `cpu` or `mlx:cpu`.
+    pub(super) fn on_cpu(&self) -> bool {
+        self.variant.device.split(':').any(|part| part == "cpu")
     }
 }
 

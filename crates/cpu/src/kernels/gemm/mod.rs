@@ -13,7 +13,7 @@ pub(crate) mod plan;
 pub(crate) mod tile;
 mod weight;
 
-pub(crate) use pack::{Matrix, Width, bias, output};
+pub(crate) use pack::{Matrix, Width, bias, decode_output};
 pub(crate) use weight::Kept;
 
 use std::marker::PhantomData;

@@ -161,15 +161,7 @@ impl<W: Weight> Kernel for PackPanel<'_, W> {
         for strip in (0..self.inputs).step_by(STRIP) {
             let cols = STRIP.min(self.inputs - strip);
             for (o, row) in self.rows.chunks_exact_mut(STRIP).enumerate() {
-                let row = &mut row[..cols];
-                match output(self.parts, self.first + o) {
-                    Some((dtype, bytes)) => {
-                        let size = dtype.size();
-                        let bytes = &bytes[strip * size..(strip + cols) * size];
-                        Decode { dtype, bytes, add: false, out: row }.run(s);
-                    }
-                    None => row.fill(0.0),
-                }
+                decode_output(s, self.parts, self.first + o, strip, &mut row[..cols]);
             }
             let columns = &mut self.columns[..cols * width];
             // SAFETY: `rows` holds `width` rows of `STRIP` values. `width` is a whole number of vectors, so nothing is
@@ -182,8 +174,27 @@ impl<W: Weight> Kernel for PackPanel<'_, W> {
     }
 }
 
+/// The weights of one output over all parts, as f32, from input `first` on; zeros if there is no such output.
+#[inline(always)]
+pub(crate) fn decode_output<S: Simd>(
+    s: S,
+    parts: &[LinearPart<HostTensor>],
+    index: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    match output(parts, index) {
+        Some((dtype, bytes)) => {
+            let size = dtype.size();
+            let bytes = &bytes[first * size..(first + out.len()) * size];
+            Decode { dtype, bytes, add: false, out }.run(s);
+        }
+        None => out.fill(0.0),
+    }
+}
+
 /// The weights of one output over all parts, if there is such an output.
-pub(crate) fn output(parts: &[LinearPart<HostTensor>], mut index: usize) -> Option<(DType, &[u8])> {
+fn output(parts: &[LinearPart<HostTensor>], mut index: usize) -> Option<(DType, &[u8])> {
     for part in parts {
         let &[outputs, inputs] = part.weight.shape() else { return None };
         if index < outputs {

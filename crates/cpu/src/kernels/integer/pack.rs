@@ -10,10 +10,9 @@ use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
 use super::{Bits, Eight, Four, GROUP, Weights};
 use crate::arena::{Arena, Block, Buffer};
-use crate::kernels::embed::Decode;
-use crate::kernels::gemm::{bias, output};
+use crate::kernels::gemm::{bias, decode_output};
 use crate::simd::dot::{Dot, DotKernel, DotToken};
-use crate::simd::{Kernel, Simd, Token};
+use crate::simd::{Simd, Token};
 use crate::threads::{Pool, Shareable};
 
 /// Stacked linear layers, packed for one instruction set.
@@ -169,11 +168,7 @@ impl<W: Weights> DotKernel for PackPanel<'_, W> {
     fn run<D: Dot>(self, d: D) {
         let width = 2 * D::F::LANES;
         for o in 0..width {
-            if let Some((dtype, bytes)) = output(self.parts, self.first + o) {
-                Decode { dtype, bytes, add: false, out: &mut self.row[..self.inputs] }.run(d.floats());
-            } else {
-                self.row.fill(0.0);
-            }
+            decode_output(d.floats(), self.parts, self.first + o, 0, &mut self.row[..self.inputs]);
             for (g, values) in self.row.as_chunks::<GROUP>().0.iter().enumerate() {
                 let mut rounded = [0; GROUP];
                 self.scales[g * width + o] = W::round(d, values, &mut rounded);
