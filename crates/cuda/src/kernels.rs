@@ -13,9 +13,10 @@ use crate::ffi::{libraries, nvrtc};
 use crate::operations::Family;
 
 /// All of it, in the order it is compiled in, as one source.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("../kernels/common.cuh"),
     include_str!("../kernels/matrix.cuh"),
+    include_str!("../kernels/hopper.cuh"),
     include_str!("../kernels/norm.cu"),
     include_str!("../kernels/rows.cu"),
     include_str!("../kernels/attention.cu"),
