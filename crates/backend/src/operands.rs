@@ -11,6 +11,8 @@ pub enum Precision {
     /// 32-bit floats, 32-bit arithmetic.
     #[default]
     F32,
+    /// 32-bit floats that tensor cores round to 19 bits where they multiply: [`Arithmetic::Tf32`]. GPUs of NVIDIA only.
+    Tf32,
     /// Weights rounded to bfloat16. What activations are kept in is the backend's affair: [`Arithmetic`].
     Bf16,
     /// Weights rounded to 16-bit IEEE floats; activations as for [`Precision::Bf16`].
@@ -24,14 +26,20 @@ pub enum Precision {
 
 impl Precision {
     /// Every precision, with the name the command line gives it.
-    pub const ALL: [(Self, &'static str); 5] =
-        [(Self::F32, "f32"), (Self::Bf16, "bf16"), (Self::F16, "f16"), (Self::Int8, "int8"), (Self::Q4, "q4")];
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::F32, "f32"),
+        (Self::Tf32, "tf32"),
+        (Self::Bf16, "bf16"),
+        (Self::F16, "f16"),
+        (Self::Int8, "int8"),
+        (Self::Q4, "q4"),
+    ];
 
     /// The type of a weight's own number, where it is one number kept by itself.
     #[must_use]
     pub const fn element(self) -> Option<DType> {
         match self {
-            Self::F32 => Some(DType::F32),
+            Self::F32 | Self::Tf32 => Some(DType::F32),
             Self::Bf16 => Some(DType::Bf16),
             Self::F16 => Some(DType::F16),
             Self::Int8 | Self::Q4 => None,
@@ -56,7 +64,7 @@ impl FromStr for Precision {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|(_, name)| *name == s);
-        found.map(|(p, _)| p).ok_or_else(|| format!("unknown precision {s:?}: one of f32, bf16, f16, int8, q4"))
+        found.map(|(p, _)| p).ok_or_else(|| format!("unknown precision {s:?}: one of f32, tf32, bf16, f16, int8, q4"))
     }
 }
 

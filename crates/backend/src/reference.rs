@@ -4,7 +4,7 @@
 
 use crate::{
     Activation, Arithmetic, Attention, Backend, DType, DeviceInfo, Error, HostTensor, LinearPart, Lookup, MatrixSource,
-    NormKind, NormSource, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
+    NormKind, NormSource, Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped, check,
 };
 
 /// The backend of plain loops.
@@ -85,7 +85,7 @@ impl Backend for Reference {
         let precision = source.precision;
         let supported = "f32, bf16, f16";
         let unsupported = Error::UnsupportedPrecision { backend: "reference", precision, supported };
-        let dtype = precision.element().ok_or(unsupported)?;
+        let dtype = precision.element().filter(|_| precision != Precision::Tf32).ok_or(unsupported)?;
         if dtype != DType::F32 {
             check::weight_range(&source, precision)?;
         }

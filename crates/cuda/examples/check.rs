@@ -75,7 +75,8 @@ fn open(arithmetic: Arithmetic, product: Option<&str>) -> Outcome<Cuda> {
 
 fn precision(arithmetic: Arithmetic) -> Precision {
     match arithmetic {
-        Arithmetic::F32 | Arithmetic::Tf32 => Precision::F32,
+        Arithmetic::F32 => Precision::F32,
+        Arithmetic::Tf32 => Precision::Tf32,
         Arithmetic::F16 => Precision::F16,
         Arithmetic::Bf16 => Precision::Bf16,
     }

@@ -118,17 +118,23 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
 #if ELEMENT == 32
-__device__ __forceinline__ float error_function(float x) { return erff(x); }
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 #else
-// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: off by at most 1.5e-7, where the result is
-// rounded to 11 bits afterwards. Half the instructions of erff.
-__device__ __forceinline__ float error_function(float x) {
-    float a = fabsf(x), t = __fdividef(1.0f, fmaf(0.3275911f, a, 1.0f));
-    float p = fmaf(fmaf(fmaf(fmaf(1.061405429f, t, -1.453152027f), t, 1.421413741f), t, -0.284496736f), t, 0.254829592f);
-    return copysignf(fmaf(-p * t, __expf(-a * a), 1.0f), x);
+__device__ __forceinline__ float power_of_two(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: half the complementary error function of
+// |x| / sqrt(2), off by at most 7.5e-8, where the result is rounded to 11 bits afterwards. With it, x times the normal
+// distribution of x is max(x, 0) less |x| times that half: 13 instructions, where `erff` alone takes 30.
+__device__ __forceinline__ float gelu(float x) {
+    float t, a = fabsf(x);
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.23164189f, a, 1.0f)));
+    float p = fmaf(fmaf(fmaf(fmaf(0.5307027145f, t, -0.7265760135f), t, 0.7107068705f), t, -0.142248368f), t, 0.127414796f);
+    return fmaf(-a, p * t * power_of_two(x * x * -0.72134752f), fmaxf(x, 0.0f));
 }
 #endif
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + error_function(x * 0.70710678f)); }
 
 __device__ __noinline__ float activate_rarely(int activation, float x) {
     switch (activation) {

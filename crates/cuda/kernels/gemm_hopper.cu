@@ -1,8 +1,10 @@
 // Products of many rows on Hopper: tiles come by the bulk copy engine, four warps at a time multiply them straight from
 // shared memory (`wgmma`), and bias and activation are applied where the sums are.
 //
-// A block stays on its processor and takes one tile after another: 128 rows by `OUTS` outputs. One warp keeps the copy
-// engine busy, as many steps ahead as there are stages, across tiles; two groups of four warps multiply 64 rows each.
+// A block stays on its processor and takes one tile after another: 128 rows by `OUTS` outputs. One thread keeps the
+// copy engine busy, as many steps ahead as there are stages, across tiles. Two groups of four warps take turns: while
+// one finishes its tile (bias, activation, stores), the other multiplies the next. Whose turn it is needs no barrier:
+// steps are copied in the order of tiles.
 
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -14,6 +16,60 @@ struct HopperOperands {
     TensorMap w;           // [outputs, inputs] in boxes of OUTS by 64
     GemmOperands o;
 };
+
+// A place in the ring of stages, and how often its barriers have been gone through, modulo 2.
+template <int STAGES> struct Turn {
+    u32 stage = 0, phase = 0;
+    __device__ __forceinline__ void skip(u32 steps) {
+        stage += steps % STAGES;
+        phase ^= steps / STAGES & 1;
+        if (stage >= STAGES) stage -= STAGES, phase ^= 1;
+    }
+};
+
+// Four words of each of four neighbouring lanes, turned: lane `l` gets word `l` of all four.
+__device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 other = __shfl_xor_sync(0xffffffff, odd ? v[i] : v[i + 1], 1);
+        if (odd) v[i] = other;
+        else v[i + 1] = other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const u32 other = __shfl_xor_sync(0xffffffff, upper ? v[i] : v[i + 2], 2);
+        if (upper) v[i] = other;
+        else v[i + 2] = other;
+    }
+    return make_uint4(v[0], v[1], v[2], v[3]);
+}
+
+// Bias, activation and stores of 64 rows, of which `row` is this thread's first. Eight neighbours of a row at a time:
+// the instruction leaves two in each of four lanes.
+template <int OUTS, typename Function>
+__device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums)[OUTS / 2], const float* bias, int row, int rows,
+                                       int first, Function function) {
+    const int lane = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < OUTS / 8; n += 4) {
+        // One after the other: with several begun at once, the sums would no longer fit into the registers.
+        __syncwarp();
+        u32 upper[4], lower[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 add = *(const float2*)(bias + (n + i) * 8 + lane * 2);
+            const float* s = sums + 4 * (n + i);
+            upper[i] = narrow2(function(s[0] + add.x), function(s[1] + add.y));
+            lower[i] = narrow2(function(s[2] + add.x), function(s[3] + add.y));
+        }
+        const uint4 a = turn_words(upper), b = turn_words(lower);
+        const int out = first + (n + lane) * 8;
+        T* to = o.out + (u64)row * o.outputs + out;
+        if (row < rows && out < o.outputs) *(uint4*)to = a;
+        if (row + 8 < rows && out < o.outputs) *(uint4*)(to + (u64)8 * o.outputs) = b;
+    }
+}
 
 template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const HopperOperands& p) {
     extern __shared__ u8 memory[];
@@ -28,36 +84,45 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_make(full + 8 * s, 1);
-            barrier_make(empty + 8 * s, 8);
+            barrier_make(empty + 8 * s, 4);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
-    wait_for_previous();
     const int rows = *o.rows, row_tiles = (rows + HOPPER_ROWS - 1) / HOPPER_ROWS;
     const int count = row_tiles * ((o.outputs + OUTS - 1) / OUTS), steps = (o.inputs + HOPPER_INPUTS - 1) / HOPPER_INPUTS;
 
     if (group == 0) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == 0) {
-            u32 stage = 0, phase = 0;
-            for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-                const int row = tile % row_tiles * HOPPER_ROWS, out = tile / row_tiles * OUTS;
-                for (int step = 0; step < steps; step++) {
-                    barrier_wait(empty + 8 * stage, phase ^ 1);
-                    const u32 to = tiles + stage * bytes, barrier = full + 8 * stage;
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        if (threadIdx.x > 0) return;
+        // Weights are nobody's result: the first of them are on their way while the kernel in front finishes.
+        const int ahead = blockIdx.x < count ? min(steps, STAGES) : 0;
+        for (int step = 0; step < ahead; step++) {
+            barrier_expect(full + 8 * step, bytes);
+            copy_box(tiles + step * bytes + HOPPER_ROWS * 128, &p.w, full + 8 * step, step * HOPPER_INPUTS,
+                     blockIdx.x / row_tiles * OUTS);
+        }
+        wait_for_previous();
+        Turn<STAGES> turn;
+        for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
+            const int row = tile % row_tiles * HOPPER_ROWS, out = tile / row_tiles * OUTS;
+            for (int step = 0; step < steps; step++) {
+                const u32 to = tiles + turn.stage * bytes, barrier = full + 8 * turn.stage;
+                if (tile > blockIdx.x || step >= ahead) {
+                    barrier_wait(empty + 8 * turn.stage, turn.phase ^ 1);
                     barrier_expect(barrier, bytes);
-                    copy_box(to, &p.x, barrier, step * HOPPER_INPUTS, row);
                     copy_box(to + HOPPER_ROWS * 128, &p.w, barrier, step * HOPPER_INPUTS, out);
-                    if (++stage == STAGES) stage = 0, phase ^= 1;
                 }
+                copy_box(to, &p.x, barrier, step * HOPPER_INPUTS, row);
+                turn.skip(1);
             }
         }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        u32 stage = 0, phase = 0;
-        for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {
-            float sums[OUTS / 2];
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        Turn<STAGES> turn;
+        if (group == 2) turn.skip(steps);
+        for (int tile = blockIdx.x + (group - 1) * gridDim.x; tile < count; tile += 2 * gridDim.x) {
+            float sums[2][OUTS / 2];
             // On its way while the tile is multiplied: the last reader of the tile before is behind the first of these
             // barriers, which each group of four warps has for itself.
             float* bias = biases[group - 1];
@@ -65,36 +130,33 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
             for (int i = threadIdx.x % 128; i < OUTS; i += 128) bias[i] = first + i < o.outputs ? o.bias[first + i] : 0.0f;
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
+            u32 before = 0;
             for (int step = 0; step < steps; step++) {
-                barrier_wait(full + 8 * stage, phase);
-                const u32 from = tiles + stage * bytes;
-                const u64 a = describe(from + (group - 1) * 64 * 128), b = describe(from + HOPPER_ROWS * 128);
+                barrier_wait(full + 8 * turn.stage, turn.phase);
+                const u32 from = tiles + turn.stage * bytes;
+                const u64 a = describe(from), b = describe(from + HOPPER_ROWS * 128);
                 asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-                for (int k = 0; k < HOPPER_INPUTS / 16; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, step + k > 0);
+                for (int k = 0; k < HOPPER_INPUTS / 16; k++) {
+                    warpgroup_multiply(sums[0], a + 2 * k, b + 2 * k, step + k > 0);
+                    // 64 rows further, in units of 16 bytes.
+                    warpgroup_multiply(sums[1], a + 512 + 2 * k, b + 2 * k, step + k > 0);
+                }
                 asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
                 // The step before this one has been read: its place is free.
                 asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-                if (step > 0 && lane == 0) barrier_arrive(empty + 8 * (stage == 0 ? STAGES - 1 : stage - 1));
-                if (++stage == STAGES) stage = 0, phase ^= 1;
+                if (step > 0 && lane == 0) barrier_arrive(before);
+                before = empty + 8 * turn.stage;
+                turn.skip(1);
             }
             asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-            if (lane == 0) barrier_arrive(empty + 8 * (stage == 0 ? STAGES - 1 : stage - 1));
-            const int row = tile % row_tiles * HOPPER_ROWS + (group - 1) * 64 + warp * 16 + lane / 4;
+            if (lane == 0) barrier_arrive(before);
+            const int row = tile % row_tiles * HOPPER_ROWS + warp * 16 + lane / 4;
             with_activation(o.activation, [&](auto function) {
-#pragma unroll
-                for (int n = 0; n < OUTS / 8; n++) {
-                    const int col = n * 8 + lane % 4 * 2;
-                    const float2 add = *(const float2*)(bias + col);
-#pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const float left = function(sums[4 * n + 2 * h] + add.x);
-                        const float right = function(sums[4 * n + 2 * h + 1] + add.y);
-                        if (row + 8 * h < rows && first + col < o.outputs)
-                            *(u32*)(o.out + (u64)(row + 8 * h) * o.outputs + first + col) = narrow2(left, right);
-                    }
-                }
+                finish<OUTS>(o, sums[0], bias, row, rows, first, function);
+                finish<OUTS>(o, sums[1], bias, row + 64, rows, first, function);
             });
+            turn.skip(steps);
         }
     }
 }
@@ -103,7 +165,6 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
     extern "C" __global__ void __launch_bounds__(384, 1) hopper_##outs(const __grid_constant__ HopperOperands p) {   \
         hopper<outs, stages>(p);                                                                                     \
     }
-HOPPER(256, 4)
 HOPPER(192, 5)
 HOPPER(128, 6)
 

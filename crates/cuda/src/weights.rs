@@ -82,9 +82,10 @@ impl Matrix {
         let (outputs, inputs) = check::matrix(source)?;
         let (dtype, precision) = (arithmetic.activations(), source.precision);
         let unsupported = |supported| Error::UnsupportedPrecision { backend: BACKEND, precision, supported };
-        let rounded = precision.element().ok_or_else(|| unsupported("f32, f16, bf16"))?;
-        // f32 holds what any of them has been rounded to; a 16-bit type only its own.
-        if dtype != DType::F32 && rounded != dtype {
+        let rounded = precision.element().ok_or_else(|| unsupported(ALL))?;
+        // f32 holds what any of them has been rounded to; a 16-bit type only its own. Nobody gets TF32 for f32.
+        let tf32 = arithmetic == Arithmetic::Tf32;
+        if (dtype != DType::F32 && rounded != dtype) || tf32 != (precision == Precision::Tf32) {
             return Err(unsupported(name(arithmetic)));
         }
         if rounded != DType::F32 {
@@ -163,12 +164,16 @@ impl Relative {
     }
 }
 
-/// The only precision whose weights a 16-bit arithmetic takes.
+/// What weights can be had in.
+const ALL: &str = "f32, tf32, f16, bf16";
+
+/// The precisions whose weights an arithmetic takes.
 const fn name(arithmetic: Arithmetic) -> &'static str {
     match arithmetic {
         Arithmetic::F16 => "f16",
         Arithmetic::Bf16 => "bf16",
-        Arithmetic::F32 | Arithmetic::Tf32 => "f32, f16, bf16",
+        Arithmetic::F32 => "f32, f16, bf16",
+        Arithmetic::Tf32 => "tf32",
     }
 }
 

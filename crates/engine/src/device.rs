@@ -245,8 +245,8 @@ fn installation() -> Result<Installation, Unavailable> {
 fn mlx(installation: &Installation, kind: Kind, precision: Precision) -> Result<Mlx, Unavailable> {
     let arithmetic = match kind {
         // On the CPU MLX's products of 16 bits are plain loops.
-        Kind::Cpu => Arithmetic::F32,
-        Kind::Gpu => arithmetic(precision),
+        Kind::Cpu if precision != Precision::Tf32 => Arithmetic::F32,
+        _ => arithmetic(precision),
     };
     let options = MlxOptions { kind, arithmetic, installation: Some(installation.clone()), ..MlxOptions::default() };
     Ok(mlxt_mlx::open(options)?)
@@ -271,6 +271,7 @@ fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
 /// What a GPU computes in where weights are of that precision.
 fn arithmetic(precision: Precision) -> Arithmetic {
     match precision {
+        Precision::Tf32 => Arithmetic::Tf32,
         Precision::F16 => Arithmetic::F16,
         Precision::Bf16 => Arithmetic::Bf16,
         Precision::F32 | Precision::Int8 | Precision::Q4 => Arithmetic::F32,

@@ -18,7 +18,7 @@ pub(crate) fn bits(precision: Precision) -> Option<i32> {
     match precision {
         Precision::Int8 => Some(8),
         Precision::Q4 => Some(4),
-        Precision::F32 | Precision::Bf16 | Precision::F16 => None,
+        Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16 => None,
     }
 }
 
@@ -31,7 +31,11 @@ pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType)
     if let Some(stacked) = Stacked::new(source) {
         return stacked.matrix(device, bias, (outputs, inputs), activations);
     }
-    check::weight_range(source, source.precision)?;
+    let precision = source.precision;
+    if precision == Precision::Tf32 {
+        return Err(Error::UnsupportedPrecision { backend: "mlx", precision, supported: "f32, bf16, f16, int8, q4" });
+    }
+    check::weight_range(source, precision)?;
     let bits = bits(source.precision);
     let dtype = source.precision.element().unwrap_or(DType::F32);
     let kept = if dtype == activations { dtype } else { DType::F32 };

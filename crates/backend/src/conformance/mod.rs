@@ -175,7 +175,8 @@ pub fn time<B: Backend>(backend: &B, precision: Precision, budget: Duration) -> 
 
 fn check_case<B: Backend>(backend: &B, case: &Case, precision: Precision) -> Result<f64, Why> {
     let packed = matches!(case.operation, Operation::PackedLinear { .. });
-    let kept = if precision.element().is_some() && !packed { precision } else { Precision::F32 };
+    let rounded = matches!(precision, Precision::Bf16 | Precision::F16);
+    let kept = if rounded && !packed { precision } else { Precision::F32 };
     let arithmetic = backend.info().arithmetic;
     let operands = arithmetic.activations();
     let expected = run::prepare(&Reference, case, kept, operands).and_then(|p| p.result()).map_err(Why::Refused)?;

@@ -53,8 +53,8 @@ fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
             _,
         ) => of(1e-6, 1e-6),
         // Weights of 16 bits are rounded once, when they are loaded, and the reference rounds them too.
-        (Operation::Linear { .. }, Precision::F32 | Precision::Bf16 | Precision::F16)
-        | (Operation::PackedLinear { .. }, Precision::F32) => of(1e-5, 1e-6),
+        (Operation::Linear { .. }, Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16)
+        | (Operation::PackedLinear { .. }, Precision::F32 | Precision::Tf32) => of(1e-5, 1e-6),
         // What codes stand for may be rounded to the precision asked for, or not at all: the reference does not. A
         // rounding is 2^-9 or 2^-12 of a weight at most and 1 / √3 of that in the mean. Codes of 1 bit stand for the ends of
         // their group, which are of 2.5 deviations, and the results of as many: the sum's deviation is 2.8e-3 and 3.5e-4. These

@@ -56,7 +56,7 @@ fn what_does_not_work_is_status_1() {
     let model = fixture("bert");
     let m = model.as_str();
     let long = "fox ".repeat(3000);
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["embed", "-m", "/nonexistent/model", "a"], "/nonexistent/model"),
         (&["embed", "-m", "org/absent", "a"], "org/absent is not complete in the Hugging Face cache"),
         (&["embed", "-m", m, "a", &long], "text 1 has "),
@@ -64,6 +64,11 @@ fn what_does_not_work_is_status_1() {
         (&["embed", "-m", m, "a", "--device", "cuda:4000"], "device cuda:4000 cannot be used"),
         (&["embed", "-m", m, "a", "--device", "cuda:3"], "device cuda:3 cannot be used"),
         (&["embed", "-m", m, "a", "--device", "reference", "--dtype", "q4"], "cannot run in q4; it can in f32"),
+        (&["embed", "-m", m, "a", "--device", "reference", "--dtype", "tf32"], "cannot run in tf32; it can in f32"),
+        (
+            &["embed", "-m", m, "a", "--device", "cpu", "--dtype", "tf32"],
+            "backend cpu cannot run in tf32; it can in f32",
+        ),
         (&["features", "-m", &fixture("roberta"), "a", "--pooler"], "has no pooler"),
         (&["tokenize", "-m", m, "a b c d e", "--max-length", "4"], "the limit is 4"),
         (&["pull", "org/absent"], "offline"),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mlxt_backend::{Activation, LinearPart, MatrixSource, Precision, Result, Shaped, check};
+use mlxt_backend::{Activation, Error, LinearPart, MatrixSource, Precision, Result, Shaped, check};
 
 use super::gemm::{self, Kept};
 use super::integer::{self, Bits};
@@ -44,6 +44,9 @@ impl Matrix {
         let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, bits, shape)?)));
         match source.precision {
             Precision::F32 => float(Kept::F32),
+            precision @ Precision::Tf32 => {
+                Err(Error::UnsupportedPrecision { backend: "cpu", precision, supported: "f32, bf16, f16, int8, q4" })
+            }
             Precision::Bf16 => float(pairs.map_or(Kept::Bf16, Kept::Pairs)),
             Precision::F16 => float(Kept::F16),
             Precision::Int8 => integer(Bits::Eight),

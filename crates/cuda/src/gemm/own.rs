@@ -13,7 +13,7 @@ pub(super) const HOPPER_INPUTS: usize = 64;
 /// Rows from which it is worth a try: most of one tile.
 const HOPPER_LEAST: usize = 96;
 /// Its tiles, by outputs, and how many of them are on their way at a time.
-const HOPPER: [(&str, usize, usize); 3] = [("hopper_256", 256, 4), ("hopper_192", 192, 5), ("hopper_128", 128, 6)];
+const HOPPER: [(&str, usize, usize); 2] = [("hopper_192", 192, 5), ("hopper_128", 128, 6)];
 
 /// All that can compute a size, in activations of 16 bits.
 ///
