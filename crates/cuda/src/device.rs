@@ -96,7 +96,7 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 
 impl CudaDevice {
     /// Kernels that multiply: see [`CudaOptions::product`].
-    pub const PRODUCTS: [&str; 11] = [
+    pub const PRODUCTS: [&str; 17] = [
         "cuBLASLt",
         "stream_16_1_12",
         "stream_16_3_3",
@@ -108,6 +108,12 @@ impl CudaDevice {
         "hopper_128",
         "hopper_192",
         "hopper_256",
+        "few_64_32",
+        "few_64_64",
+        "few_64_96",
+        "few_64_128",
+        "few_128_64",
+        "few_128_96",
     ];
 
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).

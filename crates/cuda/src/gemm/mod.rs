@@ -1,5 +1,6 @@
 //! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
 
+mod few;
 mod own;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::ffi::blas::{Places, Product};
 use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::Memory;
-use crate::ffi::module::{Function, Shape, launch};
+use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
 use crate::ffi::tensor_map::TensorMap;
 use crate::operands;
 use crate::weights::Matrix;
@@ -43,8 +44,9 @@ pub(crate) enum Way {
     Blas { product: Arc<Product>, algorithm: usize, activate: Function },
     /// By a kernel of `gemm.cu`.
     Own { name: &'static str, function: Function, shape: Shape, parts: usize },
-    /// By a kernel of `gemm_hopper.cu`, in tiles of so many outputs.
-    Hopper { name: &'static str, function: Function, shape: Shape, outputs: usize },
+    /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`, in tiles of so many rows and outputs. Blocks of a cluster add up
+    /// their sums; what is left is in parts.
+    Hopper { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize, parts: usize },
 }
 
 /// Operands of one product; `out` has room for the parts of [`Way::parts`].
@@ -61,7 +63,7 @@ impl Way {
     /// In how many parts it leaves the sums, as f32 without bias; none where it computes the result itself.
     pub(crate) fn parts(&self) -> Option<usize> {
         match self {
-            Self::Own { parts, .. } if *parts > 1 => Some(*parts),
+            Self::Own { parts, .. } | Self::Hopper { parts, .. } if *parts > 1 => Some(*parts),
             _ => None,
         }
     }
@@ -72,7 +74,9 @@ impl Way {
             Self::Any(_) => "any".into(),
             Self::Blas { algorithm, .. } => format!("cuBLASLt {algorithm}"),
             Self::Own { name, parts, .. } => format!("{name} / {parts}"),
-            Self::Hopper { name, .. } => (*name).to_owned(),
+            Self::Hopper { name, shape, cluster, parts, .. } => {
+                format!("{name} / {parts}, clusters of {cluster}, {} KiB", shape.shared / 1024)
+            }
         }
     }
 
@@ -107,12 +111,13 @@ impl Way {
                 Self::Own { function, shape, parts, .. } => {
                     launch((context, queue), *function, *shape, &o.gemm(size, *parts))
                 }
-                Self::Hopper { function, shape, outputs: tile, .. } => {
+                Self::Hopper { function, shape, tile: (rows, outs), cluster, parts, .. } => {
                     let map = |address, rows, box_rows| {
                         TensorMap::new(inner.arithmetic, address, (rows, size.inputs), (box_rows, own::HOPPER_INPUTS))
                     };
-                    let (x, w) = (map(o.x, size.room, own::HOPPER_ROWS)?, map(w, size.outputs, *tile)?);
-                    launch((context, queue), *function, *shape, &operands::Hopper { x, w, gemm: o.gemm(size, 1) })
+                    let (x, w) = (map(o.x, size.room, *rows)?, map(w, size.outputs, *outs)?);
+                    let operands = operands::Hopper { x, w, gemm: o.gemm(size, *parts) };
+                    launch_in_clusters((context, queue), *function, *shape, *cluster, &operands)
                 }
             }
         }
@@ -187,6 +192,7 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     let mut ways: Vec<Way> = (0..product.algorithms()).map(blas).collect();
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
         ways.extend(own::ways(inner, size)?);
+        ways.extend(few::ways(inner, size)?);
     }
     if ways.is_empty() {
         ways.push(Way::Any(inner.kernels.function("gemm_any", 0)?));
