@@ -190,7 +190,7 @@ fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic.activations() {
             DType::F32 => &[None],
-            _ => &[Some("stream_32"), Some("tile_64"), Some("hopper"), None],
+            _ => &[Some("stream_32"), Some("tile_64"), Some("hopper"), Some("few"), None],
         };
         let mut loaded = None;
         for &product in chosen {

@@ -96,7 +96,7 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 
 impl CudaDevice {
     /// Kernels that multiply: see [`CudaOptions::product`].
-    pub const PRODUCTS: [&str; 10] = [
+    pub const PRODUCTS: [&str; 16] = [
         "cuBLASLt",
         "stream_16_1_12",
         "stream_16_3_3",
@@ -107,6 +107,12 @@ impl CudaDevice {
         "tile_128_64",
         "hopper_128",
         "hopper_192",
+        "few_64_32",
+        "few_64_64",
+        "few_64_96",
+        "few_64_128",
+        "few_128_64",
+        "few_128_96",
     ];
 
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).

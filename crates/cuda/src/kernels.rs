@@ -13,7 +13,7 @@ use crate::ffi::{libraries, nvrtc};
 use crate::operations::Family;
 
 /// All of it, in the order it is compiled in, as one source.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("../kernels/common.cuh"),
     include_str!("../kernels/matrix.cuh"),
     include_str!("../kernels/hopper.cuh"),
@@ -25,6 +25,7 @@ const SOURCES: [&str; 11] = [
     include_str!("../kernels/gemm_any.cu"),
     include_str!("../kernels/gemm.cu"),
     include_str!("../kernels/gemm_hopper.cu"),
+    include_str!("../kernels/gemm_few.cu"),
 ];
 
 /// What the compiler is told.

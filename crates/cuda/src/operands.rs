@@ -115,7 +115,7 @@ pub(crate) struct Gemm {
     pub(crate) activation: i32,
 }
 
-/// `gemm_hopper.cu`
+/// `gemm_hopper.cu` and `gemm_few.cu`
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Hopper {

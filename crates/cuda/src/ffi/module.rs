@@ -98,16 +98,44 @@ impl Drop for Module {
 /// # Safety
 /// `operands` is what the kernel takes, and every address in it is valid for what the kernel does with it.
 pub(crate) unsafe fn launch<P: Copy>(
-    (context, queue): (&Context, Queue),
+    to: (&Context, Queue),
     function: Function,
     shape: Shape,
     operands: &P,
 ) -> Result<()> {
-    let mut attribute = sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-    };
+    // SAFETY: the caller's promise.
+    unsafe { launch_in_clusters(to, function, shape, 1, operands) }
+}
+
+/// As [`launch`], with so many neighbours in z as one cluster: blocks that run at the same time and share their memory. One
+/// is none; more are Hopper's and newer.
+///
+/// # Errors
+/// The driver's own: a grid that clusters do not divide among them.
+///
+/// # Safety
+/// As for [`launch`].
+pub(crate) unsafe fn launch_in_clusters<P: Copy>(
+    (context, queue): (&Context, Queue),
+    function: Function,
+    shape: Shape,
+    cluster: usize,
+    operands: &P,
+) -> Result<()> {
+    let mut attributes = [
+        sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        },
+        sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: 1, z: cluster as u32 },
+            },
+        },
+    ];
     let [x, y, z] = shape.grid.map(|n| n as u32);
     let config = sys::CUlaunchConfig {
         gridDimX: x,
@@ -118,8 +146,8 @@ pub(crate) unsafe fn launch<P: Copy>(
         blockDimZ: 1,
         sharedMemBytes: shape.shared as u32,
         hStream: context.stream(queue),
-        attrs: &raw mut attribute,
-        numAttrs: u32::from(context.capability >= 90),
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: u32::from(context.capability >= 90) + u32::from(cluster > 1),
     };
     let mut pointers: [*mut c_void; 1] = [from_ref(operands).cast_mut().cast()];
     // SAFETY: the caller's promise; the operands are copied before this returns.

@@ -1,5 +1,6 @@
 //! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
 
+mod few;
 mod own;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::ffi::blas::{Places, Product};
 use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::{Memory, copy};
-use crate::ffi::module::{Function, Shape, launch};
+use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
 use crate::ffi::tensor_map::TensorMap;
 use crate::operands;
 use crate::weights::Matrix;
@@ -45,8 +46,9 @@ pub(crate) enum Way {
     Blas { product: Arc<Product>, algorithm: usize, activate: Function },
     /// By a kernel of `gemm.cu`.
     Own { name: &'static str, function: Function, shape: Shape, parts: usize },
-    /// By a kernel of `gemm_hopper.cu`, in tiles of so many outputs.
-    Hopper { name: &'static str, function: Function, shape: Shape, outputs: usize },
+    /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`, in tiles of so many rows and outputs. Blocks of a cluster add up
+    /// their sums; what is left is in parts.
+    Hopper { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize, parts: usize },
 }
 
 /// Operands of one product; `out` has room for the parts of [`Way::parts`].
@@ -63,7 +65,7 @@ impl Way {
     /// In how many parts it leaves the sums, as f32 without bias; none where it computes the result itself.
     pub(crate) fn parts(&self) -> Option<usize> {
         match self {
-            Self::Own { parts, .. } if *parts > 1 => Some(*parts),
+            Self::Own { parts, .. } | Self::Hopper { parts, .. } if *parts > 1 => Some(*parts),
             _ => None,
         }
     }
@@ -74,7 +76,9 @@ impl Way {
             Self::Any(_) => "any".into(),
             Self::Blas { algorithm, .. } => format!("cuBLASLt {algorithm}"),
             Self::Own { name, parts, .. } => format!("{name} / {parts}"),
-            Self::Hopper { name, .. } => (*name).to_owned(),
+            Self::Hopper { name, shape, cluster, parts, .. } => {
+                format!("{name} / {parts}, clusters of {cluster}, {} KiB", shape.shared / 1024)
+            }
         }
     }
 
@@ -109,12 +113,13 @@ impl Way {
                 Self::Own { function, shape, parts, .. } => {
                     launch((context, queue), *function, *shape, &o.gemm(size, *parts))
                 }
-                Self::Hopper { function, shape, outputs: tile, .. } => {
+                Self::Hopper { function, shape, tile: (rows, outs), cluster, parts, .. } => {
                     let map = |address, rows, box_rows| {
                         TensorMap::new(inner.arithmetic, address, (rows, size.inputs), (box_rows, own::HOPPER_INPUTS))
                     };
-                    let (x, w) = (map(o.x, size.room, own::HOPPER_ROWS)?, map(w, size.outputs, *tile)?);
-                    launch((context, queue), *function, *shape, &operands::Hopper { x, w, gemm: o.gemm(size, 1) })
+                    let (x, w) = (map(o.x, size.room, *rows)?, map(w, size.outputs, *outs)?);
+                    let operands = operands::Hopper { x, w, gemm: o.gemm(size, *parts) };
+                    launch_in_clusters((context, queue), *function, *shape, *cluster, &operands)
                 }
             }
         }
@@ -175,10 +180,11 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     let activate = inner.kernels.function("activate_rows", 0)?;
     let product = Arc::new(inner.blas.product(inner.arithmetic, (size.room, size.outputs, size.inputs), ALGORITHMS)?);
     let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
-    let mut ways = match inner.arithmetic {
-        Arithmetic::F16 | Arithmetic::Bf16 => own::ways(inner, size)?,
-        Arithmetic::F32 | Arithmetic::Tf32 => vec![],
-    };
+    let mut ways = Vec::new();
+    if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
+        ways.extend(own::ways(inner, size)?);
+        ways.extend(few::ways(inner, size)?);
+    }
     // cuBLASLt rounds what the activation is applied to. With bf16 that is half of all the error there is: a whole
     // encoder's least cosine is 0.99987 with it, 0.99990 without.
     let coarse = inner.arithmetic == Arithmetic::Bf16 && size.activation != Activation::Identity;

@@ -7,8 +7,8 @@ use crate::device::Inner;
 use crate::ffi::module::Shape;
 
 /// Rows of a tile of `gemm_hopper.cu`.
-pub(super) const HOPPER_ROWS: usize = 128;
-/// Inputs that it takes at a time.
+const HOPPER_ROWS: usize = 128;
+/// Inputs that it and `gemm_few.cu` take at a time.
 pub(super) const HOPPER_INPUTS: usize = 64;
 /// Rows from which it is worth a try: most of one tile.
 const HOPPER_LEAST: usize = 96;
@@ -34,7 +34,8 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
             let function = inner.kernels.function(name, shared)?;
             let tiles = size.room.div_ceil(HOPPER_ROWS) * size.outputs.div_ceil(outputs);
             let shape = Shape { grid: [tiles.min(inner.context.processors), 1, 1], threads: 384, shared };
-            ways.push(Way::Hopper { name, function, shape, outputs });
+            let tile = (HOPPER_ROWS, outputs);
+            ways.push(Way::Hopper { name, function, shape, tile, cluster: 1, parts: 1 });
         }
     }
     Ok(ways)

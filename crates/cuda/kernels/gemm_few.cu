@@ -1,0 +1,173 @@
+// Products of few rows on Hopper, where a tile of 128 rows for each processor is more than there is: the sum over inputs
+// is cut as well. Weights are on their way before the kernel in front has finished.
+//
+// A block has one tile and one share of the inputs. Its last warp keeps the copy engine busy; groups of four warps multiply
+// 64 rows each. Blocks of a cluster have the same tile: each sends every other its share of the sums, and finishes the
+// outputs that are its own. What clusters leave uncut, `partial` cuts for a norm that adds it up.
+
+#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+// The most that shared memory holds of the smallest, 64 by 32.
+#define FEW_STAGES 18
+// Blocks of a cluster, at most.
+#define FEW_BLOCKS 8
+
+// Shared memory: the sums that come from the cluster, then stages, as many as there is memory for.
+template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOperands& p) {
+    extern __shared__ u8 memory[];
+    __shared__ __align__(8) u64 barriers[2 * FEW_STAGES];
+    __shared__ __align__(8) float biases[OUTS];
+    const GemmOperands& o = p.o;
+    const int CONSUMERS = 2 * ROWS, bytes = (ROWS + OUTS) * 128;
+    let_next_start();
+    const u32 blocks = cluster_blocks(), rank = cluster_rank();
+    // Nobody writes to a block that has not begun.
+    if (blocks > 1) cluster_arrive_empty();
+    // Eight outputs of a thread go to one block together: two neighbours in two rows, 16 bytes.
+    const u32 own = (OUTS / 8 + blocks - 1) / blocks, sent = blocks > 1 ? blocks * own * CONSUMERS * 16 : 0;
+    u32 given;
+    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(given));
+    const u32 stages = (given - 1024 - sent) / bytes;
+    const u32 begin = (shared_address(memory) + 1023) & ~1023, tiles = begin + sent;
+    const u32 full = shared_address(barriers), empty = full + 8 * FEW_STAGES;
+    const int row0 = blockIdx.y * ROWS, out0 = blockIdx.x * OUTS, lane = threadIdx.x % 32;
+    const int all = (o.inputs + HOPPER_INPUTS - 1) / HOPPER_INPUTS;
+    const int low = all * blockIdx.z / gridDim.z, steps = all * (blockIdx.z + 1) / gridDim.z - low;
+    const int rows = *o.rows, mine = out0 + threadIdx.x;
+    const float bias = threadIdx.x < OUTS && mine < o.outputs ? o.bias[mine] : 0.0f;
+    if (threadIdx.x >= CONSUMERS && lane < stages) {
+        barrier_make(full + 8 * lane, 1);
+        barrier_make(empty + 8 * lane, CONSUMERS / 32);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+
+    if (threadIdx.x >= CONSUMERS) {
+        if (lane == 0) {
+            const int early = min(steps, (int)stages);
+            for (int s = 0; s < early; s++) {
+                barrier_expect(full + 8 * s, bytes);
+                copy_box(tiles + s * bytes + ROWS * 128, &p.w, full + 8 * s, (low + s) * HOPPER_INPUTS, out0);
+            }
+#pragma unroll 1
+            for (int s = early; s < steps; s++) fetch_box(&p.w, (low + s) * HOPPER_INPUTS, out0);
+            fetch_map(&p.x);
+            wait_for_previous();
+            for (int s = 0; s < early; s++)
+                copy_box(tiles + s * bytes, &p.x, full + 8 * s, (low + s) * HOPPER_INPUTS, row0);
+            u32 stage = 0, phase = 0;
+            for (int s = early; s < steps; s++) {
+                barrier_wait(empty + 8 * stage, phase);
+                const u32 to = tiles + stage * bytes, barrier = full + 8 * stage;
+                barrier_expect(barrier, bytes);
+                copy_box(to, &p.x, barrier, (low + s) * HOPPER_INPUTS, row0);
+                copy_box(to + ROWS * 128, &p.w, barrier, (low + s) * HOPPER_INPUTS, out0);
+                if (++stage == stages) stage = 0, phase ^= 1;
+            }
+        }
+        __syncwarp();
+        if (blocks > 1) {
+            cluster_wait();
+            cluster_arrive_empty();
+            cluster_wait();
+        }
+        return;
+    }
+
+    if (threadIdx.x < OUTS) biases[threadIdx.x] = bias;
+    asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory");
+    if (blocks > 1) cluster_wait();
+    float sums[OUTS / 2];
+#pragma unroll
+    for (int i = 0; i < OUTS / 2; i++) sums[i] = 0.0f;
+    // Who has no inputs writes without having waited for any.
+    wait_for_previous();
+    // Rows of the tile before this group's.
+    const u32 above = ROWS == 64 ? 0 : threadIdx.x / 128 * 64;
+    u32 stage = 0, phase = 0;
+    for (int step = 0; step < steps; step++) {
+        barrier_wait(full + 8 * stage, phase);
+        const u32 from = tiles + stage * bytes;
+        const u64 a = describe(from + above * 128), b = describe(from + ROWS * 128);
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+        for (int k = 0; k < HOPPER_INPUTS / 16; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, 1);
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+        // The step before this one has been read: its place is free.
+        asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+        if (step > 0 && lane == 0) barrier_arrive(empty + 8 * (stage == 0 ? stages - 1 : stage - 1));
+        if (++stage == stages) stage = 0, phase ^= 1;
+    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+
+    if (blocks > 1) {
+        const u32 place = begin + threadIdx.x * 16;
+        u32 to = 0, slot = rank * own, left = own;
+#pragma unroll
+        for (int n = 0; n < OUTS / 8; n++) {
+            cluster_put(place + slot * CONSUMERS * 16, to, sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3]);
+            slot++;
+            if (--left == 0) to++, slot = rank * own, left = own;
+        }
+        cluster_arrive();
+        cluster_wait();
+    }
+    // Calls `use` with each eight outputs that this block finishes, and their sums.
+    const auto each = [&](auto use) {
+        if (blocks == 1) {
+#pragma unroll
+            for (int n = 0; n < OUTS / 8; n++)
+                use(n, make_float4(sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3]));
+            return;
+        }
+        const float4* arrived = (const float4*)(memory + (begin - shared_address(memory))) + threadIdx.x;
+        const int count = min((int)own, OUTS / 8 - (int)(rank * own));
+#pragma unroll 2
+        for (int i = 0; i < count; i++) {
+            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+            for (int s = 0; s < FEW_BLOCKS; s++) {
+                if (s >= blocks) continue;
+                const float4 share = arrived[(s * own + i) * CONSUMERS];
+                sum.x += share.x, sum.y += share.y, sum.z += share.z, sum.w += share.w;
+            }
+            use(rank * own + i, sum);
+        }
+    };
+    const int row = row0 + above + threadIdx.x / 32 % 4 * 16 + lane / 4, col = lane % 4 * 2;
+    const bool upper = row < rows, lower = row + 8 < rows;
+    if (o.partial) {
+        float* out = o.partial + blockIdx.z / blocks * o.stride + (u64)row * o.outputs + out0 + col;
+        each([&](int n, float4 sum) {
+            const bool there = out0 + n * 8 < o.outputs;
+            if (upper && there) *(float2*)(out + n * 8) = make_float2(sum.x, sum.y);
+            if (lower && there) *(float2*)(out + n * 8 + 8 * (u64)o.outputs) = make_float2(sum.z, sum.w);
+        });
+        return;
+    }
+    T* out = o.out + (u64)row * o.outputs + out0 + col;
+    with_activation(o.activation, [&](auto function) {
+        each([&](int n, float4 sum) {
+            const bool there = out0 + n * 8 < o.outputs;
+            const float2 add = *(const float2*)(biases + n * 8 + col);
+            const u32 first = narrow2(function(sum.x + add.x), function(sum.y + add.y));
+            const u32 second = narrow2(function(sum.z + add.x), function(sum.w + add.y));
+            if (upper && there) *(u32*)(out + n * 8) = first;
+            if (lower && there) *(u32*)(out + n * 8 + 8 * (u64)o.outputs) = second;
+        });
+    });
+}
+
+#define FEW(rows, outs)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(2 * rows + 32, 2)                                                   \
+        few_##rows##_##outs(const __grid_constant__ HopperOperands p) {                                              \
+        few<rows, outs>(p);                                                                                          \
+    }
+FEW(64, 32)
+FEW(64, 64)
+FEW(64, 96)
+FEW(64, 128)
+FEW(128, 64)
+FEW(128, 96)
+
+#endif
