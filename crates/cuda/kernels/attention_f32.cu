@@ -37,17 +37,15 @@ template <int SIZE> __device__ __forceinline__ void attend_tile(const AttentionO
     extern __shared__ __align__(16) float tiles[];
     const int COLS = SIZE / 16, VALUE_PITCH = SIZE + 4;
     float *queries = tiles, *keys = queries + SIZE * PITCH, *weights = keys + SIZE * PITCH, *values = weights + SQUARE * PITCH;
-    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16, head = blockIdx.y, size = o.head_size;
+    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16, size = o.head_size;
     let_next_start();
-    if (blockIdx.x >= o.counts[2]) {
-        wait_for_previous();
-        return;
-    }
-    const uint2 place = o.tiles[blockIdx.x];
-    const int start = o.offsets[place.x], length = o.offsets[place.x + 1] - start, first = place.y;
+    Share share;
+    const bool any = share_of(o, share);
     const int hidden = o.heads * size;
     const u64 pitch = 3 * (u64)hidden;
     wait_for_previous();
+    if (!any) return;
+    const int head = share.head, start = share.start, length = share.length, first = share.first;
     const float* q = o.qkv + start * pitch + head * size;
     const float *k = q + hidden, *v = k + hidden;
     const int low = max(0, first - o.before), high = min(length, first + SQUARE + min(o.after, length));

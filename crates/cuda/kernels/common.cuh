@@ -49,6 +49,41 @@ __device__ __forceinline__ u32 narrow2(float low, float high) {
 #endif
 #endif
 
+// Eight neighbours as they lie in memory: nothing waits for them before they are unpacked, so that others can be on their
+// way with them.
+#if ELEMENT == 32
+struct Packed {
+    float4 low, high;
+};
+__device__ __forceinline__ void unpack8(const Packed& p, float (&v)[8]) {
+    v[0] = p.low.x, v[1] = p.low.y, v[2] = p.low.z, v[3] = p.low.w;
+    v[4] = p.high.x, v[5] = p.high.y, v[6] = p.high.z, v[7] = p.high.w;
+}
+__device__ __forceinline__ Packed pack_some(const T* p, int left) {
+    float v[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = i < left ? p[i] : 0.0f;
+    return {make_float4(v[0], v[1], v[2], v[3]), make_float4(v[4], v[5], v[6], v[7])};
+}
+#else
+typedef uint4 Packed;
+__device__ __forceinline__ void unpack8(const Packed& p, float (&v)[8]) {
+    const u32 words[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[2 * i] = widen((T)words[i]), v[2 * i + 1] = widen((T)(words[i] >> 16));
+}
+__device__ __forceinline__ Packed pack_some(const T* p, int left) {
+    u32 words[4] = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) words[i / 2] |= (i < left ? (u32)p[i] : 0u) << i % 2 * 16;
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+#endif
+// Up to eight, as `load_some`.
+__device__ __forceinline__ Packed load_packed(const T* p, int left, bool wide) {
+    return wide ? *(const Packed*)p : pack_some(p, left);
+}
+
 // Eight neighbours, aligned to 16 bytes.
 __device__ __forceinline__ void load8(const float* p, float (&v)[8]) {
     float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
@@ -59,12 +94,7 @@ __device__ __forceinline__ void store8(float* p, const float (&v)[8]) {
     ((float4*)p)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
 #if ELEMENT != 32
-__device__ __forceinline__ void load8(const T* p, float (&v)[8]) {
-    uint4 a = *(const uint4*)p;
-    u32 words[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) v[2 * i] = widen((T)words[i]), v[2 * i + 1] = widen((T)(words[i] >> 16));
-}
+__device__ __forceinline__ void load8(const T* p, float (&v)[8]) { unpack8(*(const Packed*)p, v); }
 __device__ __forceinline__ void store8(T* p, const float (&v)[8]) {
     *(uint4*)p = make_uint4(narrow2(v[0], v[1]), narrow2(v[2], v[3]), narrow2(v[4], v[5]), narrow2(v[6], v[7]));
 }

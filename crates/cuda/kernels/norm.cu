@@ -1,7 +1,7 @@
 // Rows made, summed and normalised in one pass: embeddings, residuals, the parts of a split product.
 //
-// One block for each row, which it keeps in registers. The mean comes first and the variance from distances to it: a
-// one-pass variance loses its digits where the mean is large.
+// One block for each row, or one warp where rows are many, which keeps it in registers. The mean comes first and the
+// variance from distances to it: a one-pass variance loses its digits where the mean is large.
 
 #define NORM_THREADS 128
 #define NORM_LOOKUPS 4
@@ -44,68 +44,77 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
     __shared__ float2 scratch[2][NORM_THREADS / 32];
     const u64 row = blockIdx.x;
     const int cols = o.cols;
-    const bool even = cols % 8 == 0;
+    // Only where a thread has eight chunks are there columns that are no multiple of 8.
+    const bool even = CHUNKS < 8 || cols % 8 == 0;
+    const float share = 1.0f / cols;
     let_next_start();
-    if (row >= *o.rows) {
-        wait_for_previous();
-        return;
-    }
-    // Weights are nobody's result: they are on their way while the kernel in front finishes.
+    // Weights and ids are nobody's result: they are on their way while the kernel in front finishes.
+    const bool real = row < *o.rows;
+    u32 ids[NORM_LOOKUPS];
+    if (SOURCE == LOOKUPS)
+#pragma unroll
+        for (int l = 0; l < NORM_LOOKUPS; l++) ids[l] = l < o.lookups ? o.ids[l][row] : 0;
     float gain[CHUNKS][8], shift[CHUNKS][8], values[CHUNKS][8], more[8];
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
-        if (left > 0 && o.out) {
-            load_some(o.gain + first, left, even, gain[c]);
-            if (o.shift) load_some(o.shift + first, left, even, shift[c]);
+#pragma unroll
+        for (int i = 0; i < 8; i++) shift[c][i] = values[c][i] = 0.0f;
+        if (left > 0) {
+            if (o.out) load_some(o.gain + first, left, even, gain[c]);
+            if (o.out && o.shift) load_some(o.shift + first, left, even, shift[c]);
+            if (SOURCE == PARTS) load_some(o.bias + first, left, even, values[c]);
         }
-        if (!o.shift)
-            for (int i = 0; i < 8; i++) shift[c][i] = 0.0f;
     }
     wait_for_previous();
+    if (!real) return;
     float total = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
-#pragma unroll
-        for (int i = 0; i < 8; i++) values[c][i] = 0.0f;
+        const u64 at = row * cols + first;
         if (left > 0) {
+            Packed residual = {};
+            if (o.residual) residual = load_packed(o.residual + at, left, even);
             if (SOURCE == LOOKUPS) {
-                for (int l = 0; l < o.lookups; l++) {
-                    load_some(o.tables[l] + (u64)o.ids[l][row] * cols + first, left, even, more);
+                Packed entries[NORM_LOOKUPS] = {};
+#pragma unroll
+                for (int l = 0; l < NORM_LOOKUPS; l++)
+                    if (l < o.lookups) entries[l] = load_packed(o.tables[l] + (u64)ids[l] * cols + first, left, even);
+#pragma unroll
+                for (int l = 0; l < NORM_LOOKUPS; l++) {
+                    unpack8(entries[l], more);
 #pragma unroll
                     for (int i = 0; i < 8; i++) values[c][i] += more[i];
                 }
             } else if (SOURCE == PARTS) {
-                load_some(o.bias + first, left, even, values[c]);
-                // Four parts are on their way at a time.
-                const float* part = o.partial + row * cols + first;
-                for (int s = 0; s < o.splits; s += 4) {
-                    float parts[4][8];
+                // Several parts are on their way at a time.
+                const int AT_ONCE = CHUNKS == 1 ? 8 : 4;
+                const float* part = o.partial + at;
+                for (int s = 0; s < o.splits; s += AT_ONCE) {
+                    float parts[AT_ONCE][8];
 #pragma unroll
-                    for (int p = 0; p < 4; p++)
-                        if (s + p < o.splits) load_some(part + (s + p) * o.stride, left, even, parts[p]);
+                    for (int p = 0; p < AT_ONCE; p++)
+                        if (s + p < o.splits) load_some(part + p * o.stride, left, even, parts[p]);
 #pragma unroll
-                    for (int p = 0; p < 4; p++)
-                        if (s + p < o.splits)
+                    for (int p = 0; p < AT_ONCE; p++) {
+                        if (s + p == o.splits) break;
 #pragma unroll
-                            for (int i = 0; i < 8; i++) values[c][i] += parts[p][i];
+                        for (int i = 0; i < 8; i++) values[c][i] += parts[p][i];
+                    }
+                    part += AT_ONCE * o.stride;
                 }
             } else {
-                load_some(o.x + row * cols + first, left, even, values[c]);
+                unpack8(load_packed(o.x + at, left, even), values[c]);
             }
-            if (o.residual) {
-                load_some(o.residual + row * cols + first, left, even, more);
+            unpack8(residual, more);
 #pragma unroll
-                for (int i = 0; i < 8; i++) values[c][i] += more[i];
-            }
-            if (o.sum) store_some(o.sum + row * cols + first, left, even, values[c]);
-#pragma unroll
-            for (int i = 0; i < 8; i++) total += values[c][i];
+            for (int i = 0; i < 8; i++) values[c][i] += more[i], total += values[c][i];
+            if (o.sum) store_some(o.sum + at, left, even, values[c]);
         }
     }
     if (!o.out) return;
-    const float mean = o.centred ? block_sums(total, 0.0f, scratch[0]).x / cols : 0.0f;
+    const float mean = o.centred ? block_sums(total, 0.0f, scratch[0]).x * share : 0.0f;
     float squares = 0.0f, rest = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
@@ -118,9 +127,8 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
     }
     // What rounding left of the mean: where it is a hundred deviations, half a digit of the result.
     const float2 sums = block_sums(squares, rest, scratch[1]);
-    const float off = o.centred ? sums.y / cols : 0.0f;
-    const float root = sqrtf(sums.x / cols - off * off + o.eps);
-    const float scale = 1.0f / root;
+    const float off = o.centred ? sums.y * share : 0.0f;
+    const float scale = rsqrtf(fmaf(sums.x, share, fmaf(-off, off, o.eps)));
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
         int first = (c * NORM_THREADS + (int)threadIdx.x) * 8, left = cols - first;
@@ -128,6 +136,66 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
 #pragma unroll
             for (int i = 0; i < 8; i++) values[c][i] = fmaf((values[c][i] - off) * scale, gain[c][i], shift[c][i]);
             store_some(o.out + row * cols + first, left, even, values[c]);
+        }
+    }
+}
+
+// A warp for each row of a value, where rows are many: no barriers, and all of the row is on its way at once. Gain and shift
+// are fetched when they are needed, from the first-level cache: held from the beginning, they take registers that are
+// better spent on more rows. Columns are a multiple of 8.
+template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperands& o) {
+    const int lane = threadIdx.x % 32, cols = o.cols;
+    const u64 row = blockIdx.x * (NORM_THREADS / 32) + threadIdx.x / 32;
+    const float share = 1.0f / cols;
+    let_next_start();
+    const bool real = row < *o.rows;
+    wait_for_previous();
+    if (!real) return;
+    Packed x[CHUNKS], residual[CHUNKS] = {};
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        // Behind the end the last columns again; they do not count.
+        const u64 at = row * cols + min((c * 32 + lane) * 8, cols - 8);
+        x[c] = *(const Packed*)(o.x + at);
+        if (o.residual) residual[c] = *(const Packed*)(o.residual + at);
+    }
+    float values[CHUNKS][8], more[8], total = 0.0f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const bool there = (c * 32 + lane) * 8 < cols;
+        unpack8(x[c], values[c]), unpack8(residual[c], more);
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[c][i] = there ? values[c][i] + more[i] : 0.0f, total += values[c][i];
+    }
+    if (o.sum) {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++)
+            if ((c * 32 + lane) * 8 < cols) store8(o.sum + row * cols + (c * 32 + lane) * 8, values[c]);
+    }
+    const float mean = o.centred ? warp_sum(total) * share : 0.0f;
+    float squares = 0.0f, rest = 0.0f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const bool there = (c * 32 + lane) * 8 < cols;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            values[c][i] = there ? values[c][i] - mean : 0.0f;
+            squares = fmaf(values[c][i], values[c][i], squares), rest += values[c][i];
+        }
+    }
+    // As above.
+    const float off = o.centred ? warp_sum(rest) * share : 0.0f;
+    const float scale = rsqrtf(fmaf(warp_sum(squares), share, fmaf(-off, off, o.eps)));
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const int first = (c * 32 + lane) * 8;
+        if (first < cols) {
+            float gain[8], shift[8] = {};
+            load8(o.gain + first, gain);
+            if (o.shift) load8(o.shift + first, shift);
+#pragma unroll
+            for (int i = 0; i < 8; i++) values[c][i] = fmaf((values[c][i] - off) * scale, gain[i], shift[i]);
+            store8(o.out + row * cols + first, values[c]);
         }
     }
 }
@@ -145,3 +213,10 @@ NORM(norm_lookups_8, LOOKUPS, 8)
 NORM(norm_parts_1, PARTS, 1)
 NORM(norm_parts_2, PARTS, 2)
 NORM(norm_parts_8, PARTS, 8)
+
+#define NORM_WARP(name, chunks, blocks)                                                                              \
+    extern "C" __global__ void __launch_bounds__(NORM_THREADS, blocks) name(const NormOperands o) {                  \
+        norm_warp<chunks>(o);                                                                                        \
+    }
+NORM_WARP(norm_warp_3, 3, 8)
+NORM_WARP(norm_warp_4, 4, 6)

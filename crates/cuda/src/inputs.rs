@@ -32,7 +32,10 @@ impl Staging {
             next = start
                 + match *kind {
                     InputKind::Ids { room } => room * WORD,
-                    InputKind::Segments(room) => tiles_after(room.sequences) + room::tiles(room) * 2 * WORD,
+                    InputKind::Segments(room) => {
+                        let tiles = room::tiles(room, room::queries(room, element));
+                        tiles_after(room.sequences) + tiles * 2 * WORD
+                    }
                     InputKind::Values { room, cols } => room.next_multiple_of(room::ROWS) * cols * element.size(),
                     InputKind::Buffer { .. } => 0,
                 };
@@ -69,6 +72,14 @@ impl Staging {
         self.starts[input.0] + tiles_after(sequences)
     }
 
+    /// How many queries each of them has.
+    pub(crate) fn queries(&self, input: InputId) -> usize {
+        match self.kinds[input.0] {
+            InputKind::Segments(room) => room::queries(room, self.element),
+            _ => room::QUERIES,
+        }
+    }
+
     /// Writes one run's inputs.
     pub(crate) fn fill(&self, inputs: &[Input<'_, Buffer>], block: &mut [u8]) {
         for (i, input) in inputs.iter().enumerate() {
@@ -81,7 +92,7 @@ impl Staging {
                 Input::Segments(segments) => {
                     let offsets: Vec<u32> = segments.offsets().iter().map(|&o| o as u32).collect();
                     put(block, start, &offsets);
-                    let tiles: Vec<u32> = tiles(segments).flatten().collect();
+                    let tiles: Vec<u32> = tiles(segments, self.queries(InputId(i))).flatten().collect();
                     put(block, self.tiles(InputId(i)), &tiles);
                     [segments.rows(), segments.count(), tiles.len() / 2]
                 }
@@ -106,10 +117,10 @@ fn tiles_after(sequences: usize) -> usize {
     ((sequences + 1) * WORD).next_multiple_of(2 * WORD)
 }
 
-/// Every tile of queries of a batch.
-fn tiles(segments: &Segments) -> impl Iterator<Item = [u32; 2]> + '_ {
-    segments.ranges().enumerate().flat_map(|(sequence, range)| {
-        (0..range.len()).step_by(room::QUERIES).map(move |first| [sequence as u32, first as u32])
+/// Every tile of so many queries of a batch.
+fn tiles(segments: &Segments, queries: usize) -> impl Iterator<Item = [u32; 2]> + '_ {
+    segments.ranges().enumerate().flat_map(move |(sequence, range)| {
+        (0..range.len()).step_by(queries).map(move |first| [sequence as u32, first as u32])
     })
 }
 
@@ -143,11 +154,13 @@ mod tests {
         assert_eq!(word(&block, Staging::counts(Rows::Of(InputId(0)))), 197);
         assert_eq!(word(&block, staging.start(InputId(0)) + 4 * 196), 196);
         let counts = Staging::counts(Rows::Of(InputId(1)));
-        assert_eq!([0, 4, 8].map(|i| word(&block, counts + i)), [197, 3, 5]);
+        assert_eq!([0, 4, 8].map(|i| word(&block, counts + i)), [197, 3, 14]);
         assert_eq!(word(&block, Staging::counts(Rows::SequencesOf(InputId(1)))), 3);
         assert_eq!([0, 4, 8, 12].map(|i| word(&block, staging.start(InputId(1)) + i)), [0, 3, 133, 197]);
-        let tiles: Vec<_> = (0..10).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
-        assert_eq!(tiles, [0, 0, 1, 0, 1, 64, 1, 128, 2, 0]);
+        // Rows are few: 16 queries to a tile.
+        let tiles: Vec<_> = (0..28).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
+        assert_eq!(tiles[..6], [0, 0, 1, 0, 1, 16]);
+        assert_eq!(tiles[16..], [1, 112, 1, 128, 2, 0, 2, 16, 2, 32, 2, 48]);
         assert_eq!(word(&block, Staging::counts(Rows::Of(InputId(2)))), 2);
         let start = staging.start(InputId(2));
         assert_eq!(&block[start..start + 6], [0x00, 0x3c, 0x00, 0x40, 0x00, 0xb8]);

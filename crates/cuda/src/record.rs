@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mlxt_backend::{Arithmetic, Attention, Error, Mask, NormKind, Reduction, Result, Rotation};
+use mlxt_backend::{Attention, Error, Mask, NormKind, Reduction, Result, Rotation};
 use mlxt_lazy::Plan;
 use mlxt_lazy::plan::{InputId, InputKind, Rows, ValueId};
 
@@ -23,6 +23,10 @@ use crate::weights::{Norm, Relative};
 
 /// Threads of the kernels that take a row or part of one, eight columns each.
 const THREADS: usize = 128;
+
+/// From so many rows on a norm gives a warp to each, below it a block: that is where a row for each warp fills a device
+/// of 132 multiprocessors twice over.
+const MANY_ROWS: usize = 1024;
 
 /// What is needed to start the jobs of one program.
 pub(crate) struct Recorder<'a> {
@@ -163,11 +167,16 @@ impl<'a> Recorder<'a> {
             Source::Value(x) if self.parts.contains_key(x) => ["norm_parts_1", "norm_parts_2", "norm_parts_8"],
             Source::Value(_) => ["norm_value_1", "norm_value_2", "norm_value_8"],
         };
+        let even = value.cols.is_multiple_of(8);
+        if source[0] == "norm_value_1" && even && value.cols <= 1024 && value.room >= MANY_ROWS {
+            let name = if value.cols <= 768 { "norm_warp_3" } else { "norm_warp_4" };
+            return self.start(name, [value.room.div_ceil(THREADS / 32), 1, 1], &operands);
+        }
         // By how many times eight columns a thread holds.
         let name = match value.cols.div_ceil(8 * THREADS) {
-            0..=1 => source[0],
-            2 => source[1],
-            3..=8 => source[2],
+            0..=1 if even => source[0],
+            2 if even => source[1],
+            0..=8 => source[2],
             _ => return Err(unsupported(format!("a norm of {} columns", value.cols))),
         };
         self.start(name, [value.room, 1, 1], &operands)
@@ -231,9 +240,12 @@ impl<'a> Recorder<'a> {
             operands.relative_queries = part(&term.queries);
             operands.relative_bias = part(&term.bias);
         }
-        let halves = matches!(self.inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16);
-        if let Some(kernel) = Tiled::of(halves, attention.head_size).filter(|_| relative.is_none()) {
-            let grid = [room::tiles(room), attention.heads, 1];
+        // They take maxima before they scale.
+        let tiled = relative.is_none() && attention.scale > 0.0;
+        let queries = self.staging.queries(layout);
+        if let Some(kernel) = Tiled::of(queries, attention.head_size).filter(|_| tiled) {
+            // Those of a tile lie side by side: what there is to do comes first, and blocks without work last.
+            let grid = [room::tiles(room, queries) * attention.heads, 1, 1];
             let shape = Shape { grid, threads: kernel.threads, shared: kernel.shared };
             return self.start_shaped(kernel.name, shape, &operands);
         }
@@ -271,20 +283,31 @@ struct Tiled {
 }
 
 impl Tiled {
-    /// The one for heads of a size: of `flash.cu` for activations of 16 bits, of `attention_f32.cu` for others.
-    fn of(halves: bool, head_size: usize) -> Option<Self> {
-        let flash = [("flash_16", 16), ("flash_32", 32), ("flash_64", 64), ("flash_96", 96), ("flash_128", 128)];
-        let full = [("tiled_16", 16), ("tiled_32", 32), ("tiled_64", 64), ("tiled_128", 128)];
-        if halves {
-            let (name, size) = flash.into_iter().find(|(_, size)| head_size.is_multiple_of(8) && head_size <= *size)?;
-            // Queries, and keys and values twice, in rows of 8 columns more.
-            return Some(Self { name, threads: 128, shared: 5 * room::QUERIES * (size + 8) * 2 });
+    /// The one for tiles of so many queries and heads of a size: of `flash.cu` for activations of 16 bits, of
+    /// `attention_f32.cu` for others.
+    fn of(queries: usize, head_size: usize) -> Option<Self> {
+        if queries == room::QUERIES {
+            let kernels = [("tiled_16", 16), ("tiled_32", 32), ("tiled_64", 64), ("tiled_128", 128)];
+            let (name, size) = kernels.into_iter().find(|(_, size)| head_size <= *size)?;
+            // Queries and keys by columns, weights by keys, values by rows.
+            let pitch = queries + 4;
+            let values = (2 * size + queries) * pitch + queries * (size + 4);
+            return Some(Self { name, threads: 256, shared: values * 4 });
         }
-        let (name, size) = full.into_iter().find(|(_, size)| head_size <= *size)?;
-        // Queries and keys by columns, weights by keys, values by rows.
-        let pitch = room::QUERIES + 4;
-        let values = (2 * size + room::QUERIES) * pitch + room::QUERIES * (size + 4);
-        Some(Self { name, threads: 256, shared: values * 4 })
+        // Many queries and few; the threads of many, and for how many steps these hold keys.
+        let kernels = [
+            (16, "flash_16", "flash_few_16", 128, 4),
+            (32, "flash_32", "flash_few_32", 128, 4),
+            (64, "flash_64", "flash_few_64", 128, 4),
+            (96, "flash_96", "flash_few_96", 256, 4),
+            (128, "flash_128", "flash_few_128", 256, 2),
+        ];
+        let fits = |size| head_size.is_multiple_of(8) && head_size <= size;
+        let (size, many, few, threads, slots) = kernels.into_iter().find(|kernel| fits(kernel.0))?;
+        // Each warp of few holds the keys of one step.
+        let (name, threads, slots) = if queries == room::FEW_QUERIES { (few, 128, 4) } else { (many, threads, slots) };
+        // Queries, and 32 keys and values for each step, in rows of 8 columns more.
+        Some(Self { name, threads, shared: (queries + 2 * 32 * slots) * (size + 8) * 2 })
     }
 }
 
@@ -298,18 +321,31 @@ mod tests {
 
     #[test]
     fn heads_go_to_the_smallest_kernel_that_holds_them() {
-        let name = |halves, size| Tiled::of(halves, size).map(|kernel| kernel.name);
+        let name = |queries, size| Tiled::of(queries, size).map(|kernel| kernel.name);
         for (size, kernel) in
             [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")]
         {
-            assert_eq!(name(true, size), Some(kernel), "{size}");
+            assert_eq!(name(room::MANY_QUERIES, size), Some(kernel), "{size}");
         }
+        assert_eq!(name(room::FEW_QUERIES, 40), Some("flash_few_64"));
         for size in [1, 3, 7, 12, 20, 33, 136, 256] {
-            assert_eq!(name(true, size), None, "{size}");
+            assert_eq!(name(room::MANY_QUERIES, size), None, "{size}");
+            assert_eq!(name(room::FEW_QUERIES, size), None, "{size}");
         }
         for (size, kernel) in [(1, "tiled_16"), (33, "tiled_64"), (64, "tiled_64"), (65, "tiled_128")] {
-            assert_eq!(name(false, size), Some(kernel), "{size}");
+            assert_eq!(name(room::QUERIES, size), Some(kernel), "{size}");
         }
-        assert_eq!(name(false, 129), None);
+        assert_eq!(name(room::QUERIES, 129), None);
+    }
+
+    #[test]
+    fn tiles_of_16_bits_fit_into_the_shared_memory_of_every_device() {
+        // 99 KB for a block: compute capability 8.6 and 8.9, the least of those from 8.0 on.
+        for queries in [room::FEW_QUERIES, room::MANY_QUERIES] {
+            for size in [16, 32, 64, 96, 128] {
+                let shared = Tiled::of(queries, size).map(|kernel| kernel.shared);
+                assert!(shared.is_some_and(|bytes| bytes <= 98 * 1024), "{queries} queries of {size}: {shared:?}");
+            }
+        }
     }
 }

@@ -1,12 +1,10 @@
 //! For how many rows there is room where there are so many: few answers, none much too large.
 
-use mlxt_backend::Segments;
+use mlxt_backend::{DType, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
 
 /// Rows of a tile of tensor cores; no buffer has fewer.
 pub(crate) const ROWS: usize = 16;
-/// Queries of one block of attention: see `flash.cu`.
-pub(crate) const QUERIES: usize = 64;
 
 /// Multiples of 16, then of a sixteenth of the power of two below: at most 6 % beyond 256 rows are room for nothing.
 pub(crate) fn rows(rows: usize) -> usize {
@@ -20,9 +18,25 @@ pub(crate) fn segments(segments: &Segments) -> SegmentsRoom {
     SegmentsRoom { rows: room, sequences: segments.count().next_power_of_two().max(ROWS), longest: room }
 }
 
-/// The most tiles of queries such a batch can have.
-pub(crate) fn tiles(room: SegmentsRoom) -> usize {
-    room.rows / QUERIES + room.sequences
+/// Queries of one block of attention where activations are f32: see `attention_f32.cu`.
+pub(crate) const QUERIES: usize = 64;
+/// Where they have 16 bits and rows are few, and where rows are many: see `flash.cu`.
+pub(crate) const FEW_QUERIES: usize = 16;
+pub(crate) const MANY_QUERIES: usize = 128;
+
+/// Queries of one block of attention. Blocks of few use more of a device, but each loads the same keys: from about this
+/// many rows on that costs more than it saves.
+pub(crate) fn queries(room: SegmentsRoom, activations: DType) -> usize {
+    match activations {
+        DType::F32 => QUERIES,
+        _ if room.rows <= 512 => FEW_QUERIES,
+        _ => MANY_QUERIES,
+    }
+}
+
+/// The most tiles of so many queries such a batch can have.
+pub(crate) fn tiles(room: SegmentsRoom, queries: usize) -> usize {
+    room.rows / queries + room.sequences
 }
 
 #[cfg(test)]
@@ -50,8 +64,10 @@ mod tests {
         #[test]
         fn there_is_room_for_every_tile(lengths in prop::collection::vec(1_usize..300, 1..60)) {
             let batch = Segments::from_lengths(&lengths).unwrap();
-            let needed: usize = lengths.iter().map(|n| n.div_ceil(QUERIES)).sum();
-            prop_assert!(tiles(segments(&batch)) >= needed);
+            for queries in [QUERIES, FEW_QUERIES, MANY_QUERIES] {
+                let needed: usize = lengths.iter().map(|n| n.div_ceil(queries)).sum();
+                prop_assert!(tiles(segments(&batch), queries) >= needed);
+            }
         }
     }
 }
