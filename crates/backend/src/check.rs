@@ -218,10 +218,18 @@ pub fn take_rows<T: Shaped>(x: &T, rows: &[u32]) -> Result<()> {
 }
 
 fn indices(op: &'static str, indices: &[u32], limit: usize) -> Result<()> {
-    match indices.iter().position(|&i| i as usize >= limit) {
+    match first_beyond(indices, limit) {
         None => Ok(()),
         Some(position) => Err(Error::Index { op, index: indices[position].into(), position, limit }),
     }
+}
+
+/// Where the first of `indices` is that is not below `limit`. They are looked at several at a time, since mostly there is
+/// none.
+#[must_use]
+pub fn first_beyond(indices: &[u32], limit: usize) -> Option<usize> {
+    let largest = indices.iter().fold(0, |largest, &i| i.max(largest));
+    if (largest as usize) < limit { None } else { indices.iter().position(|&i| i as usize >= limit) }
 }
 
 /// Rows and columns of something that must have both.

@@ -1,16 +1,17 @@
 //! Ragged batches: where each sequence lies among the rows, and the tokens that make them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{Error, Result};
 
 /// Where each sequence of a batch lies: cumulative lengths, checked once. There is no padding anywhere.
 ///
-/// Every sequence has at least one row and there is at least one sequence.
+/// Every sequence has at least one row and there is at least one sequence. Clones share the numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segments {
     /// `[0, len0, len0 + len1, ..]`
-    offsets: Vec<usize>,
+    offsets: Arc<[usize]>,
 }
 
 impl Segments {
@@ -36,7 +37,7 @@ impl Segments {
         if end > limit {
             return Err(Error::TooManyRows { rows: end, limit });
         }
-        Ok(Self { offsets })
+        Ok(Self { offsets: offsets.into() })
     }
 
     /// Number of sequences.

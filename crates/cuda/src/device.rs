@@ -3,11 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
-use mlxt_backend::{
-    Arithmetic, DType, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments,
-};
+use mlxt_backend::{Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
 use mlxt_lazy::{Device, Held, Input, Plan};
 
@@ -20,7 +16,8 @@ use crate::ffi::module::Module;
 use crate::gemm::{self, Size, Way};
 use crate::operations::State;
 use crate::program::Program;
-use crate::weights::{Buffer, Matrix, Norm, Relative, Table};
+use crate::results::{Buffer, Landings, Results};
+use crate::weights::{Matrix, Norm, Relative, Table};
 use crate::{CudaOptions, kernels, room};
 
 /// The oldest compute capability whose instructions the kernels use: Ampere, 2020.
@@ -44,6 +41,9 @@ pub(crate) struct Inner {
     pub(crate) product: Option<String>,
     ways: Mutex<HashMap<Size, Arc<Way>>>,
     workspace: Mutex<Option<Arc<Memory>>>,
+    /// What the last run left. Held while a program is put into the stream.
+    pub(crate) results: Mutex<Results>,
+    landings: Landings,
     notes: Mutex<Vec<String>>,
     /// What single operations keep.
     pub(crate) operations: Mutex<State>,
@@ -139,6 +139,8 @@ impl CudaDevice {
             product: options.product.clone(),
             ways: Mutex::default(),
             workspace: Mutex::default(),
+            results: Mutex::default(),
+            landings: Landings::default(),
             notes: Mutex::default(),
             operations: Mutex::new(State::new(cache)),
             order: Mutex::default(),
@@ -198,6 +200,7 @@ impl Device for CudaDevice {
 
     fn relative(&self, source: RelativeSource<Held<Buffer>>) -> Result<Relative> {
         self.inner.context.bind()?;
+        let _results = lock(&self.inner.results);
         Relative::new(&self.inner.context, source)
     }
 
@@ -223,19 +226,7 @@ impl Device for CudaDevice {
 
     fn read(&self, buffer: &Buffer, rows: usize, cols: usize) -> Result<Vec<f32>> {
         self.inner.context.bind()?;
-        let mut values = vec![0.0; rows * cols];
-        let mut bits = vec![0_u16; if self.inner.arithmetic.activations() == DType::F32 { 0 } else { rows * cols }];
-        match self.inner.arithmetic.activations() {
-            DType::F32 => buffer.memory.read(&mut values)?,
-            DType::F16 => {
-                buffer.memory.read(&mut bits)?;
-                bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values);
-            }
-            DType::Bf16 => {
-                buffer.memory.read(&mut bits)?;
-                bits.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values);
-            }
-        }
-        Ok(values)
+        let (landings, element) = (&self.inner.landings, self.inner.arithmetic.activations());
+        landings.read((&self.inner.context, &self.inner.results), &buffer.memory, rows * cols, element)
     }
 }

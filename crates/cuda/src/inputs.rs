@@ -7,8 +7,9 @@ use mlxt_backend::{DType, Segments};
 use mlxt_lazy::Input;
 use mlxt_lazy::plan::{InputId, InputKind, Rows};
 
+use crate::results::Buffer;
 use crate::room;
-use crate::weights::{Buffer, encode};
+use crate::weights::encode;
 
 /// Rows, sequences, tiles of queries, and one word for the alignment.
 const COUNTS: usize = 4;
@@ -85,16 +86,11 @@ impl Staging {
         for (i, input) in inputs.iter().enumerate() {
             let start = self.starts[i];
             let counts = match input {
-                Input::Ids(ids) => {
-                    put(block, start, ids);
-                    [ids.len(), 0, 0]
-                }
+                Input::Ids(ids) => [put(block, start, ids.iter().copied()), 0, 0],
                 Input::Segments(segments) => {
-                    let offsets: Vec<u32> = segments.offsets().iter().map(|&o| o as u32).collect();
-                    put(block, start, &offsets);
-                    let tiles: Vec<u32> = tiles(segments, self.queries(InputId(i))).flatten().collect();
-                    put(block, self.tiles(InputId(i)), &tiles);
-                    [segments.rows(), segments.count(), tiles.len() / 2]
+                    put(block, start, segments.offsets().iter().map(|&offset| offset as u32));
+                    let words = put(block, self.tiles(InputId(i)), tiles(segments, self.queries(InputId(i))).flatten());
+                    [segments.rows(), segments.count(), words / 2]
                 }
                 Input::Values(values) => {
                     let bytes = encode(values, self.element);
@@ -107,7 +103,7 @@ impl Staging {
                 }
                 Input::Buffer(_, rows) => [*rows, 0, 0],
             };
-            put(block, i * COUNTS * WORD, &counts.map(|n| n as u32));
+            put(block, i * COUNTS * WORD, counts.into_iter().map(|n| n as u32));
         }
     }
 }
@@ -124,12 +120,15 @@ fn tiles(segments: &Segments, queries: usize) -> impl Iterator<Item = [u32; 2]> 
     })
 }
 
-/// Writes words.
-fn put(block: &mut [u8], start: usize, words: &[u32]) {
-    let (to, _) = block[start..][..words.len() * WORD].as_chunks_mut::<WORD>();
+/// Writes words, as many as there is room for; gives their number.
+fn put(block: &mut [u8], start: usize, words: impl Iterator<Item = u32>) -> usize {
+    let (to, _) = block[start..].as_chunks_mut::<WORD>();
+    let mut written = 0;
     for (to, word) in to.iter_mut().zip(words) {
         *to = word.to_le_bytes();
+        written += 1;
     }
+    written
 }
 
 #[cfg(test)]

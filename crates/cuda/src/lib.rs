@@ -8,7 +8,7 @@
 //! Activations, tables and weights are kept in the type of the [`Arithmetic`].
 //!
 //! Where next: `device.rs` for what is offered, `jobs.rs` for how a plan's steps become kernels, `program.rs` and
-//! `record.rs` for how those become a graph, `gemm.rs` for which kernel multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
+//! `record.rs` for how those become a graph, `results.rs` for what becomes of its results, `gemm.rs` for which kernel multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
 //! docs/performance/cuda.md says how fast it is and how that was found.
 
 mod cache;
@@ -23,6 +23,7 @@ mod operands;
 mod operations;
 mod program;
 mod record;
+mod results;
 mod room;
 mod weights;
 
@@ -32,7 +33,8 @@ pub use device::CudaDevice;
 use mlxt_backend::Arithmetic;
 pub use operations::Array;
 pub use program::Program;
-pub use weights::{Buffer, Matrix, Norm, Relative, Table};
+pub use results::Buffer;
+pub use weights::{Matrix, Norm, Relative, Table};
 
 /// A GPU, as a backend.
 pub type Cuda = mlxt_lazy::Lazy<CudaDevice>;

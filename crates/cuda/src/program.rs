@@ -19,8 +19,9 @@ use crate::inputs::Staging;
 use crate::jobs::{Job, jobs};
 use crate::layout::{Lifetime, place};
 use crate::record::Recorder;
+use crate::results::Buffer;
 use crate::room::ROWS;
-use crate::weights::{Buffer, Matrix, encode};
+use crate::weights::{Matrix, encode};
 
 /// A plan that can be run.
 pub struct Program {
@@ -31,11 +32,19 @@ pub struct Program {
     arrivals: Vec<(usize, Place)>,
     outputs: Vec<Place>,
     // What the graph refers to.
-    _block: Memory,
-    _workspace: Arc<Memory>,
+    ground: Arc<Ground>,
     _constants: Vec<Memory>,
     _ways: Vec<Option<Arc<Way>>>,
     _plan: Arc<Plan<CudaDevice>>,
+}
+
+/// The memory that inputs and results of a program lie in.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// Its inputs.
+    _block: Memory,
+    /// Shared with others.
+    _workspace: Arc<Memory>,
 }
 
 /// The host's side of the inputs, and when it may be written to again.
@@ -49,7 +58,7 @@ struct Sending {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) address: u64,
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl fmt::Debug for Program {
@@ -100,15 +109,14 @@ impl Program {
             }
             Ok(())
         })?;
-        let sending = Mutex::new(Sending { pinned, sent: Event::new(&inner.context)? });
+        let sending = Mutex::new(Sending { pinned, sent: Event::untimed(&inner.context)? });
         Ok(Self {
             graph,
             staging,
             sending,
             arrivals,
             outputs,
-            _block: block,
-            _workspace: workspace,
+            ground: Arc::new(Ground { _block: block, _workspace: workspace }),
             _constants: constants,
             _ways: ways,
             _plan: plan,
@@ -118,11 +126,13 @@ impl Program {
     /// Puts one run into the stream. The device's order is held.
     ///
     /// # Errors
-    /// No memory for the outputs; the driver's own.
+    /// No memory for what is still held of the last run; the driver's own.
     pub(crate) fn run(&self, inner: &Inner, inputs: &[Input<'_, Buffer>]) -> Result<Vec<Buffer>> {
         let mut sending = lock(&self.sending);
         sending.sent.wait()?;
         self.staging.fill(inputs, sending.pinned.bytes_mut());
+        let mut results = lock(&inner.results);
+        results.settle(&inner.context)?;
         for &(input, place) in &self.arrivals {
             if let Input::Buffer(buffer, _) = inputs[input] {
                 let bytes = buffer.memory.bytes().min(place.bytes);
@@ -132,14 +142,10 @@ impl Program {
         }
         // SAFETY: this holds all the graph refers to.
         unsafe { self.graph.launch() }?;
+        let outputs = self.outputs.iter().map(|&place| results.lend(place, &self.ground)).collect();
+        drop(results);
         sending.sent.record()?;
-        let outputs = self.outputs.iter().map(|place| {
-            let memory = Memory::new(&inner.context, place.bytes)?;
-            // SAFETY: both have that many bytes. Whoever runs next writes to the place only after this copy.
-            unsafe { copy(&inner.context, memory.address(), place.address, place.bytes) }?;
-            Ok(Buffer { memory })
-        });
-        outputs.collect()
+        Ok(outputs)
     }
 }
 

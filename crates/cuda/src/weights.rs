@@ -12,12 +12,7 @@ use mlxt_lazy::Held;
 use crate::ffi::BACKEND;
 use crate::ffi::context::Context;
 use crate::ffi::memory::Memory;
-
-/// Activations that outlive a run.
-#[derive(Debug)]
-pub struct Buffer {
-    pub(crate) memory: Memory,
-}
+use crate::results::Buffer;
 
 /// A linear layer: weights `[outputs, inputs]` in the device's type, the bias in it and as f32.
 #[derive(Debug)]
@@ -140,19 +135,22 @@ impl Table {
 }
 
 impl Relative {
+    /// Programs refer to its parts by their addresses, so each gets memory of its own. [`crate::results::Results`] are held.
+    ///
     /// # Errors
     /// No memory.
     pub(crate) fn new(context: &Arc<Context>, source: RelativeSource<Held<Buffer>>) -> Result<Self> {
         let shape = check::relative(&source)?;
         let buckets: Vec<u8> = source.buckets.iter().flat_map(|b| b.to_le_bytes()).collect();
         let reach = source.reach();
-        let part = |held: Option<Held<Buffer>>| held.map(|held| held.buffer);
+        let settled = |held: Held<Buffer>| held.buffer.memory.settle(context).map(|()| held.buffer);
+        let part = |held: Option<Held<Buffer>>| held.map(settled).transpose();
         Ok(Self {
             buckets: Memory::with(context, &buckets)?,
             reach,
-            keys: part(source.keys),
-            queries: part(source.queries),
-            bias: part(source.bias),
+            keys: part(source.keys)?,
+            queries: part(source.queries)?,
+            bias: part(source.bias)?,
             shape,
         })
     }

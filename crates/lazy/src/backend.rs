@@ -48,12 +48,6 @@ pub struct Relative<R> {
     shape: RelativeShape,
 }
 
-/// Where each sequence of a batch lies.
-pub struct Layout {
-    given: Arc<Given>,
-    segments: Segments,
-}
-
 impl<D: Device> Lazy<D> {
     /// A backend of that device.
     pub fn new(device: D) -> Self {
@@ -71,12 +65,12 @@ impl<D: Device> Lazy<D> {
         if let Some(buffer) = x.operand().outcome().buffer.get() {
             return Ok(Held { buffer: Arc::clone(buffer), rows, cols });
         }
-        let (plan, trace) = Trace::new(&self.device, x.operand());
-        let program = self.programs.get(&self.device, plan)?;
-        let buffers = self.device.run(&program, &trace.inputs())?;
-        for (operand, buffer) in trace.outputs.iter().zip(buffers) {
+        let trace = Trace::new(&self.device, x.operand());
+        let program = self.programs.get(&self.device, &trace)?;
+        let buffers = self.device.run(&program, &trace.inputs)?;
+        for (outcome, buffer) in trace.outputs.iter().zip(buffers) {
             // Another thread may have computed the same meanwhile: one of both is kept.
-            let _ = operand.outcome().buffer.set(Arc::new(buffer));
+            let _ = outcome.buffer.set(Arc::new(buffer));
         }
         let lacking = || Error::Device { backend: "lazy", message: "a program gave fewer results than asked".into() };
         let buffer = Arc::clone(x.operand().outcome().buffer.get().ok_or_else(lacking)?);
@@ -90,7 +84,7 @@ impl<D: Device> Backend for Lazy<D> {
     type Norm = Weights<D::Norm>;
     type Table = Weights<D::Table>;
     type Relative = Relative<D::Relative>;
-    type Layout = Layout;
+    type Layout = Segments;
 
     fn info(&self) -> DeviceInfo {
         self.device.info()
@@ -119,14 +113,13 @@ impl<D: Device> Backend for Lazy<D> {
         Ok(Relative { term: Arc::new(self.device.relative(source)?), shape })
     }
 
-    fn layout(&self, segments: &Segments) -> Result<Layout> {
-        Ok(Layout { given: Arc::new(Given::Segments(segments.clone())), segments: segments.clone() })
+    fn layout(&self, segments: &Segments) -> Result<Segments> {
+        Ok(segments.clone())
     }
 
     fn write(&self, rows: usize, cols: usize, values: &[f32]) -> Result<Tensor<D>> {
         check::write(rows, cols, values)?;
-        let given = Given::Values(values.to_vec(), cols);
-        let [x] = Tensor::note(Operation::Input(Arc::new(given)), vec![], (rows, cols));
+        let [x] = Tensor::note(Operation::Input(Given::Values(values.into(), cols)), [None, None], (rows, cols));
         Ok(x)
     }
 
@@ -138,81 +131,79 @@ impl<D: Device> Backend for Lazy<D> {
     fn embed(&self, lookups: &[Lookup<'_, Self::Table>]) -> Result<Tensor<D>> {
         let shape = check::embed(lookups)?;
         let note = |l: &Lookup<'_, Self::Table>| (Arc::clone(&l.table.device), ids(l.ids));
-        let [x] = Tensor::note(Operation::Embed(lookups.iter().map(note).collect()), vec![], shape);
+        let [x] = Tensor::note(Operation::Embed(lookups.iter().map(note).collect()), [None, None], shape);
         Ok(x)
     }
 
     fn linear(&self, x: &Tensor<D>, w: &Self::Matrix, activation: Activation) -> Result<Tensor<D>> {
         check::size("linear", "inputs", w.cols, x.cols())?;
         let operation = Operation::Linear { x: 0, w: Arc::clone(&w.device), activation };
-        let [y] = Tensor::note(operation, vec![x.operand().clone()], (x.rows(), w.rows));
+        let [y] = Tensor::note(operation, [Some(x), None], (x.rows(), w.rows));
         Ok(y)
     }
 
     fn gate(&self, x: &Tensor<D>, activation: Activation) -> Result<Tensor<D>> {
         let cols = check::gate(x)?;
-        let [y] = Tensor::note(Operation::Gate { x: 0, activation }, vec![x.operand().clone()], (x.rows(), cols));
+        let [y] = Tensor::note(Operation::Gate { x: 0, activation }, [Some(x), None], (x.rows(), cols));
         Ok(y)
     }
 
     fn norm(&self, x: Tensor<D>, residual: Option<&Tensor<D>>, n: &Self::Norm) -> Result<Tensor<D>> {
         check::norm(&x, residual, n.cols)?;
         let operation = Operation::Norm { x: 0, residual: residual.map(|_| 1), n: Arc::clone(&n.device) };
-        let operands = std::iter::once(&x).chain(residual).map(|x| x.operand().clone()).collect();
-        let [y] = Tensor::note(operation, operands, (x.rows(), x.cols()));
+        let [y] = Tensor::note(operation, [Some(&x), residual], (x.rows(), x.cols()));
         Ok(y)
     }
 
     fn add_norm(&self, x: Tensor<D>, residual: &Tensor<D>, n: &Self::Norm) -> Result<(Tensor<D>, Tensor<D>)> {
         check::norm(&x, Some(residual), n.cols)?;
         let operation = Operation::AddNorm { x: 0, residual: 1, n: Arc::clone(&n.device) };
-        let operands = vec![x.operand().clone(), residual.operand().clone()];
-        let [sum, normed] = Tensor::note(operation, operands, (x.rows(), x.cols()));
+        let [sum, normed] = Tensor::note(operation, [Some(&x), Some(residual)], (x.rows(), x.cols()));
         Ok((sum, normed))
     }
 
-    fn rotate(&self, qkv: Tensor<D>, layout: &Layout, rotation: &Rotation) -> Result<Tensor<D>> {
-        check::rotate(&qkv, &layout.segments, rotation)?;
-        let operation = Operation::Rotate { qkv: 0, layout: Arc::clone(&layout.given), rotation: *rotation };
-        let [y] = Tensor::note(operation, vec![qkv.operand().clone()], (qkv.rows(), qkv.cols()));
+    fn rotate(&self, qkv: Tensor<D>, layout: &Segments, rotation: &Rotation) -> Result<Tensor<D>> {
+        check::rotate(&qkv, layout, rotation)?;
+        let operation = Operation::Rotate { qkv: 0, layout: Given::Segments(layout.clone()), rotation: *rotation };
+        let [y] = Tensor::note(operation, [Some(&qkv), None], (qkv.rows(), qkv.cols()));
         Ok(y)
     }
 
     fn attention(
         &self,
         qkv: &Tensor<D>,
-        layout: &Layout,
+        layout: &Segments,
         attention: &Attention,
         relative: Option<&Self::Relative>,
     ) -> Result<Tensor<D>> {
-        let hidden = check::attention(qkv, &layout.segments, attention, relative.map(|r| r.shape))?;
+        let hidden = check::attention(qkv, layout, attention, relative.map(|r| r.shape))?;
         let operation = Operation::Attention {
             qkv: 0,
-            layout: Arc::clone(&layout.given),
+            layout: Given::Segments(layout.clone()),
             attention: *attention,
             relative: relative.map(|r| Arc::clone(&r.term)),
         };
-        let [y] = Tensor::note(operation, vec![qkv.operand().clone()], (qkv.rows(), hidden));
+        let [y] = Tensor::note(operation, [Some(qkv), None], (qkv.rows(), hidden));
         Ok(y)
     }
 
     fn take_rows(&self, x: &Tensor<D>, indices: &[u32]) -> Result<Tensor<D>> {
         check::take_rows(x, indices)?;
         let operation = Operation::TakeRows { x: 0, indices: ids(indices) };
-        let [y] = Tensor::note(operation, vec![x.operand().clone()], (indices.len(), x.cols()));
+        let [y] = Tensor::note(operation, [Some(x), None], (indices.len(), x.cols()));
         Ok(y)
     }
 
-    fn reduce_rows(&self, x: &Tensor<D>, layout: &Layout, reduction: Reduction) -> Result<Tensor<D>> {
-        check::size("reduce rows", "rows of the layout", layout.segments.rows(), x.rows())?;
-        let operation = Operation::ReduceRows { x: 0, layout: Arc::clone(&layout.given), reduction };
-        let [y] = Tensor::note(operation, vec![x.operand().clone()], (layout.segments.count(), x.cols()));
+    fn reduce_rows(&self, x: &Tensor<D>, layout: &Segments, reduction: Reduction) -> Result<Tensor<D>> {
+        check::size("reduce rows", "rows of the layout", layout.rows(), x.rows())?;
+        let operation = Operation::ReduceRows { x: 0, layout: Given::Segments(layout.clone()), reduction };
+        let [y] = Tensor::note(operation, [Some(x), None], (layout.count(), x.cols()));
         Ok(y)
     }
 }
 
-fn ids(ids: &[u32]) -> Arc<Given> {
-    Arc::new(Given::Ids(ids.to_vec()))
+fn ids(ids: &[u32]) -> Given {
+    Given::Ids(ids.into())
 }
 
 /// Single operations are the device's own affair: each is timed by itself.

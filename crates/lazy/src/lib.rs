@@ -21,7 +21,7 @@ mod tests;
 
 mod trace;
 
-pub use backend::{Layout, Lazy, Relative, Weights};
+pub use backend::{Lazy, Relative, Weights};
 pub use device::{Device, Held, Input};
 pub use node::Tensor;
 pub use plan::Plan;

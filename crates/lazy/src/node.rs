@@ -12,15 +12,25 @@ use crate::Device;
 use crate::device::Input;
 use crate::plan::{InputKind, Operation};
 
-/// What an operation was given from the host.
-#[derive(Debug)]
+/// What an operation was given from the host. Clones are one and the same input.
+#[derive(Debug, Clone)]
 pub(crate) enum Given {
-    Ids(Vec<u32>),
+    Ids(Arc<[u32]>),
     Segments(Segments),
-    Values(Vec<f32>, usize),
+    /// Values and their columns.
+    Values(Arc<[f32]>, usize),
 }
 
 impl Given {
+    /// What tells it from every other input as long as both are there: none is empty.
+    pub(crate) fn address(&self) -> usize {
+        match self {
+            Self::Ids(ids) => ids.as_ptr().addr(),
+            Self::Segments(segments) => segments.offsets().as_ptr().addr(),
+            Self::Values(values, _) => values.as_ptr().addr(),
+        }
+    }
+
     pub(crate) fn kind<D: Device>(&self, device: &D) -> InputKind {
         match self {
             Self::Ids(ids) => InputKind::Ids { room: device.room(ids.len()) },
@@ -38,11 +48,17 @@ impl Given {
     }
 }
 
+/// The most operands an operation has, and the most results.
+pub(crate) const MOST: usize = 2;
+
 /// An operation that was asked for. Its operands are named by their place in `operands`.
+///
+/// A forward notes dozens of them while the device waits: each is one allocation.
 pub(crate) struct Node<D: Device> {
-    pub(crate) operation: Operation<D, usize, Arc<Given>>,
-    pub(crate) operands: Vec<Operand<D>>,
-    pub(crate) results: Vec<Outcome<D::Buffer>>,
+    pub(crate) operation: Operation<D, usize, Given>,
+    pub(crate) operands: [Option<Operand<D>>; MOST],
+    /// The first ones are those the operation has.
+    pub(crate) results: [Outcome<D::Buffer>; MOST],
     pub(crate) rows: usize,
     pub(crate) cols: usize,
 }
@@ -67,9 +83,10 @@ impl<T> Outcome<T> {
     }
 }
 
-impl<T> Default for Outcome<T> {
-    fn default() -> Self {
-        Self { handles: AtomicUsize::new(0), buffer: OnceLock::new() }
+impl<D: Device> Node<D> {
+    /// The results there are.
+    pub(crate) fn outcomes(&self) -> &[Outcome<D::Buffer>] {
+        &self.results[..self.operation.results()]
     }
 }
 
@@ -88,10 +105,11 @@ impl<D: Device> Clone for Operand<D> {
 /// A long row of nodes is let go one after the other: each within the drop of the next would take stack without bound.
 impl<D: Device> Drop for Node<D> {
     fn drop(&mut self) {
-        let mut left = std::mem::take(&mut self.operands);
+        let mut left = Vec::new();
+        left.extend(self.operands.iter_mut().filter_map(Option::take));
         while let Some(operand) = left.pop() {
             if let Some(mut node) = Arc::into_inner(operand.node) {
-                left.append(&mut node.operands);
+                left.extend(node.operands.iter_mut().filter_map(Option::take));
             }
         }
     }
@@ -105,16 +123,16 @@ pub struct Tensor<D: Device> {
 impl<D: Device> Tensor<D> {
     /// The results of an operation of `operands` that gives `[rows, cols]`.
     pub(crate) fn note<const RESULTS: usize>(
-        operation: Operation<D, usize, Arc<Given>>,
-        operands: Vec<Operand<D>>,
+        operation: Operation<D, usize, Given>,
+        operands: [Option<&Self>; MOST],
         (rows, cols): (usize, usize),
     ) -> [Self; RESULTS] {
-        let results = (0..operation.results()).map(|_| Outcome::default()).collect();
-        let node = Arc::new(Node { operation, operands, results, rows, cols });
-        std::array::from_fn(|result| {
-            node.results[result].handles.fetch_add(1, Ordering::Relaxed);
-            Self { operand: Operand { node: Arc::clone(&node), result } }
-        })
+        debug_assert_eq!(operation.results(), RESULTS);
+        let operands = operands.map(|x| x.map(|x| x.operand.clone()));
+        let handled =
+            |result| Outcome { handles: AtomicUsize::new(usize::from(result < RESULTS)), buffer: OnceLock::new() };
+        let node = Arc::new(Node { operation, operands, results: std::array::from_fn(handled), rows, cols });
+        std::array::from_fn(|result| Self { operand: Operand { node: Arc::clone(&node), result } })
     }
 
     pub(crate) fn operand(&self) -> &Operand<D> {

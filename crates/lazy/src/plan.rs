@@ -3,7 +3,6 @@
 //! A plan has no numbers of tokens in it, only the room to make for them: batches whose sizes round up to the same room
 //! share one plan, and what a device made of it.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Attention, Reduction, Rotation};
@@ -193,40 +192,62 @@ impl<D: Device + ?Sized, V, I> Operation<D, V, I> {
         }
     }
 
+    /// Whether this is an operation of a plan, given what its operands and inputs are there. Weights count as the same
+    /// where they are the same object.
+    pub(crate) fn is(
+        &self,
+        other: &Operation<D>,
+        value: impl Fn(&V) -> ValueId,
+        input: impl Fn(&I) -> InputId,
+    ) -> bool {
+        match (self, other) {
+            (Self::Input(i), Operation::Input(j)) => input(i) == *j,
+            (Self::Embed(lookups), Operation::Embed(others)) => {
+                let mut pairs = lookups.iter().zip(others);
+                lookups.len() == others.len()
+                    && pairs.all(|((table, ids), (other, j))| Arc::ptr_eq(table, other) && input(ids) == *j)
+            }
+            (Self::Linear { x, w, activation }, Operation::Linear { x: y, w: v, activation: other }) => {
+                value(x) == *y && Arc::ptr_eq(w, v) && activation == other
+            }
+            (Self::Gate { x, activation }, Operation::Gate { x: y, activation: other }) => {
+                value(x) == *y && activation == other
+            }
+            (Self::Norm { x, residual, n }, Operation::Norm { x: y, residual: other, n: m }) => {
+                value(x) == *y && residual.as_ref().map(value) == *other && Arc::ptr_eq(n, m)
+            }
+            (Self::AddNorm { x, residual, n }, Operation::AddNorm { x: y, residual: other, n: m }) => {
+                value(x) == *y && value(residual) == *other && Arc::ptr_eq(n, m)
+            }
+            (Self::Rotate { qkv, layout, rotation }, Operation::Rotate { qkv: y, layout: j, rotation: other }) => {
+                value(qkv) == *y && input(layout) == *j && rotation == other
+            }
+            (
+                Self::Attention { qkv, layout, attention, relative },
+                Operation::Attention { qkv: y, layout: j, attention: other, relative: term },
+            ) => {
+                // A scale that is not a number is the same as itself, too.
+                let Attention { heads, head_size, scale, mask } = *attention;
+                (heads, head_size, scale.to_bits(), mask)
+                    == (other.heads, other.head_size, other.scale.to_bits(), other.mask)
+                    && value(qkv) == *y
+                    && input(layout) == *j
+                    && relative.as_ref().map(Arc::as_ptr) == term.as_ref().map(Arc::as_ptr)
+            }
+            (Self::TakeRows { x, indices }, Operation::TakeRows { x: y, indices: j }) => {
+                value(x) == *y && input(indices) == *j
+            }
+            (
+                Self::ReduceRows { x, layout, reduction },
+                Operation::ReduceRows { x: y, layout: j, reduction: other },
+            ) => value(x) == *y && input(layout) == *j && reduction == other,
+            _ => false,
+        }
+    }
+
     /// How many results it has.
     pub(crate) fn results(&self) -> usize {
         if matches!(self, Self::AddNorm { .. }) { 2 } else { 1 }
-    }
-}
-
-/// Weights count as the same where they are the same object.
-impl<D: Device + ?Sized, V: Hash, I: Hash> Hash for Operation<D, V, I> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        std::mem::discriminant(self).hash(state);
-        match self {
-            Self::Input(i) => i.hash(state),
-            Self::Embed(lookups) => {
-                state.write_usize(lookups.len());
-                for (table, ids) in lookups {
-                    Arc::as_ptr(table).hash(state);
-                    ids.hash(state);
-                }
-            }
-            Self::Linear { x, w, activation } => (x, Arc::as_ptr(w), activation).hash(state),
-            Self::Gate { x, activation } => (x, activation).hash(state),
-            Self::Norm { x, residual, n } => (x, residual, Arc::as_ptr(n)).hash(state),
-            Self::AddNorm { x, residual, n } => (x, residual, Arc::as_ptr(n)).hash(state),
-            Self::Rotate { qkv, layout, rotation } => {
-                let Rotation { heads, head_size, theta } = *rotation;
-                (qkv, layout, heads, head_size, theta.to_bits()).hash(state);
-            }
-            Self::Attention { qkv, layout, attention, relative } => {
-                let Attention { heads, head_size, scale, mask } = *attention;
-                (qkv, layout, heads, head_size, scale.to_bits(), mask, relative.as_ref().map(Arc::as_ptr)).hash(state);
-            }
-            Self::TakeRows { x, indices } => (x, indices).hash(state),
-            Self::ReduceRows { x, layout, reduction } => (x, layout, reduction).hash(state),
-        }
     }
 }
 
@@ -248,15 +269,4 @@ pub struct Plan<D: Device + ?Sized> {
     pub values: Vec<Value>,
     /// The values that outlive the run. All others are free once their last step has run.
     pub outputs: Vec<ValueId>,
-}
-
-impl<D: Device + ?Sized> Hash for Plan<D> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { inputs, steps, values, outputs } = self;
-        (inputs, values, outputs).hash(state);
-        state.write_usize(steps.len());
-        for Step { operation, result } in steps {
-            (operation, result).hash(state);
-        }
-    }
 }

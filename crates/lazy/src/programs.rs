@@ -1,11 +1,10 @@
 //! The programs a device has made, by the plans they were made of.
 
-use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mlxt_backend::Result;
 
+use crate::trace::Trace;
 use crate::{Device, Plan};
 
 /// Programs that are kept. A model asks for one for each room and each kind of result; those used longest ago make way.
@@ -13,63 +12,33 @@ const KEPT: usize = 128;
 
 /// What plans became.
 pub(crate) struct Programs<D: Device> {
-    made: Mutex<Made<D>>,
+    /// The one used last comes first. A plan that is another one differs in its sizes or its first steps, so looking
+    /// through all of them costs less than a hash of one.
+    made: Mutex<Vec<Made<D>>>,
 }
 
 struct Made<D: Device> {
-    /// By all of a plan that matters, in words.
-    programs: HashMap<Vec<u64>, Entry<D>>,
-    clock: u64,
-}
-
-struct Entry<D: Device> {
+    /// Keeps its weights where they are: others at the same place would pass for them.
+    plan: Arc<Plan<D>>,
     program: Arc<D::Program>,
-    /// Keeps the plan's weights where they are: a plan with others at the same place would pass for this one.
-    _plan: Arc<Plan<D>>,
-    last_used: u64,
 }
 
 impl<D: Device> Programs<D> {
     pub(crate) fn new() -> Self {
-        Self { made: Mutex::new(Made { programs: HashMap::new(), clock: 0 }) }
+        Self { made: Mutex::new(vec![]) }
     }
 
-    /// The program of a plan, made now if it is the first of its kind.
-    pub(crate) fn get(&self, device: &D, plan: Plan<D>) -> Result<Arc<D::Program>> {
-        let mut words = Words::default();
-        plan.hash(&mut words);
+    /// The program for what has to run, made now if it is the first of its kind.
+    pub(crate) fn get(&self, device: &D, trace: &Trace<'_, D>) -> Result<Arc<D::Program>> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.clock += 1;
-        let last_used = made.clock;
-        if let Some(found) = made.programs.get_mut(&words.0) {
-            found.last_used = last_used;
-            return Ok(Arc::clone(&found.program));
+        if let Some(place) = made.iter().position(|made| trace.is(&made.plan)) {
+            made[..=place].rotate_right(1);
+        } else {
+            made.truncate(KEPT - 1);
+            let plan = Arc::new(trace.plan());
+            let program = Arc::new(device.compile(Arc::clone(&plan))?);
+            made.insert(0, Made { plan, program });
         }
-        if made.programs.len() >= KEPT {
-            let oldest = made.programs.iter().min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| key.clone());
-            oldest.map(|key| made.programs.remove(&key));
-        }
-        let plan = Arc::new(plan);
-        let program = Arc::new(device.compile(Arc::clone(&plan))?);
-        made.programs.insert(words.0, Entry { program: Arc::clone(&program), _plan: plan, last_used });
-        Ok(program)
-    }
-}
-
-/// Everything that is hashed, as it is: equal words mean equal plans.
-#[derive(Default)]
-struct Words(Vec<u64>);
-
-impl Hasher for Words {
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.0.push(u64::from_le_bytes(word));
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.iter().fold(0, |h, word| h.rotate_left(5) ^ word)
+        Ok(Arc::clone(&made[0].program))
     }
 }

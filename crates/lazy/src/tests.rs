@@ -286,6 +286,31 @@ fn other_weights_are_another_program() {
 }
 
 #[test]
+fn other_settings_are_another_program() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    let run = |scale: f32, mask: Mask, activation: Activation, reduction: Reduction| {
+        let layout = lazy.layout(&Segments::from_lengths(&[2, 1]).unwrap()).unwrap();
+        let x = lazy.embed(&[Lookup { table: &model.words, ids: &[1, 2, 3] }]).unwrap();
+        let qkv = lazy.linear(&x, &model.qkv, activation).unwrap();
+        let attention = Attention { heads: 2, head_size: 2, scale, mask };
+        let y = lazy.attention(&qkv, &layout, &attention, None).unwrap();
+        lazy.read(&lazy.reduce_rows(&y, &layout, reduction).unwrap()).unwrap();
+        counted(&lazy).0
+    };
+    let (plain, mean) = (Activation::Identity, Reduction::Mean);
+    for _ in 0..2 {
+        assert_eq!(run(0.5, Mask::Full, plain, mean), 1);
+    }
+    assert_eq!(run(0.25, Mask::Full, plain, mean), 2);
+    assert_eq!(run(0.5, Mask::Window { radius: 1 }, plain, mean), 3);
+    assert_eq!(run(0.5, Mask::Window { radius: 2 }, plain, mean), 4);
+    assert_eq!(run(0.5, Mask::Full, Activation::Tanh, mean), 5);
+    assert_eq!(run(0.5, Mask::Full, plain, Reduction::Max), 6);
+    assert_eq!(run(0.25, Mask::Full, plain, mean), 6, "all of them are kept");
+}
+
+#[test]
 fn programs_used_longest_ago_make_way() {
     let lazy = Lazy::new(Interpreter::default());
     let model = Model::new(&lazy);

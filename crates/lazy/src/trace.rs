@@ -1,151 +1,226 @@
-//! From a value that somebody wants back to everything that has to run for it, as a plan.
+//! From a value that somebody wants back to everything that has to run for it.
+//!
+//! Mostly that has run before, with other ids: a trace is compared with the plans there are, and becomes a plan of its own
+//! only if it is none of them. It refers to nodes and keeps none.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::Device;
 use crate::device::Input;
-use crate::node::{Given, Node, Operand};
+use crate::node::{Given, MOST, Node, Operand, Outcome};
 use crate::plan::{InputId, InputKind, Operation, Plan, Rows, Step, Value, ValueId};
 
-/// What one run gives a plan's inputs, and whose values its outputs are.
-pub(crate) struct Trace<D: Device> {
-    sources: Vec<Source<D>>,
-    pub(crate) outputs: Vec<Operand<D>>,
+/// Room to begin with: enough for 24 layers of eight operations.
+const STEPS: usize = 224;
+
+/// What has to run, in an order in which it can.
+pub(crate) struct Trace<'a, D: Device> {
+    device: &'a D,
+    visits: Vec<Visit<'a, D>>,
+    kinds: Vec<InputKind>,
+    values: Vec<Value>,
+    results: Vec<ValueId>,
+    /// The number of each result, by where its outcome is.
+    numbers: Numbers<ValueId>,
+    /// The number of each input from the host, by [`Given::address`].
+    given: Numbers<InputId>,
+    /// What this run gives the plan's inputs.
+    pub(crate) inputs: Vec<Input<'a, D::Buffer>>,
+    /// Where the plan's outputs go.
+    pub(crate) outputs: Vec<&'a Outcome<D::Buffer>>,
 }
 
-/// Where an input comes from.
-enum Source<D: Device> {
-    Host(Arc<Given>),
-    Earlier(Operand<D>, Arc<D::Buffer>),
+/// A step of the plan to be.
+struct Visit<'a, D: Device> {
+    what: What<'a, D>,
+    result: ValueId,
 }
 
-impl<D: Device> Trace<D> {
+enum What<'a, D: Device> {
+    /// A result of an earlier plan.
+    Earlier(InputId),
+    /// What is computed, and the numbers of its operands.
+    Computed(&'a Node<D>, [ValueId; MOST]),
+}
+
+impl<'a, D: Device> Trace<'a, D> {
     /// What has to run for `wanted`. Values that others still hold become outputs too: they would be computed again
     /// otherwise.
-    pub(crate) fn new(device: &D, wanted: &Operand<D>) -> (Plan<D>, Self) {
-        let mut tracer = Tracer {
+    pub(crate) fn new(device: &'a D, wanted: &'a Operand<D>) -> Self {
+        let mut trace = Self {
             device,
-            plan: Plan { inputs: vec![], steps: vec![], values: vec![], outputs: vec![] },
-            trace: Self { sources: vec![], outputs: vec![] },
-            values: HashMap::new(),
-            inputs: HashMap::new(),
+            visits: Vec::with_capacity(STEPS),
+            kinds: vec![],
+            values: Vec::with_capacity(STEPS),
+            results: vec![],
+            numbers: Numbers::with_capacity_and_hasher(STEPS, BuildHasherDefault::default()),
+            given: Numbers::default(),
+            inputs: vec![],
+            outputs: vec![],
         };
-        tracer.order(wanted);
-        (tracer.plan, tracer.trace)
+        trace.order(wanted);
+        trace
     }
 
-    pub(crate) fn inputs(&self) -> Vec<Input<'_, D::Buffer>> {
-        self.sources.iter().map(Source::input).collect()
+    /// Whether this is a run of that plan.
+    pub(crate) fn is(&self, plan: &Plan<D>) -> bool {
+        let same = |(visit, step): (&Visit<'_, D>, &Step<D>)| {
+            visit.result == step.result
+                && match (&visit.what, &step.operation) {
+                    (What::Earlier(input), Operation::Input(other)) => input == other,
+                    (What::Earlier(_), _) => false,
+                    (What::Computed(node, operands), other) => {
+                        node.operation.is(other, |&place| operands[place], |given| self.given[&given.address()])
+                    }
+                }
+        };
+        self.visits.len() == plan.steps.len()
+            && self.kinds == plan.inputs
+            && self.results == plan.outputs
+            && self.values == plan.values
+            && self.visits.iter().zip(&plan.steps).all(same)
     }
-}
 
-impl<D: Device> Source<D> {
-    fn input(&self) -> Input<'_, D::Buffer> {
-        match self {
-            Self::Host(given) => given.input(),
-            Self::Earlier(operand, buffer) => Input::Buffer(buffer, operand.node.rows),
+    /// As a plan of its own.
+    pub(crate) fn plan(&self) -> Plan<D> {
+        let step = |&Visit { ref what, result }: &Visit<'_, D>| {
+            let operation = match what {
+                What::Earlier(input) => Operation::Input(*input),
+                What::Computed(node, operands) => {
+                    node.operation.map(|&place| operands[place], |given| self.given[&given.address()])
+                }
+            };
+            Step { operation, result }
+        };
+        Plan {
+            inputs: self.kinds.clone(),
+            steps: self.visits.iter().map(step).collect(),
+            values: self.values.clone(),
+            outputs: self.results.clone(),
         }
     }
-}
 
-struct Tracer<'a, D: Device> {
-    device: &'a D,
-    plan: Plan<D>,
-    trace: Trace<D>,
-    /// The number of each result, by its node and its place among the node's results.
-    values: HashMap<(*const Node<D>, usize), ValueId>,
-    /// The number of each input from the host.
-    inputs: HashMap<*const Given, InputId>,
-}
-
-impl<D: Device> Tracer<'_, D> {
     /// Operands before what is computed from them, with a stack of its own.
-    fn order(&mut self, wanted: &Operand<D>) {
-        let mut stack = vec![(wanted.clone(), false)];
+    fn order(&mut self, wanted: &'a Operand<D>) {
+        let mut stack = vec![(wanted, false)];
         while let Some((operand, operands_done)) = stack.pop() {
-            if self.values.contains_key(&key(&operand)) {
+            if operands_done {
+                self.computed(&operand.node);
                 continue;
             }
-            if let Some(buffer) = operand.outcome().buffer.get() {
-                self.earlier(&operand, buffer);
-            } else if operands_done {
-                self.step(&operand.node);
+            let outcome = operand.outcome();
+            if self.numbers.contains_key(&address(outcome)) {
+                continue;
+            }
+            if let Some(buffer) = outcome.buffer.get() {
+                self.earlier(operand, buffer);
             } else {
-                let operands = operand.node.operands.clone();
                 stack.push((operand, true));
-                stack.extend(operands.into_iter().rev().map(|operand| (operand, false)));
+                stack.extend(operand.node.operands.iter().rev().flatten().map(|operand| (operand, false)));
             }
         }
     }
 
-    fn earlier(&mut self, operand: &Operand<D>, buffer: &Arc<D::Buffer>) {
+    fn earlier(&mut self, operand: &'a Operand<D>, buffer: &'a D::Buffer) {
         let Node { rows, cols, .. } = *operand.node;
         let room = self.device.room(rows);
-        let input = self.input(InputKind::Buffer { room, cols }, Source::Earlier(operand.clone(), Arc::clone(buffer)));
-        let result = self.value(operand, Value { rows: Rows::Of(input), room, cols });
-        self.plan.steps.push(Step { operation: Operation::Input(input), result });
+        let input = self.input(InputKind::Buffer { room, cols }, Input::Buffer(buffer, rows));
+        let result = self.value(operand.outcome(), Value { rows: Rows::Of(input), room, cols });
+        self.visits.push(Visit { what: What::Earlier(input), result });
     }
 
-    fn step(&mut self, node: &Arc<Node<D>>) {
-        let operands: Vec<ValueId> = node.operands.iter().map(|operand| self.values[&key(operand)]).collect();
-        let operation = node.operation.map(|&place| operands[place], |given| self.given(given));
-        let value = Value { rows: self.rows(&operation), room: self.device.room(node.rows), cols: node.cols };
-        let first = ValueId(self.plan.values.len());
-        for result in 0..node.results.len() {
-            let operand = Operand { node: Arc::clone(node), result };
-            if operand.outcome().buffer.get().is_some() {
-                // Held from an earlier run and not needed by it: this one computes it again, beside what it is asked for.
-                self.plan.values.push(value);
-                continue;
-            }
-            let id = self.value(&operand, value);
-            if operand.outcome().is_wanted() {
-                self.plan.outputs.push(id);
-                self.trace.outputs.push(operand);
+    fn computed(&mut self, node: &'a Node<D>) {
+        let number = |operand: &Option<Operand<D>>| {
+            operand.as_ref().map_or(ValueId(0), |operand| self.numbers[&address(operand.outcome())])
+        };
+        let operands = [number(&node.operands[0]), number(&node.operands[1])];
+        let value = Value { rows: self.rows(node, operands), room: self.device.room(node.rows), cols: node.cols };
+        let result = ValueId(self.values.len());
+        for outcome in node.outcomes() {
+            let id = self.value(outcome, value);
+            // One that is held from an earlier run is computed again, beside what this run is asked for.
+            if outcome.is_wanted() {
+                self.results.push(id);
+                self.outputs.push(outcome);
             }
         }
-        self.plan.steps.push(Step { operation, result: first });
+        self.visits.push(Visit { what: What::Computed(node, operands), result });
     }
 
-    fn rows(&self, operation: &Operation<D>) -> Rows {
-        match operation {
-            Operation::Input(input) | Operation::TakeRows { indices: input, .. } => Rows::Of(*input),
-            Operation::Embed(lookups) => Rows::Of(lookups.first().map_or(InputId(0), |&(_, ids)| ids)),
-            Operation::ReduceRows { layout, .. } => Rows::SequencesOf(*layout),
+    /// Which number of a run says how many rows of the result are real. Numbers the inputs of the operation.
+    fn rows(&mut self, node: &'a Node<D>, operands: [ValueId; MOST]) -> Rows {
+        match &node.operation {
+            Operation::Input(given) | Operation::TakeRows { indices: given, .. } => Rows::Of(self.given(given)),
+            Operation::Embed(lookups) => {
+                let mut first = None;
+                for (_, ids) in lookups {
+                    let ids = self.given(ids);
+                    first.get_or_insert(ids);
+                }
+                Rows::Of(first.unwrap_or(InputId(0)))
+            }
+            Operation::ReduceRows { layout, .. } => Rows::SequencesOf(self.given(layout)),
+            Operation::Rotate { qkv: x, layout, .. } | Operation::Attention { qkv: x, layout, .. } => {
+                self.given(layout);
+                self.values[operands[*x].0].rows
+            }
             Operation::Linear { x, .. }
             | Operation::Gate { x, .. }
             | Operation::Norm { x, .. }
-            | Operation::AddNorm { x, .. }
-            | Operation::Rotate { qkv: x, .. }
-            | Operation::Attention { qkv: x, .. } => self.plan.values[x.0].rows,
+            | Operation::AddNorm { x, .. } => self.values[operands[*x].0].rows,
         }
     }
 
-    fn value(&mut self, operand: &Operand<D>, value: Value) -> ValueId {
-        let id = ValueId(self.plan.values.len());
-        self.plan.values.push(value);
-        self.values.insert(key(operand), id);
+    /// The next value. A result that has a number keeps it.
+    fn value(&mut self, outcome: &Outcome<D::Buffer>, value: Value) -> ValueId {
+        let id = ValueId(self.values.len());
+        self.values.push(value);
+        self.numbers.entry(address(outcome)).or_insert(id);
         id
     }
 
-    fn given(&mut self, given: &Arc<Given>) -> InputId {
-        if let Some(&id) = self.inputs.get(&Arc::as_ptr(given)) {
+    fn given(&mut self, given: &'a Given) -> InputId {
+        if let Some(&id) = self.given.get(&given.address()) {
             return id;
         }
-        let id = self.input(given.kind(self.device), Source::Host(Arc::clone(given)));
-        self.inputs.insert(Arc::as_ptr(given), id);
+        let id = self.input(given.kind(self.device), given.input());
+        self.given.insert(given.address(), id);
         id
     }
 
-    fn input(&mut self, kind: InputKind, source: Source<D>) -> InputId {
-        let id = InputId(self.plan.inputs.len());
-        self.plan.inputs.push(kind);
-        self.trace.sources.push(source);
+    fn input(&mut self, kind: InputKind, input: Input<'a, D::Buffer>) -> InputId {
+        let id = InputId(self.kinds.len());
+        self.kinds.push(kind);
+        self.inputs.push(input);
         id
     }
 }
 
-fn key<D: Device>(operand: &Operand<D>) -> (*const Node<D>, usize) {
-    (Arc::as_ptr(&operand.node), operand.result)
+fn address<T>(outcome: &Outcome<T>) -> usize {
+    std::ptr::from_ref(outcome).addr()
+}
+
+/// Numbers by addresses of things that stay where they are.
+type Numbers<V> = HashMap<usize, V, BuildHasherDefault<Address>>;
+
+/// A hash of one address. Nobody outside chooses them, so one multiplication is good enough.
+#[derive(Default)]
+struct Address(u64);
+
+impl Hasher for Address {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(byte.into());
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The golden ratio's bits; the upper half of the product depends on all of the address.
+        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mlxt_backend::check::first_beyond;
 use mlxt_backend::{Backend, LinearWeight, MatrixSource, NormSource, Precision, Segments, TokenBatch};
 
 use crate::layers::{Block, Embeddings, Pooler, Relative, RelativeParts, Stream};
@@ -189,7 +190,7 @@ pub(crate) fn fit(config: &Config, weights: &Weights) -> Result<(BTreeMap<String
 }
 
 fn check_ids(what: &'static str, sequence: usize, ids: &[u32], limit: usize) -> Result<()> {
-    match ids.iter().position(|&id| id as usize >= limit) {
+    match first_beyond(ids, limit) {
         None => Ok(()),
         Some(position) => Err(Error::Id { what, sequence, position, found: ids[position], limit }),
     }

@@ -145,9 +145,18 @@ unsafe impl Sync for Event {}
 impl Event {
     /// An event that has not been recorded; waiting for it returns at once.
     pub(crate) fn new(context: &Arc<Context>) -> Result<Self> {
+        Self::with(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// The same for one that only waits: it has no time for [`Event::since`], and recording it is cheaper.
+    pub(crate) fn untimed(context: &Arc<Context>) -> Result<Self> {
+        Self::with(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with(context: &Arc<Context>, flags: sys::CUevent_flags) -> Result<Self> {
         let mut event = null_mut();
         // SAFETY: the pointer is to a local.
-        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut event, 0) })?;
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut event, flags as u32) })?;
         Ok(Self { context: Arc::clone(context), event })
     }
 

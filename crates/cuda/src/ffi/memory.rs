@@ -66,26 +66,6 @@ impl Memory {
         })
     }
 
-    /// The first values, on the host, when all work before has finished.
-    pub(crate) fn read<N: Number>(&self, out: &mut [N]) -> Result<()> {
-        let bytes = size_of_val(out).min(self.bytes);
-        if bytes > 0 {
-            // SAFETY: both sides have that many bytes; the copy is waited for before the borrow ends.
-            let copied = unsafe {
-                sys::cuMemcpyDtoHAsync_v2(
-                    out.as_mut_ptr().cast(),
-                    self.address,
-                    bytes,
-                    self.context.stream(Queue::Work),
-                )
-            };
-            check("cuMemcpyDtoHAsync", copied)?;
-        }
-        self.context.synchronize()
-    }
-}
-
-impl Memory {
     /// The first `count` values, when all work before has finished. Nothing is written to the host's memory before.
     pub(crate) fn values<N: Number>(&self, count: usize) -> Result<Vec<N>> {
         let mut values: Vec<N> = Vec::new();
@@ -173,6 +153,25 @@ impl Pinned {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: that many bytes were allocated and initialised; the borrow is exclusive.
         unsafe { slice::from_raw_parts_mut(self.start, self.bytes) }
+    }
+
+    /// Its values. No copy to it may be under way.
+    pub(super) fn values<N: Number>(&self, count: usize) -> &[N] {
+        let count = count.min(self.bytes / size_of::<N>());
+        // SAFETY: so many were allocated and initialised, at the beginning of a page; any bytes are a value.
+        unsafe { slice::from_raw_parts(self.start.cast(), count) }
+    }
+
+    /// Starts a copy of the first bytes from the device.
+    ///
+    /// # Safety
+    /// There are as many on the device. Nothing looks at these here before the copy is done.
+    pub(super) unsafe fn receive(&mut self, from: u64, bytes: usize) -> Result<()> {
+        let bytes = bytes.min(self.bytes);
+        // SAFETY: both sides have that many bytes; the rest is the caller's promise.
+        let code =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(self.start.cast(), from, bytes, self.context.stream(Queue::Work)) };
+        check("cuMemcpyDtoHAsync", code)
     }
 
     /// Starts a copy of all of it to the device.

@@ -92,13 +92,13 @@ fn positions(batch: &TokenBatch, config: &Config) -> Vec<u32> {
     let mut positions = Vec::with_capacity(batch.ids().len());
     for range in batch.segments().ranges() {
         let mut next = config.first_position;
-        for &id in &batch.ids()[range] {
-            if uncounted == Some(id) {
-                positions.push(id);
-            } else {
-                positions.push(next);
-                next += 1;
-            }
+        match uncounted {
+            None => positions.extend(next..next + range.len() as u32),
+            Some(padding) => positions.extend(batch.ids()[range].iter().map(|&id| {
+                let position = if id == padding { id } else { next };
+                next += u32::from(id != padding);
+                position
+            })),
         }
     }
     positions
