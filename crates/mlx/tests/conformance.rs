@@ -6,7 +6,7 @@ mod common;
 mod opened;
 
 use mlxt_backend::conformance::Operation;
-use mlxt_backend::{Backend as _, Precision, conformance, operations};
+use mlxt_backend::{Arithmetic, Backend as _, Precision, conformance, operations};
 use mlxt_mlx::{MlxOptions, Room};
 
 fn check(room: Room) {
@@ -27,13 +27,30 @@ fn the_contract_holds_with_spare_rows() {
 }
 
 #[test]
+fn the_contract_holds_in_16_bits() {
+    for arithmetic in [Arithmetic::F16, Arithmetic::Bf16] {
+        let Some(mlx) = opened::mlx(MlxOptions { arithmetic, ..MlxOptions::default() }) else { return };
+        // On the CPU products of 16 bits are plain loops: the large cases are for a GPU (examples/conformance.rs).
+        for (precision, name) in Precision::ALL {
+            let small = conformance::cases().into_iter().filter(|case| !case.timed);
+            let asked = |case: &conformance::Case| precision == Precision::F32 || is_linear(case);
+            let report = conformance::check_cases(&mlx, precision, small.filter(asked).collect());
+            println!("{name}, {arithmetic}: {report}");
+            assert!(report.passed(), "{name}, {arithmetic}: {report}");
+        }
+    }
+}
+
+fn is_linear(case: &conformance::Case) -> bool {
+    matches!(case.operation, Operation::Linear { .. } | Operation::PackedLinear { .. })
+}
+
+#[test]
 fn products_conform_in_every_precision() {
     let Some(mlx) = opened::mlx(MlxOptions::default()) else { return };
-    let linear =
-        |case: &conformance::Case| matches!(case.operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
     for (precision, _) in Precision::ALL {
-        let report =
-            conformance::check_cases(&mlx, precision, conformance::cases().into_iter().filter(linear).collect());
+        let cases = conformance::cases().into_iter().filter(is_linear).collect();
+        let report = conformance::check_cases(&mlx, precision, cases);
         assert!(report.passed(), "{precision}: {report}");
     }
 }
