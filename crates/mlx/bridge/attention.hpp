@@ -26,7 +26,7 @@ inline array skew(const array &x) {
 }
 
 // Made when a program is: nothing of it depends on the batch.
-inline Distances by_distance(const Relative &r, int longest, int heads, int head_size, mx::Dtype type) {
+inline Distances by_distance(const Relative &r, int longest, int heads, int head_size) {
   int lines = 2 * longest - 1;
   auto bucket = [&](int distance) {
     return r.buckets.at(std::min(std::max(distance, -r.reach), r.reach) + r.reach);
@@ -39,7 +39,7 @@ inline Distances by_distance(const Relative &r, int longest, int heads, int head
   }
   auto lines_of = [&](const array &part, const std::vector<int32_t> &buckets) {
     array rows = mx::take(part, array(buckets.data(), {lines}), 0);
-    return mx::contiguous(as(mx::transpose(mx::reshape(rows, {lines, heads, head_size}), {1, 2, 0}), type));
+    return mx::contiguous(as(mx::transpose(mx::reshape(rows, {lines, heads, head_size}), {1, 2, 0}), mx::float32));
   };
   Distances out;
   if (r.keys) out.keys = lines_of(*r.keys, falling);
@@ -49,7 +49,7 @@ inline Distances by_distance(const Relative &r, int longest, int heads, int head
     for (int i = 0; i < longest; ++i)
       for (int j = 0; j < longest; ++j) pairs[static_cast<size_t>(i) * longest + j] = bucket(i - j);
     array rows = mx::take(*r.bias, array(pairs.data(), {longest, longest}), 0);
-    out.bias = mx::contiguous(as(mx::transpose(rows, {2, 0, 1}), type));
+    out.bias = mx::contiguous(as(mx::transpose(rows, {2, 0, 1}), mx::float32));
   }
   std::vector<array> made;
   for (auto &part : {out.keys, out.queries, out.bias})
@@ -58,9 +58,15 @@ inline Distances by_distance(const Relative &r, int longest, int heads, int head
   return out;
 }
 
-// [rows, 3 * heads * head_size] to [rows, heads * head_size]
-inline array attend(Places &places, const array &qkv, const mlxt_step &s, const Distances *relative) {
-  array packed = places.spread(qkv);
+// Whether cuDNN takes it: one kernel that keeps scores in f32. Everything else is a product, a softmax and a product, which
+// round them to what activations are.
+inline bool is_fused(const mlxt_step &s, const Distances *relative) {
+  return mx::default_device() == mx::Device::gpu && !relative && s.head_size % 8 == 0 && s.head_size <= 128;
+}
+
+// [rows, 3 * heads * head_size] to [rows, heads * head_size], of activations or of f32
+inline array attend(Places &places, const array &given, const mlxt_step &s, const Distances *relative) {
+  array packed = places.spread(is_fused(s, relative) ? given : as(given, mx::float32));
   auto heads = [&](const array &x) {
     return mx::transpose(mx::reshape(x, {places.sequences(), places.longest(), s.heads, s.head_size}), {0, 2, 1, 3});
   };

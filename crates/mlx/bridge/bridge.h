@@ -116,7 +116,7 @@ typedef struct {
   int (*array_new)(mlxt_device *, const mlxt_host *, mlxt_array **out);
   void (*array_free)(mlxt_array *);
   int (*array_wait)(mlxt_device *, const mlxt_array *);
-  // The first `count` values, as floats or, if `element` is MLXT_I32, as integers.
+  // The first `count` values, as `element`.
   int (*array_read)(mlxt_device *, const mlxt_array *, int32_t element, size_t count, void *out);
 
   // A weight of [outputs, inputs], kept as `element`; or, where `bits` are not 0, quantised in groups of `group`, with scales

@@ -97,7 +97,7 @@ inline Plan::Step::Step(const mlxt_step &given, std::map<const mlxt_host *, arra
 inline const Distances *Plan::distances(Step &step, int longest) const {
   const mlxt_step &s = step.settings;
   if (step.relative && !step.distances)
-    step.distances = by_distance(*step.relative, longest, s.heads, s.head_size, activations_);
+    step.distances = by_distance(*step.relative, longest, s.heads, s.head_size);
   return step.distances ? &*step.distances : nullptr;
 }
 
@@ -123,13 +123,12 @@ inline void Plan::apply(Step &step, Run &run) const {
     }
     case MLXT_NORM:
     case MLXT_ADD_NORM: {
-      array x = value(s.x);
-      if (s.residual >= 0) x = x + fit(value(s.residual), x.shape(0));
-      if (s.kind == MLXT_ADD_NORM) {
-        keep(x);
-        return keep(normalise(x, *step.norm), 1);
-      }
-      return keep(normalise(x, *step.norm));
+      const array &x = value(s.x);
+      std::optional<array> residual;
+      if (s.residual >= 0) residual = fit(value(s.residual), x.shape(0));
+      if (s.kind == MLXT_NORM) return keep(normalise(x, residual, *step.norm));
+      keep(x + residual.value());
+      return keep(normalise(value(s.result), std::nullopt, *step.norm), 1);
     }
     case MLXT_ROTATE: {
       auto key = std::make_pair(s.layout, step.angles->id());

@@ -1,7 +1,9 @@
 //! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
 //!
-//! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of check,
-//! operations and times, all of them. A wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
+//! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [I/N] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of
+//! check, operations and times, all of them. With `I/N`, check takes part I of N: a GPU's kernels are compiled as cases ask for
+//! them, one after the other, and several processes do so at once. A wrong value ends the program with status 1. The variable
+//! `MLX_DIR` names the MLX to use.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use mlxt_backend::{
     Activation, Arithmetic, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
     NormSource, Precision, Result, Segments, conformance, operations,
 };
-use mlxt_mlx::{Kind, Mlx, MlxOptions, open};
+use mlxt_mlx::{Kind, Mlx, MlxOptions, PRECISIONS, open};
 
 const LAYERS: usize = 12;
 const HIDDEN: usize = 768;
@@ -22,6 +24,10 @@ const BUDGET: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let given = |name: &str| arguments.iter().any(|a| a == name);
+    let Some((part, parts)) = part_of(&arguments) else {
+        eprintln!("a part is I/N: 1/4 to 4/4");
+        return ExitCode::FAILURE;
+    };
     let all = !["check", "operations", "times"].into_iter().any(given);
     let kind = if given("gpu") { Kind::Gpu } else { Kind::Cpu };
     let arithmetic = [Arithmetic::F16, Arithmetic::Bf16].into_iter().find(|a| given(&format!("in-{a}")));
@@ -38,18 +44,9 @@ fn main() -> ExitCode {
     println!("{} on {}: {}, activations in {}", info.device, info.hardware, info.detail, info.arithmetic);
     let mut right = true;
     if all || given("check") {
-        let report = conformance::check(&mlx);
-        right &= report.passed();
-        println!("f32: {report}");
-        let linear = |case: &conformance::Case| {
-            matches!(
-                case.operation,
-                conformance::Operation::Linear { .. } | conformance::Operation::PackedLinear { .. }
-            )
-        };
-        for (precision, name) in Precision::ALL.into_iter().skip(1).filter(|(p, _)| *p != Precision::Tf32) {
-            let cases = conformance::cases().into_iter().filter(linear).collect();
-            let report = conformance::check_cases(&mlx, precision, cases);
+        for (precision, name) in PRECISIONS.map(|precision| (precision, precision.name())) {
+            let cases = conformance::cases().into_iter().filter(|case| precision == Precision::F32 || is_linear(case));
+            let report = conformance::check_cases(&mlx, precision, cases.skip(part - 1).step_by(parts).collect());
             right &= report.passed();
             println!("{name}: {report}");
         }
@@ -60,8 +57,8 @@ fn main() -> ExitCode {
         println!("operations: {report}");
     }
     if all || given("times") {
-        for (precision, name) in Precision::ALL.into_iter().filter(|(p, _)| *p != Precision::Tf32) {
-            let asked = Precision::ALL.iter().any(|(_, name)| given(name));
+        for (precision, name) in PRECISIONS.map(|precision| (precision, precision.name())) {
+            let asked = PRECISIONS.iter().any(|precision| given(precision.name()));
             if asked && !given(name) {
                 continue;
             }
@@ -72,6 +69,18 @@ fn main() -> ExitCode {
         }
     }
     if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Which part of how many is asked for; nothing if it is none.
+fn part_of(arguments: &[String]) -> Option<(usize, usize)> {
+    let Some((part, parts)) = arguments.iter().find_map(|a| a.split_once('/')) else { return Some((1, 1)) };
+    let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
+    (1..=parts).contains(&part).then_some((part, parts))
+}
+
+/// What weights are rounded or packed for.
+fn is_linear(case: &conformance::Case) -> bool {
+    matches!(case.operation, conformance::Operation::Linear { .. } | conformance::Operation::PackedLinear { .. })
 }
 
 fn times(mlx: &Mlx, precision: Precision) -> Result<()> {

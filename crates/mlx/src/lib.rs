@@ -28,6 +28,7 @@ pub use find::{Found, Installation, Place, Variant, find, search};
 pub use operations::Array;
 pub use places::Room;
 pub use program::Program;
+pub use weights::PRECISIONS;
 
 /// MLX as a backend.
 pub type Mlx = mlxt_lazy::Lazy<MlxDevice>;

@@ -10,6 +10,10 @@ use mlxt_lazy::Held;
 use crate::ffi::table::Element;
 use crate::ffi::{Array, Device, Matrix, Norm, Packed, Relative, Values};
 
+/// What weights can be had in. MLX takes TF32 or f32 for a whole process, by a variable that it reads once.
+pub const PRECISIONS: [Precision; 5] =
+    [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8, Precision::Q4];
+
 /// Inputs that share a scale in quantised weights: MLX's own default.
 pub(crate) const GROUP: i32 = 64;
 
@@ -32,7 +36,7 @@ pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType)
         return stacked.matrix(device, bias, (outputs, inputs), activations);
     }
     let precision = source.precision;
-    if precision == Precision::Tf32 {
+    if !PRECISIONS.contains(&precision) {
         return Err(Error::UnsupportedPrecision { backend: "mlx", precision, supported: "f32, bf16, f16, int8, q4" });
     }
     check::weight_range(source, precision)?;

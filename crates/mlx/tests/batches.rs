@@ -52,6 +52,22 @@ fn every_length_gives_the_references_values() {
     }
 }
 
+/// Of these no number of rows is one that is made room for: embeddings have spare rows, what comes after attention has none.
+#[test]
+fn sequences_of_one_length_give_the_references_values() {
+    let Some(mlx) = mlx(Room::Rounded) else { return };
+    let (layer, want) = (Layer::new(&mlx).unwrap(), Layer::new(&Reference).unwrap());
+    for lengths in [&[13; 3][..], &[37; 3], &[7; 15], &[33; 31]] {
+        for mask in [Mask::Full, Mask::Causal, Mask::Window { radius: 2 }] {
+            let what = format!("{lengths:?} {mask:?}");
+            let (rows, pooled) = layer.forward(&mlx, lengths, mask).unwrap();
+            let (all, means) = want.forward(&Reference, lengths, mask).unwrap();
+            assert_near(&rows, &all, &what);
+            assert_near(&pooled, &means, &what);
+        }
+    }
+}
+
 #[test]
 fn callers_on_several_threads_get_their_own_answers() {
     let Some(mlx) = mlx(Room::Rounded) else { return };

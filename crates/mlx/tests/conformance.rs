@@ -6,8 +6,8 @@ mod common;
 mod opened;
 
 use mlxt_backend::conformance::{Operation, Why};
-use mlxt_backend::{Backend as _, Error, Precision, conformance, operations};
-use mlxt_mlx::{MlxOptions, Room};
+use mlxt_backend::{Arithmetic, Backend as _, Error, Precision, conformance, operations};
+use mlxt_mlx::{MlxOptions, PRECISIONS, Room};
 
 fn check(room: Room) {
     let Some(mlx) = opened::mlx(MlxOptions { room: Some(room), ..MlxOptions::default() }) else { return };
@@ -27,22 +27,36 @@ fn the_contract_holds_with_spare_rows() {
 }
 
 #[test]
-fn products_conform_in_every_precision() {
-    let Some(mlx) = opened::mlx(MlxOptions::default()) else { return };
-    let linear =
-        |case: &conformance::Case| matches!(case.operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
-    for (precision, _) in Precision::ALL {
-        let cases: Vec<_> = conformance::cases().into_iter().filter(linear).collect();
-        let report = conformance::check_cases(&mlx, precision, cases);
-        if precision == Precision::Tf32 {
-            // MLX takes TF32 or f32 for a whole process, by a variable that is read once.
-            let refused = |why: &Why| matches!(why, Why::Refused(Error::UnsupportedPrecision { .. }));
-            assert!(report.failures.iter().all(|failure| refused(&failure.why)), "{report}");
-            assert_eq!(report.failures.len(), report.cases);
-        } else {
-            assert!(report.passed(), "{precision}: {report}");
+fn the_contract_holds_in_16_bits() {
+    for arithmetic in [Arithmetic::F16, Arithmetic::Bf16] {
+        let Some(mlx) = opened::mlx(MlxOptions { arithmetic, ..MlxOptions::default() }) else { return };
+        // On the CPU products of 16 bits are plain loops: the large cases are for a GPU (examples/conformance.rs).
+        for precision in PRECISIONS {
+            let small = conformance::cases().into_iter().filter(|case| !case.timed);
+            let asked = |case: &conformance::Case| precision == Precision::F32 || is_linear(case);
+            let report = conformance::check_cases(&mlx, precision, small.filter(asked).collect());
+            println!("{precision}, {arithmetic}: {report}");
+            assert!(report.passed(), "{precision}, {arithmetic}: {report}");
         }
     }
+}
+
+fn is_linear(case: &conformance::Case) -> bool {
+    matches!(case.operation, Operation::Linear { .. } | Operation::PackedLinear { .. })
+}
+
+#[test]
+fn products_conform_in_every_precision() {
+    let Some(mlx) = opened::mlx(MlxOptions::default()) else { return };
+    let linear = || conformance::cases().into_iter().filter(is_linear).collect();
+    for precision in PRECISIONS {
+        let report = conformance::check_cases(&mlx, precision, linear());
+        assert!(report.passed(), "{precision}: {report}");
+    }
+    let report = conformance::check_cases(&mlx, Precision::Tf32, linear());
+    let refused = |why: &Why| matches!(why, Why::Refused(Error::UnsupportedPrecision { .. }));
+    assert!(report.failures.iter().all(|failure| refused(&failure.why)), "{report}");
+    assert_eq!(report.failures.len(), report.cases);
 }
 
 #[test]

@@ -204,22 +204,41 @@ impl Device {
 
     /// The first `count` values as floats.
     pub(crate) fn read(&self, x: &Array, count: usize) -> Result<Vec<f32>> {
-        self.read_as(x, Element::F32, vec![0.0; count])
+        // SAFETY: an f32 has four bytes, of which any are one.
+        unsafe { self.read_as(x, Element::F32, count) }
+    }
+
+    /// The first `count` values as bits of f16.
+    pub(crate) fn read_f16(&self, x: &Array, count: usize) -> Result<Vec<u16>> {
+        // SAFETY: an f16 has two bytes, of which any are a u16.
+        unsafe { self.read_as(x, Element::F16, count) }
+    }
+
+    /// The first `count` values as bits of bf16.
+    pub(crate) fn read_bf16(&self, x: &Array, count: usize) -> Result<Vec<u16>> {
+        // SAFETY: a bf16 has two bytes, of which any are a u16.
+        unsafe { self.read_as(x, Element::Bf16, count) }
     }
 
     /// The first `count` values as integers.
     pub(crate) fn read_integers(&self, x: &Array, count: usize) -> Result<Vec<i32>> {
-        self.read_as(x, Element::I32, vec![0; count])
+        // SAFETY: an i32 has four bytes, of which any are one.
+        unsafe { self.read_as(x, Element::I32, count) }
     }
 
-    /// `T` is what `element` says.
-    fn read_as<T: Send>(&self, x: &Array, element: Element, mut out: Vec<T>) -> Result<Vec<T>> {
+    /// # Safety
+    /// `T` has as many bytes as an `element`, and any bytes are one.
+    unsafe fn read_as<T: Send>(&self, x: &Array, element: Element, count: usize) -> Result<Vec<T>> {
         let device = self.pointer();
         self.library().call(move |t| {
             let Sent(device) = { device };
-            let (count, to) = (out.len(), out.as_mut_ptr().cast());
-            // SAFETY: device and array live; there is room for `count` values of 4 bytes.
+            // Not filled before: every value is written, and hidden states of a large batch are 12 MB.
+            let mut out: Vec<T> = Vec::with_capacity(count);
+            let to = out.as_mut_ptr().cast();
+            // SAFETY: device and array live; there is room for `count` values.
             t.checked(unsafe { (t.array_read)(device.as_ptr(), x.as_ptr(), element, count, to) })?;
+            // SAFETY: it wrote `count` values, or it failed.
+            unsafe { out.set_len(count) };
             Ok(out)
         })
     }
