@@ -24,7 +24,7 @@ template <int SIZE> struct Tile {
     // Rows `first..first + ROWS`, with zeros from `end` and column `size` on, by the `THREADS` threads that call it.
     template <int ROWS, int THREADS>
     static __device__ __forceinline__ void load(u32 tile, const T* rows, u32 pitch, int first, int end, int size) {
-const int pass = THREADS / lanes, row = threadIdx.x % THREADS / lanes, col = threadIdx.x % lanes * 8;
+        const int pass = THREADS / lanes, row = threadIdx.x % THREADS / lanes, col = threadIdx.x % lanes * 8;
         if (SIZE == 96 && col >= SIZE) return;
         // How many rows there are from this thread's first on.
         const int left = col < size ? end - first - row : 0;
@@ -247,7 +247,7 @@ template <int SIZE, int GROUPS, int SLOTS> __device__ __forceinline__ void flash
         }
     __syncwarp();
     T* out = o.out + (u64)(share.start + mine) * hidden + share.head * size;
-const int pass = 32 / Tile::lanes, i = lane / Tile::lanes, col = lane % Tile::lanes * 8;
+    const int pass = 32 / Tile::lanes, i = lane / Tile::lanes, col = lane % Tile::lanes * 8;
     if (col >= size) return;
     uint4 pieces[16 * GROUPS / pass];
 #pragma unroll

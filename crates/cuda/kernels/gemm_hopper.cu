@@ -3,8 +3,7 @@
 //
 // A block stays on its processor and takes one tile after another: 128 rows by `OUTS` outputs. One thread keeps the
 // copy engine busy, as many steps ahead as there are stages, across tiles. Two groups of four warps take turns: while
-// one finishes its tile (bias, activation, stores), the other multiplies the next. Whose turn it is needs no barrier:
-// steps are copied in the order of tiles.
+// one finishes its tile (bias, activation, stores), the other multiplies the next.
 
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -73,11 +72,11 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums
 
 template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const HopperOperands& p) {
     extern __shared__ u8 memory[];
-    __shared__ __align__(8) u64 barriers[2 * STAGES];
+    __shared__ __align__(8) u64 barriers[2 * STAGES + 2];
     __shared__ __align__(8) float biases[2][OUTS];
     const GemmOperands& o = p.o;
     const u32 tiles = (shared_address(memory) + 1023) & ~1023;
-    const u32 full = shared_address(barriers), empty = full + 8 * STAGES;
+    const u32 full = shared_address(barriers), empty = full + 8 * STAGES, multiplied = empty + 8 * STAGES;
     const int bytes = (HOPPER_ROWS + OUTS) * 128;
     const int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     let_next_start();
@@ -86,6 +85,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             barrier_make(full + 8 * s, 1);
             barrier_make(empty + 8 * s, 4);
         }
+        for (int g = 0; g < 2; g++) barrier_make(multiplied + 8 * g, 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
@@ -121,7 +121,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         Turn<STAGES> turn;
         if (group == 2) turn.skip(steps);
-        for (int tile = blockIdx.x + (group - 1) * gridDim.x; tile < count; tile += 2 * gridDim.x) {
+        for (int i = group - 1, tile = blockIdx.x + i * gridDim.x; tile < count; i += 2, tile += 2 * gridDim.x) {
             float sums[2][OUTS / 2];
             // On its way while the tile is multiplied: the last reader of the tile before is behind the first of these
             // barriers, which each group of four warps has for itself.
@@ -130,6 +130,9 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
             for (int i = threadIdx.x % 128; i < OUTS; i += 128) bias[i] = first + i < o.outputs ? o.bias[first + i] : 0.0f;
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
+            // Not before the other group has taken all steps of the tile in front: a stage tells whether its last copy but
+            // an even number has come, so nobody may wait for one further ahead.
+            if (i > 0) barrier_wait(multiplied + (i - 1) % 2 * 8, (i - 1) / 2 & 1);
             u32 before = 0;
             for (int step = 0; step < steps; step++) {
                 barrier_wait(full + 8 * turn.stage, turn.phase);
@@ -149,6 +152,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
                 before = empty + 8 * turn.stage;
                 turn.skip(1);
             }
+            if (lane == 0) barrier_arrive(multiplied + (group - 1) * 8);
             asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
             if (lane == 0) barrier_arrive(before);
             const int row = tile % row_tiles * HOPPER_ROWS + warp * 16 + lane / 4;
