@@ -112,12 +112,6 @@ __device__ __forceinline__ void copy_box(u32 to, const TensorMap* map, u32 barri
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                  ::"r"(to), "l"(map), "r"(barrier), "r"(input), "r"(row) : "memory");
 }
-// The same to each of the first two blocks of a cluster, at the same place, and to the barrier of each.
-__device__ __forceinline__ void copy_box_to_both(u32 to, const TensorMap* map, u32 barrier, int input, int row) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-                 " [%0], [%1, {%3, %4}], [%2], %5;"
-                 ::"r"(to), "l"(map), "r"(barrier), "r"(input), "r"(row), "h"((u16)3) : "memory");
-}
 
 // The same as far as the second-level cache, for what shared memory has no place for yet.
 __device__ __forceinline__ void fetch_box(const TensorMap* map, int input, int row) {
@@ -149,12 +143,6 @@ __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster
 // By who has written nothing: a release at the start of a kernel is a fence for the whole device.
 __device__ __forceinline__ void cluster_arrive_empty() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-// As `barrier_arrive`, at the barrier that another block has there.
-__device__ __forceinline__ void cluster_arrive_at(u32 barrier, u32 rank) {
-    u32 there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(barrier), "r"(rank));
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(there) : "memory");
-}
 // Four numbers to another block's shared memory, at what is `address` in one's own.
 __device__ __forceinline__ void cluster_put(u32 address, u32 rank, float a, float b, float c, float d) {
     u32 there;

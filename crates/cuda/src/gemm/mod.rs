@@ -46,8 +46,8 @@ pub(crate) enum Way {
     Blas { product: Arc<Product>, algorithm: usize, activate: Function },
     /// By a kernel of `gemm.cu`.
     Own { name: &'static str, function: Function, shape: Shape, parts: usize },
-    /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`; `tile` is what is copied at once, in rows and outputs. Blocks of a
-    /// cluster share weights, or add up their sums; what is left is in parts.
+    /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`, in tiles of so many rows and outputs. Blocks of a cluster add up
+    /// their sums; what is left is in parts.
     Hopper { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize, parts: usize },
 }
 

@@ -10,8 +10,6 @@ use crate::ffi::module::Shape;
 const HOPPER_ROWS: usize = 128;
 /// Inputs that it and `gemm_few.cu` take at a time.
 pub(super) const HOPPER_INPUTS: usize = 64;
-/// What its eight warps finish tiles in: 16 rows of 40 numbers each.
-const HOPPER_SCRATCH: usize = 8 * 16 * 40 * 4;
 /// Rows from which it is worth a try: most of one tile.
 const HOPPER_LEAST: usize = 96;
 /// Its tiles, by outputs, and how many of them are on their way at a time.
@@ -31,17 +29,13 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     }
     if inner.context.capability == 90 && size.room >= HOPPER_LEAST {
         for (name, outputs, stages) in HOPPER {
-            // Stages begin at multiples of 1024 bytes; behind them each warp has room for 32 sums of each of its rows.
-            let shared = stages * (HOPPER_ROWS + outputs) * HOPPER_INPUTS * 2 + 1024 + HOPPER_SCRATCH;
+            // Stages begin at multiples of 1024 bytes.
+            let shared = stages * (HOPPER_ROWS + outputs) * HOPPER_INPUTS * 2 + 1024;
             let function = inner.kernels.function(name, shared)?;
-            let row_tiles = size.room.div_ceil(HOPPER_ROWS);
-            // Alone, or in pairs that share weights.
-            for cluster in if row_tiles > 1 { 1..=2 } else { 1..=1 } {
-                let tiles = row_tiles.div_ceil(cluster) * size.outputs.div_ceil(outputs);
-                let grid = [tiles.min(inner.context.processors / cluster), 1, cluster];
-                let (shape, tile) = (Shape { grid, threads: 384, shared }, (HOPPER_ROWS, outputs / cluster));
-                ways.push(Way::Hopper { name, function, shape, tile, cluster, parts: 1 });
-            }
+            let tiles = size.room.div_ceil(HOPPER_ROWS) * size.outputs.div_ceil(outputs);
+            let shape = Shape { grid: [tiles.min(inner.context.processors), 1, 1], threads: 384, shared };
+            let tile = (HOPPER_ROWS, outputs);
+            ways.push(Way::Hopper { name, function, shape, tile, cluster: 1, parts: 1 });
         }
     }
     Ok(ways)
