@@ -29,15 +29,15 @@ pub(crate) fn bits(precision: Precision) -> Option<i32> {
 /// A linear layer, for activations of that type. Weights that are rounded to another are kept as f32.
 pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType) -> Result<Matrix> {
     let (outputs, inputs) = check::matrix(source)?;
+    let precision = source.precision;
+    if !PRECISIONS.contains(&precision) {
+        return Err(Error::UnsupportedPrecision { backend: "mlx", precision, supported: "f32, bf16, f16, int8, q4" });
+    }
     let bias_shape = sizes(&[outputs])?;
     let bias = bias(source);
     let bias = bias.as_ref().map(|bias| Values::f32(&bias_shape, bias)).transpose()?;
     if let Some(stacked) = Stacked::new(source) {
         return stacked.matrix(device, bias, (outputs, inputs), activations);
-    }
-    let precision = source.precision;
-    if !PRECISIONS.contains(&precision) {
-        return Err(Error::UnsupportedPrecision { backend: "mlx", precision, supported: "f32, bf16, f16, int8, q4" });
     }
     check::weight_range(source, precision)?;
     let bits = bits(source.precision);

@@ -185,8 +185,8 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         ways.extend(own::ways(inner, size)?);
         ways.extend(few::ways(inner, size)?);
     }
-    // cuBLASLt rounds what the activation is applied to. With bf16 that is half of all the error there is: a whole
-    // encoder's least cosine is 0.99987 with it, 0.99990 without.
+    // cuBLASLt rounds what the activation is applied to. With bf16 that shows: over 387 rows of an encoder the least cosine
+    // is 0.99987 with it, 0.99990 without.
     let coarse = inner.arithmetic == Arithmetic::Bf16 && size.activation != Activation::Identity;
     if ways.is_empty() || !coarse {
         ways.extend((0..product.algorithms()).map(blas));
