@@ -115,7 +115,7 @@ impl CudaDevice {
         "few_128_96",
     ];
 
-    /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (about ten seconds, once).
+    /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (half a minute, once).
     ///
     /// # Errors
     /// [`mlxt_backend::Error::Device`] that says what is missing and what to do: no driver, no such GPU, one that is too

@@ -69,7 +69,7 @@ pub fn compile_operations(capability: u32) -> Result<Vec<Vec<u8>>> {
 /// # Errors
 /// NVRTC is missing, or newer than the driver.
 pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Module> {
-    load_source(context, &SOURCES, arithmetic, cache)
+    Ok(load_source(context, &SOURCES, arithmetic, cache)?.in_a_row())
 }
 
 /// As [`load`], of any source.

@@ -16,6 +16,8 @@ use super::{check, failure};
 pub(crate) struct Module {
     context: Arc<Context>,
     handle: sys::CUmodule,
+    /// See [`Module::in_a_row`].
+    in_a_row: bool,
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
@@ -53,7 +55,15 @@ impl Module {
         let mut handle = null_mut();
         // SAFETY: the driver checks the image, and copies it.
         check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut handle, code.as_ptr().cast()) })?;
-        Ok(Self { context: Arc::clone(context), handle, functions: Mutex::default() })
+        Ok(Self { context: Arc::clone(context), handle, in_a_row: false, functions: Mutex::default() })
+    }
+
+    /// For kernels that run one behind the other. A processor divides its memory between cache and blocks anew only when it
+    /// is empty: with one division for all of them the next one's blocks begin beside those that are there, which is 4 % of
+    /// a forward at 224 rows. Kernels that run alone are better off with what the driver takes for each.
+    pub(crate) fn in_a_row(mut self) -> Self {
+        self.in_a_row = true;
+        self
     }
 
     /// A kernel by its name; `shared` is the most shared memory it will be given.
@@ -70,10 +80,10 @@ impl Module {
         // SAFETY: the module is loaded; pointers are to locals.
         unsafe {
             check(name, sys::cuModuleGetFunction(&raw mut function, self.handle, symbol.as_ptr()))?;
-            // A processor divides its memory between cache and blocks anew only when it is empty. With one division for all
-            // kernels the next one's blocks begin beside those that are there: 4 % of a forward at 224 rows.
-            let share = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-            check(name, sys::cuFuncSetAttribute(function, share, 100))?;
+            if self.in_a_row {
+                let share = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+                check(name, sys::cuFuncSetAttribute(function, share, 100))?;
+            }
             if shared > 0 {
                 let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 check(name, sys::cuFuncSetAttribute(function, most, shared as i32))?;
