@@ -150,6 +150,7 @@ __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log
 #if ELEMENT == 32
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 #else
+// 2^x, off by 2^-22 of it.
 __device__ __forceinline__ float power_of_two(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));

@@ -38,13 +38,6 @@ template <int SIZE> struct Tile {
     }
 };
 
-// 2^x, off by 2^-22 of it.
-__device__ __forceinline__ float power_of_2(float x) {
-    float r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-
 // 16 GROUPS queries of a warp, and what it knows after some of their keys. Of two halves `h`, a lane has row 8 h + lane / 4 of
 // each group.
 template <int SIZE, int GROUPS> struct Queries {
@@ -126,7 +119,7 @@ template <int SIZE, int GROUPS> struct Queries {
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     const float next = fmaxf(top[g][h], largest[g][h]);
-                    const float shrink = power_of_2(top[g][h] - (next == -INFINITE ? 0.0f : next));
+                    const float shrink = power_of_two(top[g][h] - (next == -INFINITE ? 0.0f : next));
                     top[g][h] = next, total[g][h] *= shrink;
 #pragma unroll
                     for (int n = 0; n < SIZE / 8; n++) out[g][n][2 * h] *= shrink, out[g][n][2 * h + 1] *= shrink;
@@ -142,7 +135,7 @@ template <int SIZE, int GROUPS> struct Queries {
                 for (int n = 0; n < FLASH_KEYS / 8; n++)
 #pragma unroll
                     for (int e = 2 * h; e < 2 * h + 2; e++) {
-                        s[g][n][e] = power_of_2(fmaf(s[g][n][e], scale, -from));
+                        s[g][n][e] = power_of_two(fmaf(s[g][n][e], scale, -from));
                         total[g][h] += s[g][n][e];
                     }
             }
@@ -328,7 +321,7 @@ template <int SIZE> __device__ __forceinline__ void flash_few(const AttentionOpe
         for (int w = 0; w < FLASH_FEW_WARPS; w++) top = fmaxf(top, marks[w][i].x);
 #pragma unroll
         for (int w = 0; w < FLASH_FEW_WARPS; w++) {
-            const float part = power_of_2(marks[w][i].x - top);
+            const float part = power_of_two(marks[w][i].x - top);
             float sum[8];
             load8(sums + (w * FLASH_FEW + i) * sum_stride + col, sum);
             total = fmaf(marks[w][i].y, part, total);

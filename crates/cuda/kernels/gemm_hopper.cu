@@ -130,7 +130,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             float* bias = biases[group - 1];
             const int first = tile / row_tiles * OUTS;
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
-            for (int i = threadIdx.x % 128; i < OUTS; i += 128) bias[i] = first + i < o.outputs ? o.bias[first + i] : 0.0f;
+            for (int n = threadIdx.x % 128; n < OUTS; n += 128) bias[n] = first + n < o.outputs ? o.bias[first + n] : 0.0f;
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
             // Not before the other group has taken all steps of the tile in front: a stage tells whether its last copy but
             // an even number has come, so nobody may wait for one further ahead.

@@ -8,7 +8,8 @@
 //! Activations, tables and weights are kept in the type of the [`Arithmetic`].
 //!
 //! Where next: `device.rs` for what is offered, `jobs.rs` for how a plan's steps become kernels, `program.rs` and
-//! `record.rs` for how those become a graph, `results.rs` for what becomes of its results, `gemm.rs` for which kernel multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
+//! `record.rs` for how those become a graph, `results.rs` for what becomes of its results, `gemm/` for which kernel
+//! multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
 //! docs/performance/cuda.md says how fast it is and how that was found.
 
 mod cache;

@@ -44,11 +44,11 @@ fn main() -> ExitCode {
     println!("{} on {}: {}, activations in {}", info.device, info.hardware, info.detail, info.arithmetic);
     let mut right = true;
     if all || given("check") {
-        for (precision, name) in PRECISIONS.map(|precision| (precision, precision.name())) {
+        for precision in PRECISIONS {
             let cases = conformance::cases().into_iter().filter(|case| precision == Precision::F32 || is_linear(case));
             let report = conformance::check_cases(&mlx, precision, cases.skip(part - 1).step_by(parts).collect());
             right &= report.passed();
-            println!("{name}: {report}");
+            println!("{precision}: {report}");
         }
     }
     if all || given("operations") {
@@ -57,13 +57,13 @@ fn main() -> ExitCode {
         println!("operations: {report}");
     }
     if all || given("times") {
-        for (precision, name) in PRECISIONS.map(|precision| (precision, precision.name())) {
+        for precision in PRECISIONS {
             let asked = PRECISIONS.iter().any(|precision| given(precision.name()));
-            if asked && !given(name) {
+            if asked && !given(precision.name()) {
                 continue;
             }
             if let Err(error) = times(&mlx, precision) {
-                println!("{name}: {error}");
+                println!("{precision}: {error}");
                 right = false;
             }
         }

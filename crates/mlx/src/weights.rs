@@ -40,8 +40,8 @@ pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType)
         return stacked.matrix(device, bias, (outputs, inputs), activations);
     }
     check::weight_range(source, precision)?;
-    let bits = bits(source.precision);
-    let dtype = source.precision.element().unwrap_or(DType::F32);
+    let bits = bits(precision);
+    let dtype = precision.element().unwrap_or(DType::F32);
     let kept = if dtype == activations { dtype } else { DType::F32 };
     let mut weight = Vec::with_capacity(outputs * inputs * kept.size());
     for LinearPart { weight: w, .. } in source.parts.iter().map(LinearPart::full) {

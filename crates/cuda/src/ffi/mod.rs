@@ -1,8 +1,9 @@
 //! Everything that calls CUDA: the only unsafe code of this crate. Values here own what they stand for and give it back.
 //!
 //! `libraries.rs` finds what is loaded, `context.rs` is a device and its stream, `memory.rs` memory on both sides,
-//! `landing.rs` where results arrive on the host, `module.rs` compiled kernels and their launch, `tensor_map.rs` what they copy by boxes, `graph.rs` recorded work, `nvrtc.rs`
-//! the compiler, `blas.rs` cuBLASLt's linear layers, `matmul.rs` its products of single operations.
+//! `landing.rs` where results arrive on the host, `module.rs` compiled kernels and their launch, `tensor_map.rs` what they
+//! copy by boxes, `graph.rs` recorded work, `nvrtc.rs` the compiler, `blas.rs` cuBLASLt's linear layers, `matmul.rs` its
+//! products of single operations.
 
 pub(crate) mod blas;
 pub(crate) mod context;

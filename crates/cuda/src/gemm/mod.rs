@@ -177,9 +177,6 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     if !size.inputs.is_multiple_of(wide) || !size.outputs.is_multiple_of(wide) {
         return Ok(vec![Way::Any(inner.kernels.function("gemm_any", 0)?)]);
     }
-    let activate = inner.kernels.function("activate_rows", 0)?;
-    let product = Arc::new(inner.blas.product(inner.arithmetic, (size.room, size.outputs, size.inputs), ALGORITHMS)?);
-    let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
     let mut ways = Vec::new();
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
         ways.extend(own::ways(inner, size)?);
@@ -189,6 +186,10 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     // is 0.99987 with it, 0.99990 without.
     let coarse = inner.arithmetic == Arithmetic::Bf16 && size.activation != Activation::Identity;
     if ways.is_empty() || !coarse {
+        let activate = inner.kernels.function("activate_rows", 0)?;
+        let sizes = (size.room, size.outputs, size.inputs);
+        let product = Arc::new(inner.blas.product(inner.arithmetic, sizes, ALGORITHMS)?);
+        let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
         ways.extend((0..product.algorithms()).map(blas));
     }
     if ways.is_empty() {
