@@ -6,6 +6,9 @@
 //! a row that says so, and the study goes on. What is done already is found in the records: a run that was stopped
 //! or killed goes on where it was.
 
+mod abreast;
+mod cell;
+mod crew;
 mod energy;
 mod paces;
 mod seat;
@@ -15,34 +18,25 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use self::abreast::abreast;
+pub use self::crew::usable;
+use self::crew::{Crew, Known, cores, together};
 use self::energy::Meters;
 use self::paces::Paces;
 use self::seat::Seat;
-use self::verify::{Limit, compare};
 use crate::machine;
 use crate::models::{self, Model};
-use crate::peers::{Home, Kind, Pattern, Peers};
-use crate::plan::{Effort, Given, Group, Plan, Schedule, Task};
-use crate::protocol::{Probe, Request, Setting, Times};
+use crate::peers::{Home, Kind, Peers};
+use crate::plan::{Group, Plan, Task};
+use crate::protocol::{Probe, Request};
 use crate::random::Random;
-use crate::record::{
-    Cell, Failure, Limits, Line, Measured, Outcome, PeerInfo, Records, Row, Run, SCHEMA, Variant, Writer,
-};
-use crate::worker::{Worker, failure};
+use crate::record::{Limits, Line, Records, Row, Run, SCHEMA, Variant, Writer};
+use crate::worker::Worker;
 use crate::{Error, Result};
-
-/// What share of the free memory workers may fill together; the rest is for inputs, results and the system.
-const MEMORY_SHARE: f64 = 0.75;
-/// Bytes a worker needs for each byte of a checkpoint: the engine's own copy, and what it computes with.
-const COPIES: f64 = 1.6;
-
-/// How much quicker than the machine's measured peak of f32 a CPU may seem: the peak is measured once, on a machine that
-/// may be busy, and some CPUs have units for matrices that it does not know.
-const BEYOND_PEAK: f64 = 4.0;
 
 /// What is run, where, and how it can be stopped.
 #[derive(Debug)]
@@ -138,33 +132,6 @@ pub fn run(study: &Study<'_>, hear: &mut dyn FnMut(Event<'_>)) -> Result<Summary
     }
 }
 
-/// Whether a peer's mode can run on a device here, and who it says it is.
-///
-/// # Errors
-/// Why it cannot, and what mends it.
-pub fn usable(
-    home: &Home,
-    peers: &Peers,
-    variant: &Variant,
-    threads: usize,
-    stop: &Arc<AtomicBool>,
-) -> Result<PeerInfo, String> {
-    let peer = peers.find(&variant.peer).map_err(|e| e.to_string())?;
-    let launch = home.launch(peers, peer, &variant.mode, threads)?;
-    let timeout = Duration::from_mins(2);
-    let said = |f: Failure| format!("{}: {}", f.stage, f.message);
-    let mut worker = Worker::start(&launch, timeout, stop).map_err(said)?;
-    let setting = setting(variant, threads);
-    worker.ask::<crate::protocol::Loaded>(&Request::Open { setting }, timeout).map_err(said)?;
-    let hello = worker.hello();
-    Ok(PeerInfo { title: peer.title.clone(), version: hello.version.clone(), detail: hello.detail.clone() })
-}
-
-fn setting(variant: &Variant, threads: usize) -> Setting {
-    let Variant { mode, device, dtype, .. } = variant.clone();
-    Setting { device, dtype, mode, threads }
-}
-
 fn check_resumed(study: &Study<'_>, records: &Records) -> Result<()> {
     for run in &records.runs {
         if run.plan != study.plan.name || run.seed != study.seed {
@@ -189,12 +156,6 @@ impl From<Error> for Ended {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
-}
-
-/// The variants of one kind that can run here, and the golden one.
-struct Crew {
-    golden: Variant,
-    variants: Vec<Variant>,
 }
 
 struct Runner<'a> {
@@ -253,46 +214,6 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Finds out which variants of a kind can run here.
-    fn crew(&mut self, kind: Kind, known: &mut BTreeMap<String, Result<PeerInfo, String>>) -> Result<Crew, Ended> {
-        let Study { plan, peers, home, threads, .. } = *self.study;
-        let mut check = |runner: &mut Self, variant: &Variant| -> Result<bool, Ended> {
-            let name = format!("{}/{}/{}", variant.peer, variant.mode, variant.device);
-            if !known.contains_key(&name) {
-                (runner.hear)(Event::Doing(format!("starting {name}")));
-                let found = usable(home, peers, variant, threads, &runner.study.stop);
-                runner.go_on()?;
-                if let Err(reason) = &found {
-                    (runner.hear)(Event::Absent { variant, reason });
-                }
-                known.insert(name.clone(), found);
-            }
-            Ok(known.get(&name).is_some_and(Result::is_ok))
-        };
-        let mut variants = Vec::new();
-        for variant in peers.variants(kind, &plan.variants) {
-            if check(self, &variant)? {
-                variants.push(variant);
-            }
-        }
-        let mut golden = None;
-        for pattern in &plan.golden {
-            for variant in peers.variants(kind, std::slice::from_ref(pattern)) {
-                if golden.is_none() && check(self, &variant)? {
-                    golden = Some(variant);
-                }
-            }
-        }
-        let nobody = |what: String| Ended::Failed(Error::Plan { name: plan.name.clone(), what });
-        let patterns = |all: &[Pattern]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if variants.is_empty() {
-            return Err(nobody(format!("none of {} can run here", patterns(&plan.variants))));
-        }
-        let golden = golden
-            .ok_or_else(|| nobody(format!("no golden engine: none of {} can run here", patterns(&plan.golden))))?;
-        Ok(Crew { golden, variants })
-    }
-
     /// The folder of a model's weights: the one given, or random ones.
     fn checkpoint(&mut self, model: &Model) -> Result<PathBuf, Ended> {
         if let Some(folder) = self.study.checkpoints.get(model.name) {
@@ -303,12 +224,7 @@ impl Runner<'_> {
     }
 
     /// Writes the circumstances of what follows.
-    fn head(
-        &mut self,
-        groups: &[Group],
-        folders: &[Option<PathBuf>],
-        known: BTreeMap<String, Result<PeerInfo, String>>,
-    ) -> Result<(), Ended> {
+    fn head(&mut self, groups: &[Group], folders: &[Option<PathBuf>], known: Known) -> Result<(), Ended> {
         let mut checkpoints = BTreeMap::new();
         for (group, folder) in groups.iter().zip(folders) {
             if let (Some(model), Some(folder)) = (group.model, folder) {
@@ -379,6 +295,14 @@ impl Runner<'_> {
                 // Small cells tell how long the larger ones will take.
                 todo.sort_by_key(|(task, _)| task.cell.flops);
             }
+            // Processes start side by side; what they load is timed, and comes later.
+            let with_work = |seat: &&mut Seat<'_>| todo.iter().any(|(_, left)| left.contains(&&seat.variant));
+            let starting: Vec<_> = seats.iter_mut().filter(with_work).chain([&mut golden]).collect();
+            let names: Vec<_> = starting.iter().map(|seat| seat.variant.clone()).collect();
+            let mut tell = |place: usize| (self.hear)(Event::Doing(format!("starting {}", names[place])));
+            // One that cannot start is a failed row of each of its cells.
+            abreast(starting, cores(), &mut tell, |seat| drop(seat.start()));
+            self.go_on()?;
             for (task, left) in todo {
                 let mut taking: Vec<&mut Seat<'_>> = seats.iter_mut().filter(|s| left.contains(&&s.variant)).collect();
                 self.cell(process, group.effort, task, &mut golden, &mut taking, &mut random)?;
@@ -387,196 +311,8 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// One cell: every worker's values, then everybody's times in turns.
-    fn cell(
-        &mut self,
-        process: usize,
-        effort: Effort,
-        task: &Task,
-        golden: &mut Seat<'_>,
-        seats: &mut [&mut Seat<'_>],
-        random: &mut Random,
-    ) -> Result<(), Ended> {
-        let cell = &task.cell.id;
-        let folder = tempfile::Builder::new().prefix("cell-").tempdir_in(self.scratch.path());
-        let folder = folder.map_err(Error::io("create", self.scratch.path()))?;
-        let (request, limit) = match &task.given {
-            Given::Texts(ids) => (Request::Batch { ids: ids.clone() }, Limit::Model),
-            Given::Case(case) => {
-                let request = case.write_inputs(self.study.seed, folder.path())?;
-                (Request::Operation(request), Limit::Operation { terms: case.form()?.terms })
-            }
-        };
-        let expected = folder.path().join("golden.bin");
-        (self.hear)(Event::Turn { cell, variant: &golden.variant });
-        let shape = golden.prepare(&request).and_then(|()| golden.output(&expected));
-        self.go_on()?;
-
-        let mut results: Vec<Result<Measured, Failure>> = Vec::with_capacity(seats.len());
-        for seat in seats.iter_mut() {
-            (self.hear)(Event::Turn { cell, variant: &seat.variant });
-            let found = folder.path().join("found.bin");
-            let golden_failed =
-                |f: &Failure| failure("golden", format!("{}: {}: {}", golden.variant, f.stage, f.message));
-            let result = shape.as_ref().map_err(golden_failed).and_then(|shape| {
-                self.paces.in_time(&task.cell, &seat.variant, effort)?;
-                seat.prepare(&request)?;
-                let got = seat.output(&found)?;
-                let name = golden.variant.to_string();
-                compare((&expected, shape), (&found, &got), &seat.variant.dtype, limit, name)
-            });
-            results.push(result.map(|check| Measured {
-                host_ns: Vec::new(),
-                device_ns: None,
-                check,
-                load_seconds: seat.load_seconds(),
-                peak_memory: None,
-                joules: None,
-                detail: seat.detail(),
-            }));
-            self.go_on()?;
-        }
-        self.times(&task.cell, effort, seats, &mut results, random)?;
-        for (seat, result) in seats.iter().zip(&mut results) {
-            let implausible = result.as_ref().ok().and_then(|m| self.implausible(&seat.variant, &task.cell, m));
-            if let Some(failed) = implausible {
-                *result = Err(failed);
-            }
-        }
-        for (seat, result) in seats.iter().zip(results) {
-            let outcome = match result {
-                Ok(measured) => Outcome::Measured(Measured { peak_memory: seat.peak_memory(), ..measured }),
-                Err(failed) => Outcome::Failed(failed),
-            };
-            let row =
-                Row { run: self.run.clone(), cell: task.cell.clone(), variant: seat.variant.clone(), process, outcome };
-            let row = Line::Row(row);
-            self.writer.append(&row)?;
-            let Line::Row(row) = row else { continue };
-            match row.outcome {
-                Outcome::Measured(_) => self.summary.measured += 1,
-                Outcome::Failed(_) => self.summary.failed += 1,
-            }
-            self.done.insert(key(&row));
-            (self.hear)(Event::Row(&row));
-        }
-        Ok(())
-    }
-
-    /// Warms up and times those whose values were right, in shuffled rounds. A failure takes its times away.
-    fn times(
-        &mut self,
-        cell: &Cell,
-        effort: Effort,
-        seats: &mut [&mut Seat<'_>],
-        results: &mut [Result<Measured, Failure>],
-        random: &mut Random,
-    ) -> Result<(), Ended> {
-        let mut schedules = vec![Schedule { iterations: 0, rounds: 0 }; seats.len()];
-        for ((seat, result), schedule) in seats.iter_mut().zip(results.iter_mut()).zip(&mut schedules) {
-            if result.is_err() {
-                continue;
-            }
-            (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
-            match warm_up(seat, effort) {
-                Ok(seconds) => {
-                    self.paces.note(cell, &seat.variant, seconds);
-                    *schedule = effort.schedule(seconds);
-                }
-                Err(failed) => *result = Err(failed),
-            }
-            self.go_on()?;
-        }
-        let mut order: Vec<usize> = (0..seats.len()).collect();
-        for round in 0..effort.rounds {
-            random.shuffle(&mut order);
-            for &i in &order {
-                let Schedule { iterations, rounds } = schedules[i];
-                let Ok(measured) = &mut results[i] else { continue };
-                if round >= rounds {
-                    continue;
-                }
-                let seat = &mut *seats[i];
-                (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
-                let start = Instant::now();
-                let before = self.meters.read(&seat.variant.device);
-                let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations });
-                let after = self.meters.read(&seat.variant.device);
-                match times.and_then(|times| whole(times, iterations)) {
-                    Ok(times) => {
-                        let joules = before.zip(after).and_then(|(b, a)| b.until(a, start.elapsed()));
-                        add(measured, times, joules.map(|joules| joules / iterations as f64), rounds);
-                    }
-                    Err(failed) => results[i] = Err(failed),
-                }
-                self.go_on()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A time in which this CPU cannot have computed the cell: its worker did not wait for the result.
-    fn implausible(&self, variant: &Variant, cell: &Cell, measured: &Measured) -> Option<Failure> {
-        let on_cpu = matches!(variant.device.as_str(), "cpu" | "mlx:cpu") && variant.dtype == "f32";
-        let peak = self.limits.as_ref()?.gflops.get("f32").filter(|_| on_cpu)?;
-        let least = cell.flops as f64 / (peak * BEYOND_PEAK);
-        let quickest = *measured.host_ns.iter().flatten().min()?;
-        let told = || format!("{quickest} ns for what takes this machine {:.0} ns at its peak", least * BEYOND_PEAK);
-        ((quickest as f64) < least).then(|| failure("implausible", told()))
-    }
-
     /// Ends the run if that was asked for.
     fn go_on(&self) -> Result<(), Ended> {
         if self.study.stop.load(Ordering::Relaxed) { Err(Ended::Stopped) } else { Ok(()) }
     }
-}
-
-/// Runs that do not count; gives the seconds of the quickest. The result that was checked was the first; slow ones are not
-/// repeated beyond their share of time.
-fn warm_up(seat: &mut Seat<'_>, effort: Effort) -> Result<f64, Failure> {
-    let first = seat.output_seconds().filter(|&seconds| seconds > 0.0);
-    let (mut quickest, mut spent) = (first.unwrap_or(f64::INFINITY), first.unwrap_or(0.0));
-    for _ in 0..effort.warmup.max(1) {
-        if spent > effort.at_most_seconds {
-            break;
-        }
-        let times: Times = seat.ask(&Request::Run { iterations: 1 })?;
-        let seconds = whole(times, 1)?.host_ns[0] as f64 / 1e9;
-        quickest = quickest.min(seconds);
-        spent += seconds;
-    }
-    Ok(quickest)
-}
-
-/// Refuses times that cannot be: another number of them than iterations, or none at all for work that takes some.
-fn whole(times: Times, iterations: usize) -> Result<Times, Failure> {
-    let counts = [Some(times.host_ns.len()), times.device_ns.as_ref().map(Vec::len)];
-    if counts.into_iter().flatten().any(|count| count != iterations) {
-        return Err(failure("protocol", format!("{counts:?} times for {iterations} iterations")));
-    }
-    if times.host_ns.contains(&0) {
-        return Err(failure("protocol", "an iteration that took no time".into()));
-    }
-    Ok(times)
-}
-
-fn add(measured: &mut Measured, times: Times, joules: Option<f64>, rounds: usize) {
-    measured.host_ns.push(times.host_ns);
-    if let Some(device) = times.device_ns {
-        measured.device_ns.get_or_insert_default().push(device);
-    }
-    // An engine that counts for itself knows better.
-    if let Some(joules) = times.joules.or(joules) {
-        *measured.joules.get_or_insert(0.0) += joules / rounds as f64;
-    }
-}
-
-/// The variants of a group, cut into parts whose workers fit into memory side by side.
-fn together(crew: &Crew, group: &Group) -> Vec<Vec<Variant>> {
-    let (Some(model), Some(memory)) = (group.model, machine::available_memory()) else {
-        return vec![crew.variants.clone()];
-    };
-    // Two places are the golden engine's: it computes in 64 bits.
-    let places = MEMORY_SHARE * memory as f64 / (COPIES * model.bytes() as f64) - 2.0;
-    crew.variants.chunks((places as usize).max(1)).map(<[_]>::to_vec).collect()
 }

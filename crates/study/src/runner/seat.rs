@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Study, setting};
+use super::Study;
+use super::crew::setting;
 use crate::protocol::{Loaded, Output, Ready, Request, Shape};
 use crate::record::{Failure, Variant};
 use crate::worker::{Worker, failure};
@@ -34,7 +35,7 @@ impl<'a> Seat<'a> {
 
     /// Tells the worker what the next runs compute.
     pub(super) fn prepare(&mut self, request: &Request) -> Result<(), Failure> {
-        self.start()?;
+        self.load()?;
         self.ask::<Ready>(request).map(|_| ())
     }
 
@@ -72,8 +73,8 @@ impl<'a> Seat<'a> {
         Duration::from_secs_f64(self.study.plan.timeout_seconds.min(1e6))
     }
 
-    /// Makes sure that there is a worker with the checkpoint loaded.
-    fn start(&mut self) -> Result<(), Failure> {
+    /// Makes sure that there is a worker: a process that has said who it is.
+    pub(super) fn start(&mut self) -> Result<(), Failure> {
         if self.worker.as_ref().is_some_and(Worker::is_alive) {
             return Ok(());
         }
@@ -82,6 +83,7 @@ impl<'a> Seat<'a> {
         }
         self.starts += 1;
         self.worker = None;
+        self.loaded = None;
         let started = self.launch();
         self.failed = match &started {
             Ok(_) if self.starts >= STARTS => {
@@ -90,23 +92,37 @@ impl<'a> Seat<'a> {
             Ok(_) => None,
             Err(failed) => Some(failed.clone()),
         };
-        let (worker, loaded) = started?;
-        self.worker = Some(worker);
-        self.loaded = Some(loaded);
+        self.worker = Some(started?);
         Ok(())
     }
 
-    fn launch(&self) -> Result<(Worker, Loaded), Failure> {
+    fn launch(&self) -> Result<Worker, Failure> {
         let Study { peers, home, threads, ref stop, .. } = *self.study;
         let peer = peers.find(&self.variant.peer).map_err(|e| failure("start", e.to_string()))?;
         let launch = home.launch(peers, peer, &self.variant.mode, threads).map_err(|e| failure("start", e))?;
-        let mut worker = Worker::start(&launch, self.timeout(), stop)?;
-        let setting = setting(&self.variant, threads);
+        Worker::start(&launch, self.timeout(), stop)
+    }
+
+    /// Makes sure that the worker has the checkpoint loaded.
+    fn load(&mut self) -> Result<(), Failure> {
+        self.start()?;
+        if self.loaded.is_some() {
+            return Ok(());
+        }
+        let setting = setting(&self.variant, self.study.threads);
         let request = match &self.folder {
             Some(model) => Request::Load { model: model.clone(), setting },
             None => Request::Open { setting },
         };
-        let loaded = worker.ask(&request, self.timeout())?;
-        Ok((worker, loaded))
+        match self.ask(&request) {
+            Ok(loaded) => self.loaded = Some(loaded),
+            Err(failed) => {
+                // Whatever is left of it is not asked again.
+                self.worker = None;
+                self.failed = Some(failed.clone());
+                return Err(failed);
+            }
+        }
+        Ok(())
     }
 }
