@@ -2,7 +2,8 @@
 //! size compared with the CPU backend and timed: `cargo run --release -p mlxt-cuda --example check`.
 //!
 //! Arguments: `table` or `times` for one part alone; names of arithmetics for those alone; `small` for the cases of the
-//! table that are not timed, which is enough for a memory checker. Ends with status 1 where anything was wrong.
+//! table that are not timed, which is enough for a memory checker; `32x122` and the like to time batches of that shape alone, with
+//! the fastest kernels only. Ends with status 1 where anything was wrong.
 
 use std::error::Error;
 use std::fs;
@@ -55,7 +56,8 @@ fn run(arguments: &[String]) -> Outcome {
         }
     }
     if !has("table") {
-        right &= encoder(&arithmetics)?;
+        let shapes: Vec<_> = SHAPES.into_iter().filter(|shape| has(&shape_name(*shape))).collect();
+        right &= encoder(&arithmetics, &shapes)?;
     }
     Ok(right)
 }
@@ -182,7 +184,12 @@ fn hidden_states<B: Backend>(backend: &B, encoder: &Encoder<B>, batches: &[Token
     Ok(values)
 }
 
-fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
+fn shape_name((sequences, tokens): (usize, usize)) -> String {
+    format!("{sequences}x{tokens}")
+}
+
+/// Values and times of the encoder; times of all shapes, with every kernel's values, if `wanted` names none.
+fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
     let (config, weights) = bert_base()?;
     let mut random = Random::new(2);
     let lengths = |_| (25.0 * (0.75 * random.normal()).exp()).clamp(5.0, 256.0) as usize;
@@ -200,6 +207,7 @@ fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic.activations() {
             DType::F32 => &[None],
+            _ if !wanted.is_empty() => &[None],
             _ => &[Some("stream_32"), Some("tile_64"), Some("hopper"), Some("few"), None],
         };
         let mut loaded = None;
@@ -223,8 +231,10 @@ fn encoder(arithmetics: &[Arithmetic]) -> Outcome {
             loaded = Some((cuda, encoder));
         }
         let Some((cuda, encoder)) = loaded else { continue };
-        let shapes = SHAPES.iter().map(|&(b, n)| (format!("{b}x{n}"), vec![n; b]));
-        for (shape, lengths) in shapes.chain([("ragged 64".to_owned(), ragged.clone())]) {
+        let all = wanted.is_empty();
+        let shapes = if all { &SHAPES } else { wanted };
+        let shapes = shapes.iter().map(|&(b, n)| (shape_name((b, n)), vec![n; b]));
+        for (shape, lengths) in shapes.chain(all.then(|| ("ragged 64".to_owned(), ragged.clone()))) {
             let batch = batch(&mut random, &lengths)?;
             // Ids on the host to one vector for each sequence on the host: the device has finished by then.
             let pass = || -> Outcome<f64> {

@@ -84,6 +84,11 @@ __device__ __forceinline__ Packed load_packed(const T* p, int left, bool wide) {
     return wide ? *(const Packed*)p : pack_some(p, left);
 }
 
+// 16 bytes in one store. Of an assignment of a `uint4` whose words were computed one by one, the compiler may make four.
+__device__ __forceinline__ void store16(T* to, const uint4& v) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
 // Eight neighbours, aligned to 16 bytes.
 __device__ __forceinline__ void load8(const float* p, float (&v)[8]) {
     float4 a = ((const float4*)p)[0], b = ((const float4*)p)[1];
@@ -96,7 +101,7 @@ __device__ __forceinline__ void store8(float* p, const float (&v)[8]) {
 #if ELEMENT != 32
 __device__ __forceinline__ void load8(const T* p, float (&v)[8]) { unpack8(*(const Packed*)p, v); }
 __device__ __forceinline__ void store8(T* p, const float (&v)[8]) {
-    *(uint4*)p = make_uint4(narrow2(v[0], v[1]), narrow2(v[2], v[3]), narrow2(v[4], v[5]), narrow2(v[6], v[7]));
+    store16(p, make_uint4(narrow2(v[0], v[1]), narrow2(v[2], v[3]), narrow2(v[4], v[5]), narrow2(v[6], v[7])));
 }
 #endif
 

@@ -247,7 +247,7 @@ template <int SIZE, int GROUPS, int SLOTS> __device__ __forceinline__ void flash
     for (int r = 0; r < 16 * GROUPS; r += pass) pieces[r / pass] = *(const uint4*)(rows + (i + r) * Tile::stride + col);
 #pragma unroll
     for (int r = 0; r < 16 * GROUPS; r += pass)
-        if (mine + i + r < length) *(uint4*)(out + (u64)(i + r) * hidden + col) = pieces[r / pass];
+        if (mine + i + r < length) store16(out + (u64)(i + r) * hidden + col, pieces[r / pass]);
 }
 
 // 16 queries; every warp takes 32 of 128 keys, and in the end the warps' results are put together.

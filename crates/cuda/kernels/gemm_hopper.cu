@@ -67,8 +67,8 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums
         const uint4 a = turn_words(upper), b = turn_words(lower);
         const int out = first + (n + lane) * 8;
         T* to = o.out + (u64)row * o.outputs + out;
-        if (row < rows && out < o.outputs) *(uint4*)to = a;
-        if (row + 8 < rows && out < o.outputs) *(uint4*)(to + (u64)8 * o.outputs) = b;
+        if (row < rows && out < o.outputs) store16(to, a);
+        if (row + 8 < rows && out < o.outputs) store16(to + (u64)8 * o.outputs, b);
     }
 }
 
