@@ -3,38 +3,7 @@
 // Lanes take 32 keys at a time for the scores and columns for the sum of values; the softmax is taken as it goes along
 // (Milakov and Gimelshein, 2018), so no score leaves the registers. `flash.cu` is faster where it applies.
 
-struct AttentionOperands {
-    const T* qkv;              // [rows, 3 heads head_size]
-    T* out;                    // [rows, heads head_size]
-    const u32* counts;         // rows, sequences, tiles
-    const u32* offsets;        // [sequences + 1]
-    const uint2* tiles;        // [tiles]: a sequence and the first of some of its queries
-    const u32* buckets;        // [2 reach + 1], or null without relative terms
-    const T* relative_keys;    // [buckets, heads head_size] or null
-    const T* relative_queries; // [buckets, heads head_size] or null
-    const T* relative_bias;    // [buckets, heads] or null
-    float scale;
-    int heads;
-    int head_size;
-    int before;                // how far back a query sees
-    int after;                 // how far forward
-    int reach;
-};
-
-// The work of a block that takes a tile: queries from `first` on of a sequence whose rows begin at `start`.
-struct Share {
-    int head, start, length, first;
-};
-
-// Which share is this block's. Blocks of one tile follow each other, so that those without work are the last.
-__device__ __forceinline__ bool share_of(const AttentionOperands& o, Share& share) {
-    const u32 tile = blockIdx.x / o.heads;
-    if (tile >= o.counts[2]) return false;
-    const uint2 place = o.tiles[tile];
-    share.head = blockIdx.x - tile * o.heads, share.first = place.y;
-    share.start = o.offsets[place.x], share.length = o.offsets[place.x + 1] - share.start;
-    return true;
-}
+#include "attention.cuh"
 
 #define ANY_WARPS 4
 

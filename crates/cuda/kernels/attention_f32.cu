@@ -1,6 +1,8 @@
 // Attention in f32 for heads of up to 128 columns, without relative terms: 64 queries by 64 keys at a time, each thread
 // with 4 by 4 scores in registers, then 4 queries by some columns of the result.
 
+#include "attention.cuh"
+
 #if ELEMENT == 32
 
 #define SQUARE 64

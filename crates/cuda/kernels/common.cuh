@@ -2,6 +2,11 @@
 //
 // ELEMENT is the type of activations: 32 (f32), 16 (f16) or 17 (bf16). Sums are f32 whatever it is. No header of CUDA
 // is used: NVRTC alone, from wherever it came, compiles this.
+//
+// Files are compiled by themselves, side by side. One that takes the compiler long deals its kernels out to parts, each
+// compiled with another PART: `sources.rs` says how many there are.
+
+#pragma once
 
 typedef unsigned char u8;
 typedef unsigned short u16;

@@ -5,6 +5,9 @@
 // Where rows are many, a block has 128 queries and all its warps go over the same keys. Where they are few it has 16, and
 // each warp goes over other keys: a sequence of 122 tokens is then work for 96 blocks and not for 12.
 
+#include "attention.cuh"
+#include "matrix.cuh"
+
 #if ELEMENT != 32
 
 #define FLASH_KEYS 32

@@ -4,18 +4,7 @@
 // registers that multiply them, and before the kernel in front has finished. `tile_*`: more rows, by tiles in shared
 // memory. Both can leave the sum over inputs in parts, one for each blockIdx.z, to a norm that adds them up.
 
-struct GemmOperands {
-    const T* x;            // [rows, inputs]
-    const T* w;            // [outputs, inputs]
-    const float* bias;     // [outputs]
-    T* out;                // [rows, outputs]
-    float* partial;        // [splits, .., outputs] instead of `out`, without bias and activation
-    const u32* rows;
-    u64 stride;            // from one part to the next
-    int inputs;            // a multiple of 8
-    int outputs;           // a multiple of 8
-    int activation;
-};
+#include "gemm.cuh"
 
 #if ELEMENT != 32
 
@@ -107,6 +96,7 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
     extern "C" __global__ void __launch_bounds__(256) stream_##rows##_##tiles##_##chunks(const GemmOperands o) {     \
         stream<rows / 16, tiles, chunks>(o);                                                                         \
     }
+#if PART == 0
 STREAM(16, 1, 3)
 STREAM(16, 2, 3)
 STREAM(16, 3, 3)
@@ -117,6 +107,7 @@ STREAM(32, 2, 3)
 STREAM(32, 3, 3)
 STREAM(32, 1, 6)
 STREAM(32, 1, 12)
+#endif
 
 #define TILE_INPUTS 64
 
@@ -214,10 +205,13 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
     extern "C" __global__ void __launch_bounds__(128) tile_##rows##_##outs(const GemmOperands o) {                   \
         tile<rows, outs, warps, stages>(o);                                                                          \
     }
+#if PART == 1
 TILE(16, 64, 1, 4)
 TILE(32, 32, 2, 6)
 TILE(64, 32, 4, 5)
+#elif PART == 2
 TILE(64, 64, 2, 4)
 TILE(128, 64, 2, 4)
+#endif
 
 #endif

@@ -1,5 +1,7 @@
 // A product of any sizes, in f32 whatever the elements: for those that no faster kernel takes (odd numbers of columns).
 
+#include "common.cuh"
+
 struct AnyOperands {
     const T* x;            // [rows, inputs]
     const T* w;            // [outputs, inputs]

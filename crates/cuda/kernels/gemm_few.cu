@@ -5,6 +5,8 @@
 // 64 rows each. Blocks of a cluster have the same tile: each sends every other its share of the sums, and finishes the
 // outputs that are its own. What clusters leave uncut, `partial` cuts for a norm that adds it up.
 
+#include "hopper.cuh"
+
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // The most that shared memory holds of the smallest, 64 by 32.
@@ -163,11 +165,15 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
         few_##rows##_##outs(const __grid_constant__ HopperOperands p) {                                              \
         few<rows, outs>(p);                                                                                          \
     }
-FEW(64, 32)
-FEW(64, 64)
-FEW(64, 96)
+#if PART == 0
 FEW(64, 128)
 FEW(128, 64)
+#elif PART == 1
+FEW(64, 96)
 FEW(128, 96)
+#else
+FEW(64, 32)
+FEW(64, 64)
+#endif
 
 #endif

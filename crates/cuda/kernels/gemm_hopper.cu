@@ -5,16 +5,11 @@
 // copy engine busy, as many steps ahead as there are stages, across tiles. Two groups of four warps take turns: while
 // one finishes its tile (bias, activation, stores), the other multiplies the next.
 
+#include "hopper.cuh"
+
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #define HOPPER_ROWS 128
-#define HOPPER_INPUTS 64
-
-struct HopperOperands {
-    TensorMap x;           // [room, inputs] in boxes of 128 by 64
-    TensorMap w;           // [outputs, inputs] in boxes of OUTS by 64
-    GemmOperands o;
-};
 
 // A place in the ring of stages, and how often its barriers have been gone through, modulo 2.
 template <int STAGES> struct Turn {
@@ -171,7 +166,10 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
     extern "C" __global__ void __launch_bounds__(384, 1) hopper_##outs(const __grid_constant__ HopperOperands p) {   \
         hopper<outs, stages>(p);                                                                                     \
     }
+#if PART == 0
 HOPPER(192, 5)
+#else
 HOPPER(128, 6)
+#endif
 
 #endif

@@ -1,6 +1,10 @@
 // What Hopper alone has: `wgmma`, by which four warps multiply straight from shared memory, the bulk copy engine that
 // brings tiles there, the barriers by which both tell that they are done, and clusters of blocks.
 
+#pragma once
+
+#include "gemm.cuh"
+
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #if ELEMENT == 16
@@ -11,6 +15,15 @@
 
 struct __align__(64) TensorMap {
     u64 words[16];
+};
+
+// Inputs that a step takes.
+#define HOPPER_INPUTS 64
+
+struct HopperOperands {
+    TensorMap x;           // [room, inputs] in boxes of 128 by 64
+    TensorMap w;           // [outputs, inputs] in boxes of OUTS by 64
+    GemmOperands o;
 };
 
 // d += a b, or d = a b: 64 rows, 16 inputs.

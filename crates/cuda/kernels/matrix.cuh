@@ -1,5 +1,9 @@
 // Tensor cores by `mma.sync` (compute capability 8.0 and newer), and what brings operands to them.
 
+#pragma once
+
+#include "common.cuh"
+
 #if ELEMENT != 32
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }

@@ -3,6 +3,8 @@
 // One block for each row, or one warp where rows are many, which keeps it in registers. The mean comes first and the
 // variance from distances to it: a one-pass variance loses its digits where the mean is large.
 
+#include "common.cuh"
+
 #define NORM_THREADS 128
 #define NORM_LOOKUPS 4
 
@@ -204,19 +206,25 @@ template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperan
     extern "C" __global__ void __launch_bounds__(NORM_THREADS) name(const NormOperands o) {                          \
         norm_row<source, chunks>(o);                                                                                 \
     }
+#if PART == 0
 NORM(norm_value_1, VALUE, 1)
 NORM(norm_value_2, VALUE, 2)
 NORM(norm_value_8, VALUE, 8)
+#elif PART == 1
 NORM(norm_lookups_1, LOOKUPS, 1)
 NORM(norm_lookups_2, LOOKUPS, 2)
 NORM(norm_lookups_8, LOOKUPS, 8)
+#elif PART == 2
 NORM(norm_parts_1, PARTS, 1)
 NORM(norm_parts_2, PARTS, 2)
 NORM(norm_parts_8, PARTS, 8)
+#endif
 
 #define NORM_WARP(name, chunks, blocks)                                                                              \
     extern "C" __global__ void __launch_bounds__(NORM_THREADS, blocks) name(const NormOperands o) {                  \
         norm_warp<chunks>(o);                                                                                        \
     }
+#if PART == 0
 NORM_WARP(norm_warp_3, 3, 8)
 NORM_WARP(norm_warp_4, 4, 6)
+#endif

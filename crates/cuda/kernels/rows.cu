@@ -1,5 +1,7 @@
 // What moves or maps rows: gates, activations of a product that had no room for them, rotations, rows taken and reduced.
 
+#include "common.cuh"
+
 struct GateOperands {
     const T* x;        // [rows, 2 cols]
     T* out;            // [rows, cols]

@@ -12,7 +12,7 @@ use crate::ffi::blas::Blas;
 use crate::ffi::context::Context;
 use crate::ffi::failure;
 use crate::ffi::memory::Memory;
-use crate::ffi::module::Module;
+use crate::ffi::module::Kernels;
 use crate::gemm::{self, Size, Way};
 use crate::operations::State;
 use crate::program::Program;
@@ -34,7 +34,7 @@ pub struct CudaDevice {
 #[derive(Debug)]
 pub(crate) struct Inner {
     // Dropped in this order: kernels and memory before the context they belong to.
-    pub(crate) kernels: Module,
+    pub(crate) kernels: Kernels,
     pub(crate) blas: Arc<Blas>,
     pub(crate) arithmetic: Arithmetic,
     /// As [`CudaOptions::product`].
@@ -115,7 +115,7 @@ impl CudaDevice {
         "few_128_96",
     ];
 
-    /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (half a minute, once).
+    /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (seconds, on all cores, once).
     ///
     /// # Errors
     /// [`mlxt_backend::Error::Device`] that says what is missing and what to do: no driver, no such GPU, one that is too

@@ -1,85 +1,126 @@
-//! The kernels' source, compiled for a device when it is opened.
+//! The kernels, compiled for a device when it is opened: `sources.rs` says of what. Parts of the source are compiled side by
+//! side, kept in the cache each by itself, and loaded together.
 
+use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use mlxt_backend::{Arithmetic, Result};
 
 use crate::cache::{Cache, key};
 use crate::ffi;
 use crate::ffi::context::Context;
-use crate::ffi::module::Module;
+use crate::ffi::module::{Kernels, Module};
 use crate::ffi::{libraries, nvrtc};
-use crate::operations::Family;
+use crate::sources::{FORWARDS, File, Header, OPERATIONS, Sources};
 
-/// All of it, in the order it is compiled in, as one source.
-const SOURCES: [&str; 12] = [
-    include_str!("../kernels/common.cuh"),
-    include_str!("../kernels/matrix.cuh"),
-    include_str!("../kernels/hopper.cuh"),
-    include_str!("../kernels/norm.cu"),
-    include_str!("../kernels/rows.cu"),
-    include_str!("../kernels/attention.cu"),
-    include_str!("../kernels/flash.cu"),
-    include_str!("../kernels/attention_f32.cu"),
-    include_str!("../kernels/gemm_any.cu"),
-    include_str!("../kernels/gemm.cu"),
-    include_str!("../kernels/gemm_hopper.cu"),
-    include_str!("../kernels/gemm_few.cu"),
-];
+/// The stack of a thread that compiles: as much as a program's first one has.
+const STACK: usize = 8 << 20;
 
-/// What the compiler is told.
-fn options(arithmetic: Arithmetic, capability: u32) -> Vec<String> {
-    let element = match arithmetic {
-        Arithmetic::F32 | Arithmetic::Tf32 => 32,
-        Arithmetic::F16 => 16,
-        Arithmetic::Bf16 => 17,
-    };
-    // Instructions of Hopper and Blackwell that no later chip has need the name with an `a`.
-    let own = if capability >= 90 { "a" } else { "" };
-    vec![
-        format!("--gpu-architecture=sm_{capability}{own}"),
-        format!("-DELEMENT={element}"),
-        "--std=c++17".to_owned(),
-        // Lambdas are functions of the device.
-        "--device-as-default-execution-space".to_owned(),
-    ]
+/// Source that becomes one piece of machine code.
+#[derive(Debug)]
+struct Part {
+    headers: &'static [Header],
+    file: &'static File,
+    /// What the compiler is told.
+    options: Vec<String>,
+}
+
+impl Part {
+    /// All parts of some sources.
+    fn all(sources: &Sources, arithmetic: Arithmetic, capability: u32) -> Vec<Self> {
+        let element = match arithmetic {
+            Arithmetic::F32 | Arithmetic::Tf32 => 32,
+            Arithmetic::F16 => 16,
+            Arithmetic::Bf16 => 17,
+        };
+        // Instructions of Hopper and Blackwell that no later chip has need the name with an `a`.
+        let own = if capability >= 90 { "a" } else { "" };
+        let options = |part| {
+            vec![
+                format!("--gpu-architecture=sm_{capability}{own}"),
+                format!("-DELEMENT={element}"),
+                format!("-DPART={part}"),
+                "--std=c++17".to_owned(),
+                // Lambdas are functions of the device.
+                "--device-as-default-execution-space".to_owned(),
+            ]
+        };
+        let parts = |file: &'static File| {
+            (0..file.parts).map(move |part| Self { headers: sources.headers, file, options: options(part) })
+        };
+        sources.files.iter().flat_map(parts).collect()
+    }
+
+    fn compile(&self) -> Result<Vec<u8>> {
+        nvrtc::compile(self.file.name, self.file.text, self.headers, &self.options)
+    }
+
+    /// Its name in the cache: all that its code depends on.
+    fn key(&self, (major, minor): (u32, u32)) -> String {
+        let compiler = format!("NVRTC {major}.{minor}");
+        let mut parts = vec![&*compiler, self.file.text];
+        parts.extend(self.options.iter().map(String::as_str));
+        parts.extend(self.headers.iter().map(|(_, text)| *text));
+        key(&parts)
+    }
 }
 
 /// Machine code of the kernels for a compute capability (8.9 is 89), by the NVRTC in `folder` or wherever there is one.
 ///
 /// # Errors
 /// NVRTC is missing or refuses them.
-pub fn compile(arithmetic: Arithmetic, capability: u32, folder: Option<&Path>) -> Result<Vec<u8>> {
+pub fn compile(arithmetic: Arithmetic, capability: u32, folder: Option<&Path>) -> Result<Vec<Vec<u8>>> {
     libraries::nvrtc(folder)?;
-    nvrtc::compile(&SOURCES.join("\n"), &options(arithmetic, capability))
+    side_by_side(&Part::all(&FORWARDS, arithmetic, capability), Part::compile)
 }
 
-/// Machine code of the study's operations, family by family.
+/// As [`compile`], for the kernels of the study's operations.
 ///
 /// # Errors
-/// NVRTC is missing or refuses them.
-pub fn compile_operations(capability: u32) -> Result<Vec<Vec<u8>>> {
-    let options = options(Arithmetic::F32, capability);
-    Family::ALL.iter().map(|family| nvrtc::compile(&family.sources().join("\n"), &options)).collect()
+/// As [`compile`].
+pub fn compile_operations(capability: u32, folder: Option<&Path>) -> Result<Vec<Vec<u8>>> {
+    libraries::nvrtc(folder)?;
+    side_by_side(&Part::all(&OPERATIONS, Arithmetic::F32, capability), Part::compile)
 }
 
-/// The kernels on a device, from the cache where they are in it.
+/// The kernels in machine code: the code of each is a section of its own, called `.text.` and its name.
+#[must_use]
+pub fn names(code: &[u8]) -> Vec<String> {
+    const SECTION: &[u8] = b".text.";
+    let mut names = Vec::new();
+    for (at, _) in code.windows(SECTION.len()).enumerate().filter(|(_, bytes)| *bytes == SECTION) {
+        let name = code[at + SECTION.len()..].split(|&byte| byte == 0).next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        // Sections of what belongs to the code are called after it.
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The kernels of forwards on a device, from the cache where they are in it.
 ///
 /// # Errors
 /// NVRTC is missing, or newer than the driver.
-pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Module> {
-    Ok(load_source(context, &SOURCES, arithmetic, cache)?.in_a_row())
+pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Kernels> {
+    Ok(load_sources(context, &FORWARDS, arithmetic, cache)?.in_a_row())
 }
 
-/// As [`load`], of any source.
-pub(crate) fn load_source(
-    context: &Arc<Context>,
-    sources: &[&str],
-    arithmetic: Arithmetic,
-    cache: &Cache,
-) -> Result<Module> {
-    let (major, minor) = nvrtc::version()?;
+/// As [`load`], those of the study's operations.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_operations(context: &Arc<Context>, cache: &Cache) -> Result<Kernels> {
+    load_sources(context, &OPERATIONS, Arithmetic::F32, cache)
+}
+
+fn load_sources(context: &Arc<Context>, sources: &Sources, arithmetic: Arithmetic, cache: &Cache) -> Result<Kernels> {
+    let version = nvrtc::version()?;
+    let (major, minor) = version;
     let driver = context.driver;
     if major > driver / 1000 {
         return Err(ffi::failure(format!(
@@ -89,15 +130,43 @@ pub(crate) fn load_source(
             driver / 1000
         )));
     }
-    let options = options(arithmetic, context.capability);
-    let mut parts = vec![format!("NVRTC {major}.{minor}")];
-    parts.extend(options.iter().cloned());
-    parts.extend(sources.iter().map(|&source| source.to_owned()));
-    let key = key(&parts.iter().map(String::as_str).collect::<Vec<_>>());
-    let make = || nvrtc::compile(&sources.join("\n"), &options);
-    let loaded = Module::new(context, &cache.get(&key, make)?);
-    loaded.or_else(|_| {
-        cache.forget(&key);
-        Module::new(context, &cache.get(&key, make)?)
-    })
+    let parts = Part::all(sources, arithmetic, context.capability);
+    let get = |part: &Part| cache.get(&part.key(version), || part.compile());
+    let codes = side_by_side(&parts, get)?;
+    let mut kernels = Kernels::default();
+    for (part, code) in parts.iter().zip(codes) {
+        let names = names(&code);
+        if names.is_empty() {
+            continue;
+        }
+        let module = Module::new(context, &code).or_else(|_| {
+            cache.forget(&part.key(version));
+            Module::new(context, &get(part)?)
+        });
+        kernels.add(module?, names);
+    }
+    Ok(kernels)
+}
+
+/// The code of each part, by as many threads as the machine has for them.
+fn side_by_side(parts: &[Part], code: impl Fn(&Part) -> Result<Vec<u8>> + Sync) -> Result<Vec<Vec<u8>>> {
+    let (next, codes) = (AtomicUsize::new(0), parts.iter().map(|_| OnceLock::new()).collect::<Vec<_>>());
+    let work = || {
+        while let Some((part, place)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            parts.get(at).zip(codes.get(at))
+        } {
+            place.get_or_init(|| code(part));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(parts.len());
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where there can be no thread, the others do its work.
+            let _ = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let missing = || Err(ffi::failure("kernels were not compiled".to_owned()));
+    codes.into_iter().map(|code| code.into_inner().unwrap_or_else(missing)).collect()
 }

@@ -26,6 +26,7 @@ mod program;
 mod record;
 mod results;
 mod room;
+mod sources;
 mod weights;
 
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 // `softmax(scale q k') v` in f32, no score in memory (Milakov and Gimelshein, 2018): `attend_tile` for heads of up to 64
 // columns, 64 queries a block; `attend_wide` for heads of any size, two queries a warp.
 
+#include "operate.cuh"
+
 struct AttendOperands {
     const float* q;
     const float* k;

@@ -1,5 +1,7 @@
 // A function of each value, and values copied: by their place, by indices, from two arrays in turns.
 
+#include "operate.cuh"
+
 struct MapOperands {
     const float* x;
     float* out;

@@ -1,8 +1,12 @@
 // What the study's operations share: values four at a time, and sums over the threads of a block.
 //
-// Comes behind `common.cuh`, with f32 elements. Arrays begin at multiples of 256 bytes; a row of them begins at a multiple
-// of 16 where the rows' length is a multiple of 4, which is what `VEC` 4 stands for. Every kernel waits for the one in
-// front before it reads: see `wait_for_previous`.
+// Elements are f32. Arrays begin at multiples of 256 bytes; a row of them begins at a multiple of 16 where the rows' length
+// is a multiple of 4, which is what `VEC` 4 stands for. Every kernel waits for the one in front before it reads: see
+// `wait_for_previous`.
+
+#pragma once
+
+#include "../common.cuh"
 
 #define THREADS 256
 

@@ -1,5 +1,7 @@
 // What surrounds cuBLASLt's products, and convolutions, whose windows are never laid out in memory.
 
+#include "operate.cuh"
+
 struct FinishOperands {
     float* x;             // [rows, cols], overwritten
     const float* bias;    // [cols]

@@ -1,5 +1,7 @@
 // Sums and largest values: along rows, along columns, over everything. No atomic sums, so results never vary.
 
+#include "operate.cuh"
+
 struct ReduceOperands {
     const float* x;       // [outer, len, inner]
     const float* y;       // BCE: the targets; weighted columns: [outer, len]; weighted rows: [batch, len]

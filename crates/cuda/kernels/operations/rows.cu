@@ -1,5 +1,7 @@
 // Softmax and norms of rows, which threads keep in registers where they are short; softmax along other axes.
 
+#include "operate.cuh"
+
 struct RowOperands {
     const float* x;        // [rows, cols]
     const float* residual; // [rows, cols], AddLayerNorm

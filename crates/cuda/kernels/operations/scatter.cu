@@ -3,6 +3,8 @@
 //
 // Indices the host has not seen are checked here: those outside are left out.
 
+#include "operate.cuh"
+
 struct ScatterOperands {
     const float* x;       // [rows, cols]
     const int* source;    // [count]

@@ -3,6 +3,8 @@
 //
 // Values are compared as integers of the same order; what is not a number is the largest.
 
+#include "operate.cuh"
+
 struct SortOperands {
     const float* x;       // [outer, len, inner]
     float* out;
@@ -146,6 +148,7 @@ template <int E, int COLUMNS> __device__ __forceinline__ void sort_columns(const
     }
 }
 
+#if PART == 0
 // Pairs of runs become one: each thread finds where its eight values begin in both, and merges from there.
 extern "C" __global__ void __launch_bounds__(THREADS) sort_merge(const SortOperands o) {
     const u64 threads = (o.len + 7) / 8;
@@ -173,11 +176,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) sort_merge(const SortOpera
         else o.to[line * o.len + start + k] = next;
     }
 }
+#endif
 
 #define LINES(name, E, PIECES) \
     extern "C" __global__ void __launch_bounds__(128) name(const SortOperands o) { sort_lines<E, PIECES>(o); }
 #define COLUMNS(name, E, WIDTH) \
     extern "C" __global__ void __launch_bounds__(THREADS) name(const SortOperands o) { sort_columns<E, WIDTH>(o); }
+#if PART == 0
 LINES(sort_lines_1, 1, false)
 LINES(sort_lines_2, 2, false)
 LINES(sort_lines_4, 4, false)
@@ -185,9 +190,11 @@ LINES(sort_lines_8, 8, false)
 LINES(sort_lines_16, 16, false)
 LINES(sort_lines_32, 32, false)
 LINES(sort_pieces, 32, true)
+#else
 COLUMNS(sort_columns_1, 1, 32)
 COLUMNS(sort_columns_2, 2, 32)
 COLUMNS(sort_columns_4, 4, 32)
 COLUMNS(sort_columns_8, 8, 32)
 COLUMNS(sort_columns_16, 16, 16)
 COLUMNS(sort_columns_32, 32, 8)
+#endif

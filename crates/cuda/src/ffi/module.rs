@@ -11,14 +11,11 @@ use mlxt_backend::Result;
 use super::context::{Context, Queue};
 use super::{check, failure};
 
-/// Kernels of one compilation.
+/// Machine code on a device.
 #[derive(Debug)]
 pub(crate) struct Module {
     context: Arc<Context>,
     handle: sys::CUmodule,
-    /// See [`Module::in_a_row`].
-    in_a_row: bool,
-    functions: Mutex<HashMap<&'static str, Function>>,
 }
 
 // SAFETY: as for `Context`.
@@ -26,7 +23,19 @@ unsafe impl Send for Module {}
 // SAFETY: as for `Context`.
 unsafe impl Sync for Module {}
 
-/// A kernel. It belongs to a [`Module`], which lives as long as the device.
+/// Kernels by their names, whichever module they are in.
+#[derive(Debug, Default)]
+pub(crate) struct Kernels {
+    modules: Vec<Module>,
+    /// In which module each is.
+    places: HashMap<String, usize>,
+    /// See [`Kernels::in_a_row`].
+    in_a_row: bool,
+    /// Those that have been asked for.
+    functions: Mutex<HashMap<&'static str, Function>>,
+}
+
+/// A kernel. It belongs to [`Kernels`], which live as long as the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Function(sys::CUfunction);
 
@@ -55,7 +64,15 @@ impl Module {
         let mut handle = null_mut();
         // SAFETY: the driver checks the image, and copies it.
         check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut handle, code.as_ptr().cast()) })?;
-        Ok(Self { context: Arc::clone(context), handle, in_a_row: false, functions: Mutex::default() })
+        Ok(Self { context: Arc::clone(context), handle })
+    }
+}
+
+impl Kernels {
+    /// Adds a module that has kernels of these names.
+    pub(crate) fn add(&mut self, module: Module, names: Vec<String>) {
+        self.places.extend(names.into_iter().map(|name| (name, self.modules.len())));
+        self.modules.push(module);
     }
 
     /// For kernels that run one behind the other. A processor divides its memory between cache and blocks anew only when it
@@ -75,11 +92,13 @@ impl Module {
         if let Some(function) = functions.get(name) {
             return Ok(*function);
         }
+        let module = self.places.get(name).and_then(|&place| self.modules.get(place));
+        let module = module.ok_or_else(|| failure(format!("this device has no kernel {name}")))?;
         let mut function = null_mut();
         let symbol = CString::new(name).map_err(|e| failure(e.to_string()))?;
         // SAFETY: the module is loaded; pointers are to locals.
         unsafe {
-            check(name, sys::cuModuleGetFunction(&raw mut function, self.handle, symbol.as_ptr()))?;
+            check(name, sys::cuModuleGetFunction(&raw mut function, module.handle, symbol.as_ptr()))?;
             if self.in_a_row {
                 let share = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
                 check(name, sys::cuFuncSetAttribute(function, share, 100))?;

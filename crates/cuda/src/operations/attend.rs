@@ -2,7 +2,7 @@
 
 use mlxt_backend::Result;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::module::Shape;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,7 +110,7 @@ fn start(
     if size.is_multiple_of(4) && size <= 64 && queries > 16 {
         let grid = [queries.div_ceil(TILE.0), heads, batch];
         let shape = Shape { grid, threads: THREADS, shared: TILE.1 };
-        return work.start_shaped(Family::Attend, "attend_tile", shape, &operands);
+        return work.start_shaped("attend_tile", shape, &operands);
     }
     let (name, columns) = match size {
         _ if !size.is_multiple_of(4) => ("attend_wide_1_4", 128),
@@ -118,5 +118,5 @@ fn start(
         _ => ("attend_wide_4_8", 1024),
     };
     let grid = [queries.div_ceil(16) * size.div_ceil(columns), heads, batch];
-    work.start_shaped(Family::Attend, name, Shape { grid, threads: THREADS, shared: 0 }, &operands)
+    work.start_shaped(name, Shape { grid, threads: THREADS, shared: 0 }, &operands)
 }

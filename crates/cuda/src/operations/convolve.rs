@@ -3,7 +3,7 @@
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Convolution;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::module::Shape;
 
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ pub(super) fn convolve(work: &mut Work<'_>, (x, w, out): (u64, u64, u64), c: Con
     };
     let Some(tiling) = tiling(c, work.plenty()) else {
         let blocks = (c.count * height * width * c.outputs).div_ceil(THREADS);
-        return work.start(Family::Product, "convolve_any", blocks, &operands);
+        return work.start("convolve_any", blocks, &operands);
     };
     (operands.tile, operands.some, operands.pitch) = (tiling.tile as i32, tiling.some as i32, tiling.pitch as i32);
     let name = match (c.channels.is_multiple_of(4), tiling.positions) {
@@ -76,7 +76,7 @@ pub(super) fn convolve(work: &mut Work<'_>, (x, w, out): (u64, u64, u64), c: Con
     };
     let rows = BLOCK * tiling.positions / tiling.tile;
     let grid = [c.count * width.div_ceil(tiling.tile) * height.div_ceil(rows), c.outputs.div_ceil(OUTPUTS), 1];
-    work.start_shaped(Family::Product, name, Shape { grid, threads: BLOCK, shared: tiling.shared }, &operands)
+    work.start_shaped(name, Shape { grid, threads: BLOCK, shared: tiling.shared }, &operands)
 }
 
 /// The tiling of a convolution, if its windows fit in shared memory. Four positions a thread where that still leaves

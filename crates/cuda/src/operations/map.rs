@@ -2,7 +2,7 @@
 
 use mlxt_backend::Result;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::memory::Memory;
 
 /// Vectors of a block.
@@ -25,7 +25,7 @@ pub(super) fn map(
     count: usize,
 ) -> Result<()> {
     let operands = MapOperands { x, out, slope, count: count as u64 };
-    work.start(Family::Map, name, (count / 4).div_ceil(BLOCK).max(1), &operands)
+    work.start(name, (count / 4).div_ceil(BLOCK).max(1), &operands)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +48,7 @@ pub(super) fn join(
     let (name, step) = if wide_a % 4 == 0 && wide_b % 4 == 0 { ("join_4", 4) } else { ("join_1", 1) };
     let [count, wide_a, wide_b] = [count, wide_a, wide_b].map(|n| (n / step) as u64);
     let operands = JoinOperands { a, b, out, count, wide_a, wide: wide_a + wide_b };
-    work.start(Family::Map, name, (count as usize).div_ceil(BLOCK), &operands)
+    work.start(name, (count as usize).div_ceil(BLOCK), &operands)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ pub(super) fn gather(
     let (name, step) = if cols % 4 == 0 { ("gather_4", 4) } else { ("gather_1", 1) };
     let count = count / step;
     let operands = GatherOperands { x, index, out, count: count as u64, cols: (cols / step) as u32, rows: rows as u32 };
-    work.start(Family::Map, name, count.div_ceil(BLOCK), &operands)
+    work.start(name, count.div_ceil(BLOCK), &operands)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +107,7 @@ pub(super) fn rope(work: &mut Work<'_>, x: u64, shape: &[usize], out: u64) -> Re
         length: length as u32,
         half: (half / step) as u32,
     };
-    work.start(Family::Map, name, pairs.div_ceil(THREADS), &operands)
+    work.start(name, pairs.div_ceil(THREADS), &operands)
 }
 
 /// `[length, half]`: cosines and sines of `t 10000^(-j / half)`, rounded once.

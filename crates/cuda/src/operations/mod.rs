@@ -1,11 +1,12 @@
 //! The study's operations on a GPU: kernels for arrays of any shape, each judged by its speed like a model's.
 //!
-//! All is f32, whatever the device computes models in. Kernels are compiled family by family when an operation first needs
-//! one. Memory is taken and given back in the order of the stream, so nothing is asked of the driver after the first run
-//! of a size. Indices and lengths that came from the host are checked there, as the host has seen them; kernels leave out
-//! what is outside.
+//! All is f32, whatever the device computes models in. Kernels are compiled when an operation first needs one. Memory is
+//! taken and given back in the order of the stream, so nothing is asked of the driver after the first run of a size.
+//! Indices and lengths that came from the host are checked there, as the host has seen them; kernels leave out what is
+//! outside.
 //!
-//! Where next: `work.rs` for how kernels are started, a file for each family, `kernels/operations/` for the kernels.
+//! Where next: `work.rs` for how kernels are started, a file for each kind of operation, `kernels/operations/` for the
+//! kernels.
 
 mod attend;
 mod convolve;
@@ -23,8 +24,8 @@ use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, 
 use mlxt_backend::{Error, Result, Segments};
 
 use self::quantize::Quantized;
+pub(crate) use self::work::State;
 use self::work::Work;
-pub(crate) use self::work::{Family, State};
 use crate::CudaDevice;
 use crate::device::lock;
 use crate::ffi::BACKEND;

@@ -7,7 +7,7 @@ use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::{Axis, Product};
 
 use super::reduce;
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::failure;
 use crate::ffi::matmul::{Places, Sizes};
 
@@ -112,7 +112,7 @@ fn finish(work: &mut Work<'_>, o: Operands, (count, cols): (usize, usize), (bias
             let (name, step) = if cols.is_multiple_of(4) { ("finish_4", 4) } else { ("finish_1", 1) };
             let (count, cols) = (count / step, (cols / step) as u32);
             let operands = FinishOperands { x: o.out, bias, count: count as u64, cols, gelu: u32::from(gelu) };
-            work.start(Family::Product, name, count.div_ceil(4 * THREADS), &operands)
+            work.start(name, count.div_ceil(4 * THREADS), &operands)
         }
         (_, _, true) => super::map::map(work, "map_gelu", (o.out, o.out, 0), count),
         _ => Ok(()),

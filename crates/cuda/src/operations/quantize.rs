@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlxt_backend::Result;
 use mlxt_backend::operations::Operation;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::context::Context;
 use crate::ffi::memory::Memory;
 use crate::ffi::module::Shape;
@@ -71,7 +71,7 @@ impl Quantized {
             bits: self.bits,
         };
         let grid = [self.outputs.div_ceil(THREADS), self.inputs.min(1 << 10), 1];
-        work.start_shaped(Family::Product, "widen_weights", Shape { grid, threads: THREADS, shared: 0 }, &operands)?;
+        work.start_shaped("widen_weights", Shape { grid, threads: THREADS, shared: 0 }, &operands)?;
         Ok(out)
     }
 }

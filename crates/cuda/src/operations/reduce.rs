@@ -3,7 +3,7 @@
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Axis;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
@@ -120,7 +120,7 @@ fn cut(work: &mut Work<'_>, name: &'static str, operands: ReduceOperands, outer:
         parts: parts as u32,
         ..operands
     };
-    work.start(Family::Reduce, name, outer * parts, &operands)
+    work.start(name, outer * parts, &operands)
 }
 
 fn lines(work: &mut Work<'_>, names: &Names, operands: ReduceOperands, axis: Axis) -> Result<()> {
@@ -139,7 +139,7 @@ fn lines(work: &mut Work<'_>, names: &Names, operands: ReduceOperands, axis: Axi
         (true, true) if len <= 256 => (names.rows_4x8, THREADS / 8),
         (true, true) => (names.rows_4x32, THREADS / 32),
     };
-    work.start(Family::Reduce, name, outer.div_ceil(rows), &operands)
+    work.start(name, outer.div_ceil(rows), &operands)
 }
 
 fn columns(work: &mut Work<'_>, names: &Names, operands: ReduceOperands, axis: Axis) -> Result<()> {
@@ -153,7 +153,7 @@ fn columns(work: &mut Work<'_>, names: &Names, operands: ReduceOperands, axis: A
     }
     let operands =
         ReduceOperands { outer: outer as u64, len: len as u64, inner: inner as u64, lanes: lanes as u32, ..operands };
-    work.start(Family::Reduce, name, outer * across.div_ceil(lanes), &operands)
+    work.start(name, outer * across.div_ceil(lanes), &operands)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -179,5 +179,5 @@ pub(super) fn pool(
     let counters = work.counters(sequences)?;
     let operands =
         PoolOperands { x, offsets, out, partial: partial.address(), counters, cols: cols as u32, tiles: tiles as u32 };
-    work.start(Family::Reduce, "pool", sequences * tiles, &operands)
+    work.start("pool", sequences * tiles, &operands)
 }

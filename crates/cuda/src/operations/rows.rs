@@ -3,7 +3,7 @@
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Axis;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
@@ -82,7 +82,7 @@ fn short(work: &mut Work<'_>, names: &Names, operands: &RowOperands) -> Result<(
     let fits =
         |(vector, lanes, each, _): &&(usize, usize, usize, _)| cols % vector == 0 && cols <= vector * lanes * each;
     match names.iter().find(fits) {
-        Some(&(_, lanes, _, name)) => work.start(Family::Rows, name, rows.div_ceil(THREADS / lanes), operands),
+        Some(&(_, lanes, _, name)) => work.start(name, rows.div_ceil(THREADS / lanes), operands),
         None => Ok(()),
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn softmax(work: &mut Work<'_>, x: u64, axis: Axis, out: u64) -> Resu
     let mut operands =
         RowOperands { x, out, rows: outer as u64, cols: len as u64, inner: inner as u64, ..RowOperands::default() };
     if inner > 1 {
-        return work.start(Family::Rows, "softmax_columns", outer * inner.div_ceil(32), &operands);
+        return work.start("softmax_columns", outer * inner.div_ceil(32), &operands);
     }
     if len <= SHORT {
         return short(work, &SOFTMAX, &operands);
@@ -104,7 +104,7 @@ pub(super) fn softmax(work: &mut Work<'_>, x: u64, axis: Axis, out: u64) -> Resu
     (operands.partial, operands.parts) = (partial.address(), parts as u32);
     let names =
         if len % 4 == 0 { ["softmax_parts_4", "softmax_finish_4"] } else { ["softmax_parts_1", "softmax_finish_1"] };
-    names.into_iter().try_for_each(|name| work.start(Family::Rows, name, outer * parts, &operands))
+    names.into_iter().try_for_each(|name| work.start(name, outer * parts, &operands))
 }
 
 /// How rows are normalised.
@@ -141,5 +141,5 @@ pub(super) fn norm(
         eps,
         ..RowOperands::default()
     };
-    if cols <= SHORT { short(work, names, &operands) } else { work.start(Family::Rows, long, rows, &operands) }
+    if cols <= SHORT { short(work, names, &operands) } else { work.start(long, rows, &operands) }
 }

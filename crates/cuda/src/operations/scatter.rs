@@ -3,7 +3,7 @@
 use mlxt_backend::Result;
 use mlxt_backend::operations::Operation;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::memory::Memory;
 
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(super) fn scatter(
     };
     let tiles = cols.div_ceil(32);
     if rows.saturating_mul(count) <= FEW {
-        return work.start(Family::Scatter, in_rows, (rows * tiles).div_ceil(THREADS / 32), &operands);
+        return work.start(in_rows, (rows * tiles).div_ceil(THREADS / 32), &operands);
     }
     let zeros = |work: &Work<'_>, values: usize| -> Result<Memory> {
         let memory = work.memory(values)?;
@@ -59,15 +59,15 @@ pub(super) fn scatter(
     if *operation == Operation::Scatter {
         let last = zeros(work, rows)?;
         operands.pairs = last.address();
-        work.start(Family::Scatter, each, count.div_ceil(THREADS), &operands)?;
-        return work.start(Family::Scatter, in_pairs, (rows * cols).div_ceil(THREADS), &operands);
+        work.start(each, count.div_ceil(THREADS), &operands)?;
+        return work.start(in_pairs, (rows * cols).div_ceil(THREADS), &operands);
     }
     if rows <= PAIRS {
         let pairs = zeros(work, rows * rows)?;
         operands.pairs = pairs.address();
-        work.start(Family::Scatter, "scatter_count", count.div_ceil(4 * THREADS), &operands)?;
-        return work.start(Family::Scatter, in_pairs, rows * tiles, &operands);
+        work.start("scatter_count", count.div_ceil(4 * THREADS), &operands)?;
+        return work.start(in_pairs, rows * tiles, &operands);
     }
     out.fill(0, out.bytes())?;
-    work.start(Family::Scatter, each, (count * cols).div_ceil(THREADS), &operands)
+    work.start(each, (count * cols).div_ceil(THREADS), &operands)
 }

@@ -3,7 +3,7 @@
 use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Axis;
 
-use super::work::{Family, THREADS, Work};
+use super::work::{THREADS, Work};
 use crate::ffi::module::Shape;
 
 #[derive(Debug, Clone, Copy)]
@@ -58,19 +58,19 @@ pub(super) fn sort(work: &mut Work<'_>, x: u64, axis: Axis, out: u64) -> Result<
         let power = len.div_ceil(32).next_power_of_two().ilog2() as usize;
         let (in_lines, in_columns, width) = SHORT[power];
         if inner == 1 {
-            return work.start_shaped(Family::Sort, in_lines, by_warps(lines), &operands);
+            return work.start_shaped(in_lines, by_warps(lines), &operands);
         }
-        return work.start(Family::Sort, in_columns, outer * inner.div_ceil(width), &operands);
+        return work.start(in_columns, outer * inner.div_ceil(width), &operands);
     }
     let mut buffers = [work.memory(lines * len)?, work.memory(lines * len)?];
     operands.to = buffers[0].address();
-    work.start_shaped(Family::Sort, "sort_pieces", by_warps(lines * pieces), &operands)?;
+    work.start_shaped("sort_pieces", by_warps(lines * pieces), &operands)?;
     let mut run = PIECE;
     while run < len {
         (operands.from, operands.to, operands.run) = (buffers[0].address(), buffers[1].address(), run as u64);
         operands.last = u32::from(2 * run >= len);
         let threads = lines * len.div_ceil(MERGED);
-        work.start(Family::Sort, "sort_merge", threads.div_ceil(THREADS), &operands)?;
+        work.start("sort_merge", threads.div_ceil(THREADS), &operands)?;
         buffers.swap(0, 1);
         run *= 2;
     }

@@ -1,57 +1,27 @@
-//! What operations are computed with: kernels by family and name, memory, and what is made once and kept.
+//! What operations are computed with: kernels by name, memory, and what is made once and kept.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mlxt_backend::{Arithmetic, Result};
+use mlxt_backend::Result;
 
 use crate::cache::Cache;
 use crate::device::Inner;
 use crate::ffi::context::Queue;
 use crate::ffi::matmul::{MatMul, Sizes};
 use crate::ffi::memory::Memory;
-use crate::ffi::module::{Module, Shape, launch};
+use crate::ffi::module::{Kernels, Shape, launch};
 use crate::kernels;
 
 /// Threads of most kernels: `THREADS` in `operate.cuh`.
 pub(super) const THREADS: usize = 256;
 
-/// Kernels that are compiled together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    Map,
-    Reduce,
-    Rows,
-    Scatter,
-    Sort,
-    Product,
-    Attend,
-}
-
-impl Family {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Map, Self::Reduce, Self::Rows, Self::Scatter, Self::Sort, Self::Product, Self::Attend];
-
-    /// In the order they are compiled in, as one source.
-    pub(crate) const fn sources(self) -> [&'static str; 3] {
-        let own = match self {
-            Self::Map => include_str!("../../kernels/operations/map.cu"),
-            Self::Reduce => include_str!("../../kernels/operations/reduce.cu"),
-            Self::Rows => include_str!("../../kernels/operations/rows.cu"),
-            Self::Scatter => include_str!("../../kernels/operations/scatter.cu"),
-            Self::Sort => include_str!("../../kernels/operations/sort.cu"),
-            Self::Product => include_str!("../../kernels/operations/product.cu"),
-            Self::Attend => include_str!("../../kernels/operations/attend.cu"),
-        };
-        [include_str!("../../kernels/common.cuh"), include_str!("../../kernels/operations/operate.cuh"), own]
-    }
-}
-
 /// What outlives an operation.
 #[derive(Debug)]
 pub(crate) struct State {
     cache: Cache,
-    modules: [Option<Module>; Family::ALL.len()],
+    /// None before the first operation that needs one.
+    kernels: Option<Kernels>,
     /// Zeros between operations.
     counters: Option<Memory>,
     pub(super) products: HashMap<Sizes, MatMul>,
@@ -61,7 +31,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(cache: Cache) -> Self {
-        Self { cache, modules: Default::default(), counters: None, products: HashMap::new(), angles: HashMap::new() }
+        Self { cache, kernels: None, counters: None, products: HashMap::new(), angles: HashMap::new() }
     }
 }
 
@@ -106,29 +76,23 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// As [`Work::start_shaped`].
-    pub(super) fn start<P: Copy>(&mut self, family: Family, name: &'static str, blocks: usize, o: &P) -> Result<()> {
-        self.start_shaped(family, name, Shape { grid: [blocks, 1, 1], threads: THREADS, shared: 0 }, o)
+    pub(super) fn start<P: Copy>(&mut self, name: &'static str, blocks: usize, o: &P) -> Result<()> {
+        self.start_shaped(name, Shape { grid: [blocks, 1, 1], threads: THREADS, shared: 0 }, o)
     }
 
     /// Starts a kernel. One that is given more than 48 KiB of shared memory always is given as much.
     ///
     /// # Errors
-    /// What NVRTC says of the family; the driver's own.
-    pub(super) fn start_shaped<P: Copy>(
-        &mut self,
-        family: Family,
-        name: &'static str,
-        shape: Shape,
-        operands: &P,
-    ) -> Result<()> {
+    /// What NVRTC says of the kernels; the driver's own.
+    pub(super) fn start_shaped<P: Copy>(&mut self, name: &'static str, shape: Shape, operands: &P) -> Result<()> {
         const WITHOUT_ASKING: usize = 48 << 10;
         let context = &self.inner.context;
-        let module = match &mut self.state.modules[family as usize] {
-            Some(module) => module,
-            none => none.insert(kernels::load_source(context, &family.sources(), Arithmetic::F32, &self.state.cache)?),
+        let kernels = match &mut self.state.kernels {
+            Some(kernels) => kernels,
+            none => none.insert(kernels::load_operations(context, &self.state.cache)?),
         };
         let asked = if shape.shared > WITHOUT_ASKING { shape.shared } else { 0 };
-        let function = module.function(name, asked)?;
+        let function = kernels.function(name, asked)?;
         // SAFETY: operands are those of the kernel, at places whose sizes were made from the checked shapes; indices in
         // them are checked by the kernel.
         unsafe { launch((context, Queue::Work), function, shape, operands) }
