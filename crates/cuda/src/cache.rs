@@ -2,18 +2,27 @@
 //!
 //! An entry is named by everything its code depends on and begins with a checksum of the code. What is damaged, missing
 //! or unreadable is as if it had never been there; what cannot be written is compiled again next time.
+//!
+//! Of several processes that lack the same code one makes it, and the others wait for it: a study starts its workers side by
+//! side. The lock is the system's, so whoever ends lets go of it, however it ends.
 
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mlxt_backend::Result;
 use sha2::{Digest, Sha256};
 
 /// Bytes of a checksum.
 const CHECKSUM: usize = 32;
+/// How long one that makes code is waited for: many times what the longest takes, for it may have been stopped.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is looked at.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A folder of compiled kernels.
 #[derive(Debug, Clone)]
@@ -32,15 +41,19 @@ impl Cache {
     /// # Errors
     /// Those of `make`.
     pub(crate) fn get(&self, key: &str, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
-        let path = self.folder.as_ref().map(|folder| folder.join(format!("{key}.cubin")));
-        if let Some(code) = path.as_deref().and_then(read) {
+        let Some(folder) = &self.folder else { return make() };
+        let path = folder.join(format!("{key}.cubin"));
+        if let Some(code) = read(&path) {
             return Ok(code);
         }
-        let code = make()?;
-        if let Some(path) = path {
-            write(&path, &code);
-        }
-        Ok(code)
+        let claim = folder.join(format!("{key}.lock"));
+        let held = lock(&claim, PATIENCE);
+        // Whoever held it before may have made the code.
+        let code = read(&path).map_or_else(|| make().inspect(|code| write(&path, code)), Ok);
+        // It saves time and guards nothing: those who wait for it need its name no more, and then find the code.
+        let _ = fs::remove_file(claim);
+        drop(held);
+        code
     }
 
     /// Forgets an entry that turned out to be of no use.
@@ -79,6 +92,20 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (!code.is_empty() && checksum == Sha256::digest(code).as_slice()).then(|| code.to_vec())
 }
 
+/// A lock that ends with the file; none where there can be none, or another holds it for longer than `patience`.
+fn lock(path: &Path, patience: Duration) -> Option<File> {
+    fs::create_dir_all(path.parent()?).ok()?;
+    let file = File::options().create(true).append(true).open(path).ok()?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => thread::sleep(PAUSE),
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Appears as a whole or not at all, whoever else writes it.
 fn write(path: &Path, code: &[u8]) {
     let Some(folder) = path.parent() else { return };
@@ -96,6 +123,9 @@ fn write(path: &Path, code: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -105,6 +135,41 @@ mod tests {
         assert_eq!(cache.get("a", || Ok(vec![1, 2, 3])).unwrap(), [1, 2, 3]);
         assert_eq!(cache.get("a", || Ok(vec![9])).unwrap(), [1, 2, 3]);
         assert_eq!(cache.get("b", || Ok(vec![9])).unwrap(), [9]);
+    }
+
+    #[test]
+    fn code_is_made_once_by_all_who_want_it_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, ready) = (AtomicUsize::new(0), Barrier::new(4));
+        let get = || {
+            let cache = Cache::new(Some(folder.path().to_owned()));
+            ready.wait();
+            let make = || Ok(vec![made.fetch_add(1, Ordering::Relaxed) as u8; 1 << 20]);
+            assert_eq!(cache.get("a", make).unwrap(), vec![0; 1 << 20]);
+        };
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(get))));
+        assert_eq!(made.into_inner(), 1);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["a.cubin"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.lock");
+        let held = lock(&path, Duration::ZERO);
+        assert!(held.is_some() && lock(&path, Duration::ZERO).is_none());
+        drop(held);
+        assert!(lock(&path, Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn who_cannot_make_it_leaves_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(Some(folder.path().to_owned()));
+        assert!(cache.get("a", || Err(crate::ffi::failure(String::new()))).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(cache.get("a", || Ok(vec![1])).unwrap(), [1]);
     }
 
     #[test]
