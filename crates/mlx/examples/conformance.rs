@@ -1,9 +1,9 @@
 //! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
 //!
-//! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [I/N] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of
-//! check, operations and times, all of them. With `I/N`, check takes part I of N: a GPU's kernels are compiled as cases ask for
-//! them, one after the other, and several processes do so at once. A wrong value ends the program with status 1. The variable
-//! `MLX_DIR` names the MLX to use.
+//! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [each] [I/N] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of
+//! check, operations and times, all of them. With `each`, every case of check is named before it runs. With `I/N`, check takes
+//! part I of N: a GPU's kernels are compiled as cases ask for them, one after the other, up to half a minute each, and several
+//! processes do so at once. A wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -50,7 +50,10 @@ fn main() -> ExitCode {
             let cases = conformance::cases().into_iter().filter(|case| precision == Precision::F32 || is_linear(case));
             let cases: Vec<_> = cases.skip(part - 1).step_by(parts).collect();
             // A GPU takes minutes, most of them to compile: what is done is said meanwhile.
-            for cases in cases.chunks(AT_ONCE) {
+            for cases in cases.chunks(if given("each") { 1 } else { AT_ONCE }) {
+                if given("each") {
+                    println!("{:?}", cases[0]);
+                }
                 let report = conformance::check_cases(&mlx, precision, cases.to_vec());
                 right &= report.passed();
                 println!("{:5.0} s  {precision}: {report}", began.elapsed().as_secs_f64());
