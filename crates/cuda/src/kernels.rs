@@ -152,10 +152,9 @@ fn load_sources(context: &Arc<Context>, sources: &Sources, arithmetic: Arithmeti
 fn side_by_side(parts: &[Part], code: impl Fn(&Part) -> Result<Vec<u8>> + Sync) -> Result<Vec<Vec<u8>>> {
     let (next, codes) = (AtomicUsize::new(0), parts.iter().map(|_| OnceLock::new()).collect::<Vec<_>>());
     let work = || {
-        while let Some((part, place)) = {
+        loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            parts.get(at).zip(codes.get(at))
-        } {
+            let (Some(part), Some(place)) = (parts.get(at), codes.get(at)) else { return };
             place.get_or_init(|| code(part));
         }
     };
