@@ -1,7 +1,7 @@
 // Rows made, summed and normalised in one pass: embeddings, residuals, the parts of a split product.
 //
-// One block for each row, which keeps it in registers. The mean comes first and the variance from distances to it: a
-// one-pass variance loses its digits where the mean is large.
+// One block for each row, or one warp where rows are many, which keeps it in registers. The mean comes first and the
+// variance from distances to it: a one-pass variance loses its digits where the mean is large.
 
 #include "common.cuh"
 
@@ -142,6 +142,66 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
     }
 }
 
+// A warp for each row of a value, where rows are many: no barriers, and all of the row is on its way at once. Gain and shift
+// are fetched when they are needed, from the first-level cache: held from the beginning, they take registers that are
+// better spent on more rows. Columns are a multiple of 8.
+template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperands& o) {
+    const int lane = threadIdx.x % 32, cols = o.cols;
+    const u64 row = blockIdx.x * (NORM_THREADS / 32) + threadIdx.x / 32;
+    const float share = 1.0f / cols;
+    let_next_start();
+    const bool real = row < *o.rows;
+    wait_for_previous();
+    if (!real) return;
+    Packed x[CHUNKS], residual[CHUNKS] = {};
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        // Behind the end the last columns again; they do not count.
+        const u64 at = row * cols + min((c * 32 + lane) * 8, cols - 8);
+        x[c] = *(const Packed*)(o.x + at);
+        if (o.residual) residual[c] = *(const Packed*)(o.residual + at);
+    }
+    float values[CHUNKS][8], more[8], total = 0.0f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const bool there = (c * 32 + lane) * 8 < cols;
+        unpack8(x[c], values[c]), unpack8(residual[c], more);
+#pragma unroll
+        for (int i = 0; i < 8; i++) values[c][i] = there ? values[c][i] + more[i] : 0.0f, total += values[c][i];
+    }
+    if (o.sum) {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++)
+            if ((c * 32 + lane) * 8 < cols) store8(o.sum + row * cols + (c * 32 + lane) * 8, values[c]);
+    }
+    const float mean = o.centred ? warp_sum(total) * share : 0.0f;
+    float squares = 0.0f, rest = 0.0f;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const bool there = (c * 32 + lane) * 8 < cols;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            values[c][i] = there ? values[c][i] - mean : 0.0f;
+            squares = fmaf(values[c][i], values[c][i], squares), rest += values[c][i];
+        }
+    }
+    // As above.
+    const float off = o.centred ? warp_sum(rest) * share : 0.0f;
+    const float scale = rsqrtf(fmaf(warp_sum(squares), share, fmaf(-off, off, o.eps)));
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const int first = (c * 32 + lane) * 8;
+        if (first < cols) {
+            float gain[8], shift[8] = {};
+            load8(o.gain + first, gain);
+            if (o.shift) load8(o.shift + first, shift);
+#pragma unroll
+            for (int i = 0; i < 8; i++) values[c][i] = fmaf((values[c][i] - off) * scale, gain[i], shift[i]);
+            store8(o.out + row * cols + first, values[c]);
+        }
+    }
+}
+
 #define NORM(name, source, chunks)                                                                                   \
     extern "C" __global__ void __launch_bounds__(NORM_THREADS) name(const NormOperands o) {                          \
         norm_row<source, chunks>(o);                                                                                 \
@@ -158,4 +218,13 @@ NORM(norm_lookups_8, LOOKUPS, 8)
 NORM(norm_parts_1, PARTS, 1)
 NORM(norm_parts_2, PARTS, 2)
 NORM(norm_parts_8, PARTS, 8)
+#endif
+
+#define NORM_WARP(name, chunks, blocks)                                                                              \
+    extern "C" __global__ void __launch_bounds__(NORM_THREADS, blocks) name(const NormOperands o) {                  \
+        norm_warp<chunks>(o);                                                                                        \
+    }
+#if PART == 0
+NORM_WARP(norm_warp_3, 3, 8)
+NORM_WARP(norm_warp_4, 4, 6)
 #endif

@@ -24,6 +24,10 @@ use crate::weights::{Norm, Relative};
 /// Threads of the kernels that take a row or part of one, eight columns each.
 const THREADS: usize = 128;
 
+/// From so many rows on a norm gives a warp to each, below it a block: that is where a row for each warp fills a device
+/// of 132 multiprocessors twice over.
+const MANY_ROWS: usize = 1024;
+
 /// What is needed to start the jobs of one program.
 pub(crate) struct Recorder<'a> {
     inner: &'a Inner,
@@ -164,6 +168,10 @@ impl<'a> Recorder<'a> {
             Source::Value(_) => ["norm_value_1", "norm_value_2", "norm_value_8"],
         };
         let even = value.cols.is_multiple_of(8);
+        if source[0] == "norm_value_1" && even && value.cols <= 1024 && value.room >= MANY_ROWS {
+            let name = if value.cols <= 768 { "norm_warp_3" } else { "norm_warp_4" };
+            return self.start(name, [value.room.div_ceil(THREADS / 32), 1, 1], &operands);
+        }
         // By how many times eight columns a thread holds.
         let name = match value.cols.div_ceil(8 * THREADS) {
             0..=1 if even => source[0],
