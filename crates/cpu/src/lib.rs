@@ -45,8 +45,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// The instruction set. The best one by default.
     pub isa: Option<Isa>,
-    /// What weights of [`Precision::Bf16`] are multiplied in: f32 by default, or bf16, which rounds the rows they meet to it
-    /// and is there where [`Cpu::arithmetic`] says so.
+    /// What attention and weights of [`Precision::Bf16`] are multiplied in: f32 by default, or bf16, which rounds the rows they
+    /// meet to it and is there where [`Cpu::arithmetic`] says so.
     pub arithmetic: Arithmetic,
 }
 
@@ -108,12 +108,13 @@ impl Cpu {
         Ok(Self { isa, token, pairs, pool: Pool::new(threads)?, arena: Arc::default() })
     }
 
-    /// What this CPU multiplies weights of a precision in fastest: bf16 where it does that faster than f32, which CPUs of AMD do
-    /// that have AVX-512's instructions for it; f32 elsewhere, and integers whatever this says.
+    /// What this CPU computes fastest in, besides integers, for weights of a precision that gives up as many digits: bf16 where it
+    /// multiplies that faster than f32, which CPUs of AMD do that have AVX-512's instructions for it; f32 elsewhere.
     #[must_use]
     pub fn arithmetic(precision: Precision) -> Arithmetic {
         let fast = || Isa::best().token().and_then(PairToken::of).is_some();
-        if precision == Precision::Bf16 && fast() { Arithmetic::Bf16 } else { Arithmetic::F32 }
+        let coarse = matches!(precision, Precision::Bf16 | Precision::Int8 | Precision::Q4);
+        if coarse && fast() { Arithmetic::Bf16 } else { Arithmetic::F32 }
     }
 
     /// The instruction set in use.
@@ -239,7 +240,8 @@ impl Backend for Cpu {
         let hidden = check::attention(qkv, &layout.segments, attention, relative.map(Relative::shape))?;
         let mut out = self.tensor(qkv.rows, hidden)?;
         let context = (self.token, &self.pool, &self.arena);
-        kernels::attention::attention(context, &qkv.values, layout, attention, relative, &mut out.values)?;
+        let (a, x, y) = (attention, &qkv.values, &mut out.values);
+        kernels::attention::attention(context, self.pairs, x, layout, a, relative, y)?;
         Ok(out)
     }
 

@@ -45,16 +45,18 @@ fn neon_conforms() {
     check(Isa::Neon);
 }
 
-/// Where this CPU is faster in bfloat16 than in f32.
+/// In what this CPU is fastest in for each precision: where that is bfloat16 and not f32, of products or of attention.
 #[test]
-fn bf16_conforms() {
-    let arithmetic = Cpu::arithmetic(Precision::Bf16);
-    let cpu = Cpu::new(CpuOptions { threads: Some(2), arithmetic, ..CpuOptions::default() });
-    assert!(cpu.is_ok(), "{cpu:?}");
-    let Ok(cpu) = cpu else { return };
-    assert_eq!(cpu.info().arithmetic, arithmetic);
-    let report = conformance::check_at(&cpu, Precision::Bf16);
-    assert!(report.passed(), "{arithmetic}: {report}");
+fn the_fastest_arithmetic_conforms() {
+    for precision in [Precision::Bf16, Precision::Int8, Precision::Q4] {
+        let arithmetic = Cpu::arithmetic(precision);
+        let cpu = Cpu::new(CpuOptions { threads: Some(2), arithmetic, ..CpuOptions::default() });
+        assert!(cpu.is_ok(), "{cpu:?}");
+        let Ok(cpu) = cpu else { continue };
+        assert_eq!(cpu.info().arithmetic, arithmetic);
+        let report = conformance::check_at(&cpu, precision);
+        assert!(report.passed(), "{precision}, {arithmetic}: {report}");
+    }
 }
 
 #[test]

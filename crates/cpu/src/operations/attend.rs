@@ -70,7 +70,7 @@ pub(super) fn ragged(
     let segments: Segments = shapes::segments(operation, lengths, rows)?;
     let head_size = cols / 3 / heads;
     let a = Attention { heads, head_size, scale: scale(head_size), mask: Mask::Full };
-    attention((context.token, context.pool, context.arena), qkv, &Layout::new(&segments), &a, None, out)
+    attention((context.token, context.pool, context.arena), None, qkv, &Layout::new(&segments), &a, None, out)
 }
 
 fn scale(size: usize) -> f32 {
@@ -220,7 +220,7 @@ impl Kernel for Attend<'_> {
             };
             // SAFETY: for each of `size` steps `height` keys and `lanes` queries, whole vectors; a row of QUERIES
             // scores for each key.
-            unsafe { product.run(s, height, lanes) };
+            unsafe { product.run::<S, f32>(s, height, lanes) };
         }
         for lane in (0..lanes).step_by(S::LANES) {
             let visible = Visible::new(s, mask, first + lane, self.keys);
@@ -251,7 +251,7 @@ impl Kernel for Attend<'_> {
             };
             // SAFETY: for each key a weight of each query, and `size` values, which are whole vectors or have two
             // vectors of room behind them.
-            unsafe { product.run(s, panel.len(), size) };
+            unsafe { product.run::<S, f32>(s, panel.len(), size) };
         }
     }
 }

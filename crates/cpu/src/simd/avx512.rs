@@ -98,6 +98,21 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn pair(self, first: __m512, second: __m512) -> __m512 {
+        if BF16 {
+            unsafe {
+                let halves = [first, second].map(|v| {
+                    let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                    _mm512_cvtepu16_epi32(rounded)
+                });
+                _mm512_castsi512_ps(_mm512_or_si512(halves[0], _mm512_slli_epi32::<16>(halves[1])))
+            }
+        } else {
+            pairs::pair(self, first, second)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u8, v: __m512) {
         if BF16 {
             unsafe { p.cast::<__m256bh>().write_unaligned(_mm512_cvtneps_pbh(v)) }

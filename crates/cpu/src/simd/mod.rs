@@ -156,6 +156,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn add_pairs(self, a: Self::V, b: Self::V, sums: Self::V) -> Self::V {
         pairs::add(self, a, b, sums)
     }
+    /// In each lane the bfloat16 numbers nearest to `first`'s (in the lower half) and `second`'s, of two equally near ones the even
+    /// one.
+    #[inline(always)]
+    fn pair(self, first: Self::V, second: Self::V) -> Self::V {
+        pairs::pair(self, first, second)
+    }
     /// The larger; NaN if `b` is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; NaN if `b` is NaN.

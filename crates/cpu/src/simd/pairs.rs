@@ -43,6 +43,17 @@ pub(super) fn add<S: Simd>(s: S, a: S::V, b: S::V, sums: S::V) -> S::V {
     s.get(&sums[..S::LANES])
 }
 
+/// [`Simd::pair`], lane by lane.
+#[inline(always)]
+pub(super) fn pair<S: Simd>(s: S, first: S::V, second: S::V) -> S::V {
+    let [mut pairs, second] = [first, second].map(|v| lanes(s, v));
+    for (first, second) in pairs.iter_mut().zip(second) {
+        let [low, high] = [*first, second].map(|v| u32::from(bf16::from_f32(v).to_bits()));
+        *first = f32::from_bits(low | high << 16);
+    }
+    s.get(&pairs[..S::LANES])
+}
+
 /// [`Simd::store_bf16`], lane by lane.
 ///
 /// # Safety
@@ -86,11 +97,18 @@ mod tests {
             let (a, b) = (s.get(&pairs[..lanes]), s.get(&pairs[lanes..2 * lanes]));
             let mut found = vec![0.0; lanes];
             s.put(&mut found, s.add_pairs(a, b, s.get(&sums[..lanes])));
+            // The first vector's lanes paired with the second's are multiplied by ones: their sums.
+            let (ones, zeros) = (s.splat(f32::from_bits(0x3f80_3f80)), s.splat(0.0));
+            let pair = s.pair(s.get(&values[..lanes]), s.get(&values[lanes..2 * lanes]));
+            let mut added = vec![0.0; lanes];
+            s.put(&mut added, s.add_pairs(pair, ones, zeros));
             let rounded: Vec<f32> = values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
             let (a, b) = rounded.split_at(2 * lanes);
             let products = a.chunks_exact(2).zip(b.chunks_exact(2)).map(|(a, b)| a[0] * b[0] + a[1] * b[1]);
             let want: Vec<f32> = products.zip(sums).map(|(product, sum)| sum + product).collect();
             assert_near(&found, &want, 3e-7);
+            let want: Vec<f32> = rounded[..lanes].iter().zip(&rounded[lanes..2 * lanes]).map(|(a, b)| a + b).collect();
+            assert_near(&added, &want, 3e-7);
         }
     }
 

@@ -5,10 +5,15 @@
 //! what it leaves is already the operand that `Oᵀ = Vᵀ P` reads, with the values as they lie in memory as the other.
 //! Both products are the tiles of the linear layers. A result depends on its own sequence only.
 //!
+//! Where the CPU multiplies bfloat16 faster than f32, both products may be in it (`operands.rs`); scores, softmax and sums are
+//! f32 in any case.
+//!
 //! What scores gain by distance is in `relative.rs`.
 
+mod operands;
 mod relative;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
@@ -17,11 +22,13 @@ use mlxt_backend::{Attention, Mask, Result, Segments};
 
 pub use relative::Relative;
 
+use self::operands::{Operand, Rows};
 use self::relative::Term;
-use super::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function, transpose};
+use super::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function_of};
+use super::gemm::weight::{Pair, Weight};
 use super::math::exp;
 use crate::arena::Arena;
-use crate::simd::{Kernel, MAX_LANES, Simd, Token};
+use crate::simd::{Kernel, MAX_LANES, PairToken, Simd, Token};
 use crate::threads::{Pool, Shareable};
 
 /// Queries of a task: enough to pack a key only once per 64 uses, few enough that the scores of 512 keys stay in the
@@ -55,12 +62,14 @@ impl Layout {
     }
 }
 
-/// `out = softmax(scale q kᵀ + relative + mask) v`: `[rows, 3 * hidden]` to `[rows, hidden]`.
+/// `out = softmax(scale q kᵀ + relative + mask) v`: `[rows, 3 * hidden]` to `[rows, hidden]`. With `pairs` the products are in
+/// bfloat16, unless there is a relative term, which is added up from the same queries and keys in f32.
 ///
 /// # Errors
 /// Out of memory for the scores.
 pub(crate) fn attention(
     (token, pool, arena): (Token, &Pool, &Arc<Arena>),
+    pairs: Option<PairToken>,
     qkv: &[f32],
     layout: &Layout,
     a: &Attention,
@@ -80,19 +89,24 @@ pub(crate) fn attention(
             let (block, index) = (&layout.blocks[task / a.heads], task % a.heads);
             let (scratch, rest) = scratch.split_at_mut(plain_len);
             let relative = relative.map(|relative| (relative, rest));
-            token.run(Head { qkv, block, index, a, relative, scratch, out });
+            match pairs {
+                Some(pairs) if relative.is_none() => {
+                    pairs.run(Head::<Pair> { qkv, block, index, a, relative, scratch, out, operands: PhantomData });
+                }
+                _ => token.run(Head::<f32> { qkv, block, index, a, relative, scratch, out, operands: PhantomData }),
+            }
         }
     });
     Ok(())
 }
 
-/// Working memory of one thread.
+/// Working memory of one thread. Pairs need half of what they lie in.
 struct Scratch<'a> {
     /// `[head_size][QUERIES]`: scaled queries, later the result, transposed.
     heads: &'a mut [f32],
     /// `[head_size][tile rows]`: a few keys, transposed.
     keys: &'a mut [f32],
-    /// `[keys][head_size]`: the values, which lie far apart in the batch.
+    /// `[keys][head_size]`: the values.
     values: &'a mut [f32],
     /// `[keys][QUERIES]`: scores, later weights.
     scores: &'a mut [f32],
@@ -119,7 +133,7 @@ impl<'a> Scratch<'a> {
 }
 
 /// One task.
-struct Head<'a> {
+struct Head<'a, O> {
     qkv: &'a [f32],
     block: &'a Block,
     index: usize,
@@ -128,9 +142,10 @@ struct Head<'a> {
     relative: Option<(&'a Relative, &'a mut [f32])>,
     scratch: &'a mut [f32],
     out: Shareable,
+    operands: PhantomData<O>,
 }
 
-impl Kernel for Head<'_> {
+impl<O: Operand> Kernel for Head<'_, O> {
     type Output = ();
 
     #[inline(always)]
@@ -148,20 +163,14 @@ impl Kernel for Head<'_> {
         // Lanes in use, as whole vectors. What is computed in the others is never stored.
         let lanes = count.next_multiple_of(S::LANES);
 
-        let place = |row: usize, which: usize| {
-            let at = (sequence.start + row) * stride + which * hidden + self.index * size;
-            &self.qkv[at..]
+        let place = |rows: &Range<usize>, which: usize| {
+            let at = (sequence.start + rows.start) * stride + which * hidden + self.index * size;
+            Rows { values: &self.qkv[at..], stride, count: rows.len(), size }
         };
-        let (query, key, value) = (place(queries.start, 0), place(keys.start, 1), place(keys.start, 2));
-
-        // SAFETY: the queries are `count` rows, `stride` apart; `heads` has room for `size` rows of QUERIES >= count
-        // and a vector more.
-        unsafe { transpose(s, query.as_ptr(), stride, (count, size), scratch.heads.as_mut_ptr(), QUERIES) };
-        for row in scratch.heads.chunks_exact_mut(QUERIES) {
-            for x in row[..lanes].chunks_exact_mut(S::LANES) {
-                s.put(x, s.mul(s.get(x), s.splat(self.a.scale)));
-            }
-        }
+        let (query, key, value) = (place(queries, 0), place(&keys, 1), place(&keys, 2));
+        O::queries(s, query, self.a.scale, scratch.heads);
+        // Steps of a product that sums so many values.
+        let steps = |values: usize| values.div_ceil(O::INPUTS);
 
         let mut term = self.relative.map(|(relative, memory)| {
             let mut term = Term::new(relative, self.a, self.index, (queries.clone(), keys.clone()), memory);
@@ -174,33 +183,22 @@ impl Kernel for Head<'_> {
             let height = panel.len();
             // The next rows come from far away while this panel is multiplied.
             for row in (panel.end..keys.len()).take(S::TILE_ROWS) {
-                fetch(s, key, row * stride, size);
-                fetch(s, value, row * stride, size);
+                fetch(s, key.row(row));
+                fetch(s, value.row(row));
             }
-            let rows = scratch.values[panel.start * size..].chunks_exact_mut(size);
-            for (row, to) in panel.clone().zip(rows) {
-                let from = &value[row * stride..][..size];
-                for (to, from) in to.chunks_mut(S::LANES).zip(from.chunks(S::LANES)) {
-                    s.put(to, s.get(from));
-                }
-            }
-            // SAFETY: the keys are rows `stride` apart, and there is room for MAX_TILE_ROWS >= height and a vector.
-            unsafe {
-                let src = key[panel.start * stride..].as_ptr();
-                transpose(s, src, stride, (height, size), scratch.keys.as_mut_ptr(), height);
-            }
+            O::keys(s, key, panel.start, height, scratch.keys);
             let product = Product {
                 a: scratch.keys.as_ptr(),
                 a_stride: height,
                 b: scratch.heads.as_ptr(),
                 b_stride: QUERIES,
-                steps: size,
+                steps: steps(size),
                 c: scratch.scores[panel.start * QUERIES..].as_mut_ptr(),
                 c_stride: QUERIES,
             };
-            // SAFETY: `keys` holds `size` steps of `height` values, `heads` `size` rows of QUERIES, and `scores` a row
+            // SAFETY: `keys` holds so many steps of `height` values, `heads` as many rows of QUERIES, and `scores` a row
             // of QUERIES for each key.
-            unsafe { product.run(s, height, lanes) };
+            unsafe { product.run::<S, O>(s, height, lanes) };
             if let Some(term) = &mut term {
                 term.add(s, &panel, scratch.keys, scratch.scores);
             }
@@ -214,6 +212,8 @@ impl Kernel for Head<'_> {
             s.put(&mut shares[first..first + S::LANES], s.div(s.splat(1.0), total));
         }
 
+        O::weights(s, scratch.scores, keys.len(), lanes);
+        O::values(s, value, scratch.values);
         let dim_panels = Panels::new(size, S::TILE_ROWS);
         for panel in (0..dim_panels.count()).map(|i| dim_panels.range(i)) {
             let product = Product {
@@ -221,13 +221,13 @@ impl Kernel for Head<'_> {
                 a_stride: size,
                 b: scratch.scores.as_ptr(),
                 b_stride: QUERIES,
-                steps: keys.len(),
+                steps: steps(keys.len()),
                 c: scratch.heads[panel.start * QUERIES..].as_mut_ptr(),
                 c_stride: QUERIES,
             };
-            // SAFETY: `values` and `scores` hold a row for each key, and `heads` a row of QUERIES for each of the
+            // SAFETY: `values` and `scores` hold a row for each step, and `heads` a row of QUERIES for each of the
             // head's columns. The queries in it are no longer needed.
-            unsafe { product.run(s, panel.len(), lanes) };
+            unsafe { product.run::<S, O>(s, panel.len(), lanes) };
         }
         for row in scratch.heads.chunks_exact_mut(QUERIES) {
             let shares = shares[..lanes].chunks_exact(S::LANES);
@@ -244,15 +244,15 @@ impl Kernel for Head<'_> {
     }
 }
 
-/// Brings `len` values from `start` on nearer.
+/// Brings values nearer.
 #[inline(always)]
-fn fetch<S: Simd>(s: S, values: &[f32], start: usize, len: usize) {
-    for i in (start..start + len).step_by(16) {
-        s.prefetch(values.as_ptr().wrapping_add(i));
+fn fetch<S: Simd>(s: S, values: &[f32]) {
+    for line in values.chunks(16) {
+        s.prefetch(line.as_ptr());
     }
 }
 
-/// `c[i, j] = Σ a[k, i] b[k, j]`
+/// `c[i, j] = Σ a[k, i] b[k, j]`; each of `a` and `b` in the bits of an f32.
 pub(crate) struct Product {
     pub(crate) a: *const f32,
     pub(crate) a_stride: usize,
@@ -268,14 +268,15 @@ impl Product {
     /// `rows` values at each of `steps` steps of `a` can be read, and whole vectors for `columns` of each of `b`;
     /// `columns` values of `rows` rows of `c` can be written, and by nobody else.
     #[inline(always)]
-    pub(crate) unsafe fn run<S: Simd>(self, s: S, rows: usize, columns: usize) {
+    pub(crate) unsafe fn run<S: Simd, W: Weight>(self, s: S, rows: usize, columns: usize) {
+        const { assert!(size_of::<W>() == size_of::<f32>()) }
         let mut first = 0;
         while first < columns {
             let cols = (2 * S::LANES).min(columns - first);
             let tile = Tile {
                 a: self.a,
                 a_stride: self.a_stride,
-                b: self.b.wrapping_add(first),
+                b: self.b.wrapping_add(first).cast::<W>(),
                 b_stride: self.b_stride,
                 steps: self.steps,
                 c: self.c.wrapping_add(first),
@@ -283,11 +284,11 @@ impl Product {
                 cols,
                 accumulate: false,
                 bias: ptr::null(),
-                fetch: self.b,
+                fetch: self.b.cast(),
                 fetch_stride: 0,
             };
             // SAFETY: the caller's promise.
-            unsafe { function::<S>(rows, cols.div_ceil(S::LANES))(s, &tile) };
+            unsafe { function_of::<S, W>(rows, cols.div_ceil(S::LANES))(s, &tile) };
             first += cols;
         }
     }
@@ -370,7 +371,8 @@ unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, us
 mod tests {
     use crate::tests::{assert_near, every_cpu, noise};
     use crate::{Cpu, CpuOptions, Isa};
-    use mlxt_backend::{Attention, Backend, Mask, Reference, RelativeSource, Segments};
+    use half::bf16;
+    use mlxt_backend::{Arithmetic, Attention, Backend, Mask, Precision, Reference, RelativeSource, Segments};
 
     const MASKS: [Mask; 5] = [
         Mask::Full,
@@ -455,6 +457,59 @@ mod tests {
                 });
             }
         }
+    }
+
+    /// Runs a check on a CPU that multiplies in bfloat16, if this one can.
+    fn in_bf16(check: impl Fn(&Cpu)) {
+        let arithmetic = Cpu::arithmetic(Precision::Bf16);
+        for threads in [1, 3] {
+            if arithmetic == Arithmetic::Bf16 {
+                let options = CpuOptions { threads: Some(threads), arithmetic, ..CpuOptions::default() };
+                check(&Cpu::new(options).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn in_bf16_it_is_the_reference_of_rounded_rows() {
+        let lengths = (1..40).map(|length| (vec![length], 8)).chain((1..36).map(|size| (vec![5, 18], size)));
+        for (lengths, head_size) in lengths.chain([(vec![63, 64, 65, 1, 129, 200], 64), (vec![700], 20)]) {
+            let exact = noise(lengths.iter().sum::<usize>() * 6 * head_size, 2.0);
+            let rounded: Vec<f32> = exact.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+            for mask in MASKS {
+                let a = Attention { heads: 2, head_size, scale: 0.25, mask };
+                let want = attend(&Reference, &lengths, &rounded, &a);
+                // Queries times a power of two are exact; weights are rounded, by 2^-9 of themselves at most, their sum is 1, and
+                // values are below 2.
+                in_bf16(|cpu| assert_near(&attend(cpu, &lengths, &exact, &a), &want, 2.0 / 512.0 + 5e-6));
+            }
+        }
+    }
+
+    #[test]
+    fn in_bf16_sequences_do_not_depend_on_their_batch() {
+        let lengths = [1, 50, 14, 130, 7];
+        let qkv = noise(202 * 180, 2.0);
+        for mask in MASKS {
+            let a = Attention { heads: 3, head_size: 20, scale: 0.2, mask };
+            in_bf16(|cpu| {
+                let whole = attend(cpu, &lengths, &qkv, &a);
+                let mut first = 0;
+                for length in lengths {
+                    let alone = attend(cpu, &[length], &qkv[first * 180..][..length * 180], &a);
+                    assert_eq!(alone, whole[first * 60..][..length * 60], "{length}");
+                    first += length;
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn in_bf16_relative_terms_stay_in_f32() {
+        let a = Attention { heads: 2, head_size: 9, scale: 0.3, mask: Mask::Full };
+        let qkv = noise(65 * 54, 1.0);
+        let want = attend_with(&Reference, &[65], &qkv, &a, Some(&relative(&Reference, &a, 20)));
+        in_bf16(|cpu| assert_near(&attend_with(cpu, &[65], &qkv, &a, Some(&relative(cpu, &a, 20))), &want, 5e-6));
     }
 
     #[test]

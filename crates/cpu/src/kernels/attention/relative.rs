@@ -261,7 +261,7 @@ fn products<S: Simd>(
     };
     // SAFETY: `a` holds `steps` steps of at least `rows` values; the part has a row for each of the head's columns, of
     // which `count` lie behind `place`, and room for vectors behind the last; each row of `out` has room for the run.
-    unsafe { product.run(s, rows, within.count) };
+    unsafe { product.run::<S, f32>(s, rows, within.count) };
     for row in out.chunks_mut(out_stride).take(rows) {
         within.spread(&mut row[..run.len]);
     }

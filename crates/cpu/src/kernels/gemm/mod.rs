@@ -11,7 +11,7 @@
 mod pack;
 pub(crate) mod plan;
 pub(crate) mod tile;
-mod weight;
+pub(crate) mod weight;
 
 pub(crate) use pack::{Matrix, Width, bias, decode_output};
 pub(crate) use weight::Kept;

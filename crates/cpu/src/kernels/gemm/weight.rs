@@ -7,7 +7,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::tile::{MAX_TILE_ROWS, transpose};
+use super::tile::transpose;
 use crate::simd::{MAX_LANES, PairToken, Simd};
 
 /// What a panel of weights is made of, and how it meets rows.
@@ -116,29 +116,51 @@ impl Weight for Pair {
 
     #[inline(always)]
     unsafe fn pack<S: Simd>(s: S, x: *const f32, (rows, inputs): (usize, usize), dst: *mut f32) {
-        let pairs = inputs.div_ceil(2);
-        // A vector of pairs of each row at a time.
-        let mut block = [0.0_f32; MAX_TILE_ROWS * MAX_LANES];
+        // SAFETY: the caller's promise.
+        unsafe { pack_pairs(s, (x, inputs), (rows, inputs), 1.0, (dst, rows)) };
+    }
+}
+
+/// `dst[i * dst_stride + r]` is the pair of row `r`'s values `2 i` and `2 i + 1` (0 behind the last) times `scale`, rounded.
+///
+/// # Safety
+/// As [`transpose`] of half the columns: `rows, inputs >= 1`, `dst_stride >= rows`; `rows` rows of `inputs` values, `stride`
+/// apart, can be read, and `dst` is at least `inputs / 2` rows of `dst_stride` and a vector long: what lies between the rows,
+/// and behind the last, is lost.
+#[inline(always)]
+pub(crate) unsafe fn pack_pairs<S: Simd>(
+    s: S,
+    (x, stride): (*const f32, usize),
+    (rows, inputs): (usize, usize),
+    scale: f32,
+    (dst, dst_stride): (*mut f32, usize),
+) {
+    let pairs = inputs.div_ceil(2);
+    // A vector of pairs of each of a few rows at a time, the last rows first for the reason that `transpose` has.
+    let mut block = [0.0_f32; MAX_LANES * MAX_LANES];
+    for first in (0..rows).step_by(S::LANES).rev() {
+        let height = S::LANES.min(rows - first);
         for pair in (0..pairs).step_by(S::LANES) {
-            for r in 0..rows {
+            for r in 0..height {
                 for half in 0..2 {
                     let input = 2 * pair + half * S::LANES;
                     // SAFETY: as many values are read as the row has from `input` on; `block` has two halves of a vector of
-                    // pairs for each of a tile's rows.
+                    // pairs for each of as many rows as a vector has lanes.
                     unsafe {
+                        let from = x.wrapping_add((first + r) * stride + input);
                         let values = match inputs.saturating_sub(input) {
                             0 => s.splat(0.0),
-                            n if n < S::LANES => s.load_first(x.add(r * inputs + input), n),
-                            _ => s.load(x.add(r * inputs + input)),
+                            n if n < S::LANES => s.load_first(from, n),
+                            _ => s.load(from),
                         };
                         let place = block.as_mut_ptr().add(r * MAX_LANES).cast::<u8>().add(half * 2 * S::LANES);
-                        s.store_bf16(place, values);
+                        s.store_bf16(place, s.mul(values, s.splat(scale)));
                     }
                 }
             }
-            let size = (rows, S::LANES.min(pairs - pair));
+            let size = (height, S::LANES.min(pairs - pair));
             // SAFETY: the caller's promise; what is lost behind these pairs is written by the next.
-            unsafe { transpose(s, block.as_ptr(), MAX_LANES, size, dst.add(pair * rows), rows) };
+            unsafe { transpose(s, block.as_ptr(), MAX_LANES, size, dst.add(pair * dst_stride + first), dst_stride) };
         }
     }
 }

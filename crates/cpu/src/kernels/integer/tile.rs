@@ -6,7 +6,7 @@ use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 
 /// The most rows of a tile on any instruction set.
-pub(super) const MAX_TILE_ROWS: usize = 14;
+pub(super) const MAX_TILE_ROWS: usize = 8;
 
 /// `c[i, j] = bias[j] + Σ over groups of weight scale * (row scale * Σ a b + dwarfing a * its b)`
 pub(super) struct Tile {
@@ -52,12 +52,6 @@ impl<D: Dot, W: Weights> Table<D, W> {
         tile::<D, W, 6>,
         tile::<D, W, 7>,
         tile::<D, W, 8>,
-        tile::<D, W, 9>,
-        tile::<D, W, 10>,
-        tile::<D, W, 11>,
-        tile::<D, W, 12>,
-        tile::<D, W, 13>,
-        tile::<D, W, 14>,
     ];
 }
 
@@ -83,11 +77,14 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
         let (mut weights, mut fetch) = (t.weights, t.fetch);
         // SAFETY: the caller of `tile` promised two vectors.
         let bias = unsafe { [s.load(t.bias), s.load(t.bias.add(lanes))] };
+        // Written at the end; the lines may come from far away until then.
+        for (i, v) in (0..ROWS).flat_map(|i| [(i, 0), (i, 1)]) {
+            s.prefetch(t.c.wrapping_add(i * t.c_stride + v * lanes));
+        }
         let mut out = [bias; ROWS];
         for g in 0..t.groups {
             let bytes = t.rows.bytes.wrapping_add(g * ROWS * GROUP);
             let about = t.rows.about.wrapping_add(g * ROWS);
-            let first = weights;
             let mut sums = [[d.splat(0); 2]; ROWS];
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised the group of rows.
@@ -121,25 +118,10 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
                     *out = s.mul_add(s.mul(d.to_f32(sum), scale), scales[v], *out);
                 }
             }
-            // SAFETY: the caller of `tile` promised the group of rows.
-            let mut dwarfed = unsafe { *t.rows.dwarfed.add(g) };
-            while dwarfed != 0 {
-                let row = dwarfed.trailing_zeros() as usize;
-                dwarfed &= dwarfed - 1;
-                // SAFETY: a bit is set for a row of the panel; `place` is below `GROUP`, so it is in one of the group's steps.
-                let (largest, columns) = unsafe {
-                    let Group { largest, place, .. } = *about.add(row);
-                    let place = place as usize;
-                    (s.splat(largest), W::input(d, first.add(place / 4 * step_bytes), place % 4))
-                };
-                for (v, out) in out[row % ROWS].iter_mut().enumerate() {
-                    *out = s.mul_add(s.mul(columns[v], largest), scales[v], *out);
-                }
-            }
         }
         for (i, out) in out.into_iter().enumerate() {
             for (v, value) in out.into_iter().enumerate() {
-                let Some(cols) = t.cols.checked_sub(v * lanes).filter(|&n| n > 0) else { continue };
+                let Some(cols) = t.columns(v, lanes) else { continue };
                 // SAFETY: the caller of `tile` promised `t.cols` columns of `c`.
                 unsafe {
                     let c = t.c.add(i * t.c_stride + v * lanes);
@@ -147,5 +129,42 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
                 }
             }
         }
+        // There are few of these. In memory: registers cannot be counted, and the results above would have to leave theirs.
+        for g in 0..t.groups {
+            // SAFETY: the caller of `tile` promised the groups.
+            let mut dwarfed = unsafe { *t.rows.dwarfed.add(g) };
+            while dwarfed != 0 {
+                let row = dwarfed.trailing_zeros() as usize;
+                dwarfed &= dwarfed - 1;
+                // SAFETY: a bit is set for a row of the panel; `place` is below `GROUP`, so it is in one of the group's steps.
+                let (largest, columns) = unsafe {
+                    let Group { largest, place, .. } = *t.rows.about.add(g * ROWS + row);
+                    let step = g * steps + place as usize / 4;
+                    (s.splat(largest), W::input(d, t.weights.add(step * step_bytes), place as usize % 4))
+                };
+                for (v, column) in columns.into_iter().enumerate() {
+                    let Some(cols) = t.columns(v, lanes) else { continue };
+                    // SAFETY: the caller of `tile` promised two vectors of scales for each group, and `t.cols` columns of `c`.
+                    unsafe {
+                        let c = t.c.add(row * t.c_stride + v * lanes);
+                        let scale = s.load(t.scales.add((2 * g + v) * lanes));
+                        let term = s.mul(column, largest);
+                        if cols >= lanes {
+                            s.store(c, s.mul_add(term, scale, s.load(c)));
+                        } else {
+                            s.store_first(c, s.mul_add(term, scale, s.load_first(c, cols)), cols);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Tile {
+    /// The columns that are written from vector `v` on, if there are any.
+    #[inline(always)]
+    fn columns(&self, v: usize, lanes: usize) -> Option<usize> {
+        self.cols.checked_sub(v * lanes).filter(|&n| n > 0)
     }
 }

@@ -26,8 +26,8 @@ impl Dot for Vnni {
     type Weights = __m512i;
     type Row = __m512i;
 
-    /// 14 x 2 sums, 2 vectors of weights and 1 of a row: 31 of 32 registers.
-    const TILE_ROWS: usize = 14;
+    /// 7 x 2 sums and as many results, 2 vectors of weights and 1 of a row: 31 of 32 registers.
+    const TILE_ROWS: usize = 7;
     const OFFSET_8: i32 = 128;
     const OFFSET_4: i32 = 8;
 
