@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::hex::hex;
 use crate::record::Variant;
@@ -296,9 +298,10 @@ impl Home {
             let path = folder.join(name);
             let written = std::fs::read_to_string(&path).is_ok_and(|there| there == text);
             if !written {
-                let part = folder.join(format!("{name}.{}", std::process::id()));
-                std::fs::write(&part, text).map_err(Error::io("write", &part))?;
-                std::fs::rename(&part, &path).map_err(Error::io("write", &path))?;
+                // Under a name of its own first: several that start at the same time each find it missing.
+                let mut part = NamedTempFile::new_in(&folder).map_err(Error::io("write", &path))?;
+                part.write_all(text.as_bytes()).map_err(Error::io("write", &path))?;
+                part.persist(&path).map_err(|e| Error::io("write", &path)(e.error))?;
             }
         }
         Ok(folder)
@@ -307,4 +310,25 @@ impl Home {
 
 fn short_hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes)[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn workers_are_whole_for_all_that_start_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home { folder: folder.path().to_owned(), program: PathBuf::new() };
+        let start = || {
+            let workers = home.workers().unwrap();
+            for (name, text) in WORKERS {
+                assert_eq!(std::fs::read_to_string(workers.join(name)).unwrap(), text);
+            }
+        };
+        thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(start))));
+        assert_eq!(std::fs::read_dir(home.workers().unwrap()).unwrap().count(), WORKERS.len());
+    }
 }
