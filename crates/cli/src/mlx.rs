@@ -47,6 +47,12 @@ impl Variant {
         }
     }
 
+    /// What its wheel needs and does not ask for: some of MLX's kernels for quantised weights include a header that NVIDIA
+    /// ships by itself since CUDA 13.
+    fn companions(self) -> &'static [&'static str] {
+        if self == Self::Cuda13 { &["nvidia-cuda-crt==13.*"] } else { &[] }
+    }
+
     /// The one for this machine, and why.
     pub(crate) fn of_this_machine() -> Result<(Self, String)> {
         Self::of(std::env::consts::OS, std::env::consts::ARCH, driver())
@@ -107,13 +113,14 @@ pub(crate) fn install(folder: &Path, variant: Variant, hear: &mut dyn FnMut(&str
 
     // Wheels that are there whole are not fetched again.
     let mut download = pip_of(&python, "download");
-    download.args(WHEELS_OF).arg("--no-cache-dir").arg("--dest").arg(&wheels).arg(&wanted);
+    download.args(WHEELS_OF).arg("--no-cache-dir").arg("--dest").arg(&wheels).arg(&wanted).args(variant.companions());
     mlxt_python::run(&mut download, hear).context("cannot get MLX")?;
 
     let new = partial.begin()?;
     let mut install = pip_of(&python, "install");
     install.args(WHEELS_OF).args(["--no-index", "--no-compile", "--find-links"]).arg(&wheels);
-    mlxt_python::run(install.arg("--target").arg(&new).arg(&wanted), hear).context("cannot unpack MLX")?;
+    install.arg("--target").arg(&new).arg(&wanted).args(variant.companions());
+    mlxt_python::run(&mut install, hear).context("cannot unpack MLX")?;
     if !holds(&new, variant) {
         bail!("pip installed {wanted} without error, but it is not in {}", new.display());
     }

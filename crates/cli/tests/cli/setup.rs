@@ -100,6 +100,14 @@ fn mlx_is_put_in_place_once_and_replaced_by_another_build() {
     let (status, out, _) = said(&machine.setup(&["--variant", "cuda13"]));
     assert_eq!(status, Some(0), "{out}");
     assert_eq!(names(&machine.data().join("mlx")), ["mlx", "mlx_cuda_13-0.32.4.dist-info"]);
+    // Once fetched and once unpacked; no other build needs it.
+    assert_eq!(
+        machine.calls().matches("mlx-cuda-13==0.32.4 nvidia-cuda-crt==13.*\n").count(),
+        2,
+        "{}",
+        machine.calls()
+    );
+    assert_eq!(machine.calls().matches("nvidia-cuda-crt").count(), 2);
 }
 
 #[test]
