@@ -2,19 +2,24 @@
 //!
 //! Under emulation (`MLXT_EMULATED` is set: scripts/check-neon) only the small cases: the others would take an hour.
 
-use mlxt_backend::conformance::Operation;
+use mlxt_backend::conformance::{Case, Operation};
 use mlxt_backend::{Backend, Precision, conformance};
 use mlxt_cpu::{Cpu, CpuOptions, Isa};
+
+fn cases() -> Vec<Case> {
+    let mut cases = conformance::cases();
+    if std::env::var_os("MLXT_EMULATED").is_some() {
+        cases.retain(|case| !case.timed);
+    }
+    cases
+}
 
 fn check(isa: Isa) {
     if Isa::available().all(|available| available != isa) {
         println!("not checked: this CPU has no {isa}");
         return;
     }
-    let mut cases = conformance::cases();
-    if std::env::var_os("MLXT_EMULATED").is_some() {
-        cases.retain(|case| !case.timed);
-    }
+    let cases = cases();
     let cpu = Cpu::new(CpuOptions { threads: Some(2), isa: Some(isa), ..CpuOptions::default() });
     assert!(cpu.is_ok(), "{isa}: {cpu:?}");
     let Ok(cpu) = cpu else { return };
@@ -54,7 +59,7 @@ fn the_fastest_arithmetic_conforms() {
         assert!(cpu.is_ok(), "{cpu:?}");
         let Ok(cpu) = cpu else { continue };
         assert_eq!(cpu.info().arithmetic, arithmetic);
-        let report = conformance::check_at(&cpu, precision);
+        let report = conformance::check_cases(&cpu, precision, cases());
         assert!(report.passed(), "{precision}, {arithmetic}: {report}");
     }
 }
