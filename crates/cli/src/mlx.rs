@@ -109,17 +109,18 @@ pub(crate) fn install(folder: &Path, variant: Variant, hear: &mut dyn FnMut(&str
     let partial = Partial::open(folder)?;
     let python = python_with_pip(&partial.path("python"), hear)?;
     let wanted = format!("{}=={RELEASE}", variant.wheel());
+    let packages = [&[wanted.as_str()], variant.companions()].concat();
     let wheels = partial.path("wheels");
 
     // Wheels that are there whole are not fetched again.
     let mut download = pip_of(&python, "download");
-    download.args(WHEELS_OF).arg("--no-cache-dir").arg("--dest").arg(&wheels).arg(&wanted).args(variant.companions());
+    download.args(WHEELS_OF).arg("--no-cache-dir").arg("--dest").arg(&wheels).args(&packages);
     mlxt_python::run(&mut download, hear).context("cannot get MLX")?;
 
     let new = partial.begin()?;
     let mut install = pip_of(&python, "install");
     install.args(WHEELS_OF).args(["--no-index", "--no-compile", "--find-links"]).arg(&wheels);
-    install.arg("--target").arg(&new).arg(&wanted).args(variant.companions());
+    install.arg("--target").arg(&new).args(&packages);
     mlxt_python::run(&mut install, hear).context("cannot unpack MLX")?;
     if !holds(&new, variant) {
         bail!("pip installed {wanted} without error, but it is not in {}", new.display());

@@ -3,8 +3,8 @@
 use std::thread;
 
 use mlxt_backend::{
-    Activation, Attention, Backend, Error, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
-    Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped,
+    Activation, Arithmetic, Attention, Backend, Error, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
+    NormSource, Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped,
 };
 
 use crate::{Cpu, CpuOptions, Isa};
@@ -36,6 +36,18 @@ pub(crate) fn every_cpu(check: impl Fn(&Cpu) -> Result<()>) {
                 panic!("{isa}, {threads} threads: {e}");
             }
         }
+    }
+}
+
+/// Runs a check on a CPU that multiplies in bfloat16, with one thread and with three, if this one can.
+pub(crate) fn every_cpu_in_bf16(check: impl Fn(&Cpu)) {
+    let arithmetic = Cpu::arithmetic(Precision::Bf16);
+    if arithmetic != Arithmetic::Bf16 {
+        println!("not checked: this CPU does not multiply faster in bf16");
+        return;
+    }
+    for threads in [1, 3] {
+        check(&Cpu::new(CpuOptions { threads: Some(threads), arithmetic, ..CpuOptions::default() }).unwrap());
     }
 }
 

@@ -201,13 +201,14 @@ fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
         let encoder = Encoder::load(&cpu, &config, &weights, Precision::F32)?;
         hidden_states(&cpu, &encoder, &samples)?
     };
+    let all = wanted.is_empty();
     let mut right = true;
     for &arithmetic in arithmetics {
         let name = arithmetic.to_string();
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic.activations() {
             DType::F32 => &[None],
-            _ if !wanted.is_empty() => &[None],
+            _ if !all => &[None],
             _ => &[Some("stream_32"), Some("tile_64"), Some("hopper"), Some("few"), None],
         };
         let mut loaded = None;
@@ -231,7 +232,6 @@ fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
             loaded = Some((cuda, encoder));
         }
         let Some((cuda, encoder)) = loaded else { continue };
-        let all = wanted.is_empty();
         let shapes = if all { &SHAPES } else { wanted };
         let shapes = shapes.iter().map(|&(b, n)| (shape_name((b, n)), vec![n; b]));
         for (shape, lengths) in shapes.chain(all.then(|| ("ragged 64".to_owned(), ragged.clone()))) {

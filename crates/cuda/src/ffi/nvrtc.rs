@@ -29,7 +29,7 @@ pub(crate) fn compile(name: &str, text: &str, headers: &[Header], options: &[Str
     libraries::nvrtc(None)?;
     let failed = |e: result::NvrtcError| failure(format!("NVRTC: {e}"));
     let string = |text: &str| CString::new(text).map_err(|e| failure(e.to_string()));
-    let (name_, text) = (string(name)?, string(text)?);
+    let (file, text) = (string(name)?, string(text)?);
     let included = headers.iter().map(|(name, text)| Ok((string(name)?, string(text)?))).collect::<Result<Vec<_>>>()?;
     let (names, texts): (Vec<_>, Vec<_>) = included.iter().map(|(name, text)| (name.as_ptr(), text.as_ptr())).unzip();
     let mut program = null_mut();
@@ -38,7 +38,7 @@ pub(crate) fn compile(name: &str, text: &str, headers: &[Header], options: &[Str
     unsafe {
         let (count, texts, names) = (headers.len() as i32, texts.as_ptr(), names.as_ptr());
         let created =
-            sys::nvrtcCreateProgram(&raw mut program, text.as_ptr(), name_.as_ptr(), count, texts, names).result();
+            sys::nvrtcCreateProgram(&raw mut program, text.as_ptr(), file.as_ptr(), count, texts, names).result();
         created.map_err(failed)?;
         let compiled = result::compile_program(program, options);
         let code = if compiled.is_ok() {

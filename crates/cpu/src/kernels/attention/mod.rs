@@ -369,10 +369,10 @@ unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, us
 
 #[cfg(test)]
 mod tests {
-    use crate::tests::{assert_near, every_cpu, noise};
+    use crate::tests::{assert_near, every_cpu, every_cpu_in_bf16, noise};
     use crate::{Cpu, CpuOptions, Isa};
     use half::bf16;
-    use mlxt_backend::{Arithmetic, Attention, Backend, Mask, Precision, Reference, RelativeSource, Segments};
+    use mlxt_backend::{Attention, Backend, Mask, Reference, RelativeSource, Segments};
 
     const MASKS: [Mask; 5] = [
         Mask::Full,
@@ -459,17 +459,6 @@ mod tests {
         }
     }
 
-    /// Runs a check on a CPU that multiplies in bfloat16, if this one can.
-    fn in_bf16(check: impl Fn(&Cpu)) {
-        let arithmetic = Cpu::arithmetic(Precision::Bf16);
-        for threads in [1, 3] {
-            if arithmetic == Arithmetic::Bf16 {
-                let options = CpuOptions { threads: Some(threads), arithmetic, ..CpuOptions::default() };
-                check(&Cpu::new(options).unwrap());
-            }
-        }
-    }
-
     #[test]
     fn in_bf16_it_is_the_reference_of_rounded_rows() {
         let lengths = (1..40).map(|length| (vec![length], 8)).chain((1..36).map(|size| (vec![5, 18], size)));
@@ -481,7 +470,7 @@ mod tests {
                 let want = attend(&Reference, &lengths, &rounded, &a);
                 // Queries times a power of two are exact; weights are rounded, by 2^-9 of themselves at most, their sum is 1, and
                 // values are below 2.
-                in_bf16(|cpu| assert_near(&attend(cpu, &lengths, &exact, &a), &want, 2.0 / 512.0 + 5e-6));
+                every_cpu_in_bf16(|cpu| assert_near(&attend(cpu, &lengths, &exact, &a), &want, 2.0 / 512.0 + 5e-6));
             }
         }
     }
@@ -492,7 +481,7 @@ mod tests {
         let qkv = noise(202 * 180, 2.0);
         for mask in MASKS {
             let a = Attention { heads: 3, head_size: 20, scale: 0.2, mask };
-            in_bf16(|cpu| {
+            every_cpu_in_bf16(|cpu| {
                 let whole = attend(cpu, &lengths, &qkv, &a);
                 let mut first = 0;
                 for length in lengths {
@@ -509,7 +498,9 @@ mod tests {
         let a = Attention { heads: 2, head_size: 9, scale: 0.3, mask: Mask::Full };
         let qkv = noise(65 * 54, 1.0);
         let want = attend_with(&Reference, &[65], &qkv, &a, Some(&relative(&Reference, &a, 20)));
-        in_bf16(|cpu| assert_near(&attend_with(cpu, &[65], &qkv, &a, Some(&relative(cpu, &a, 20))), &want, 5e-6));
+        every_cpu_in_bf16(|cpu| {
+            assert_near(&attend_with(cpu, &[65], &qkv, &a, Some(&relative(cpu, &a, 20))), &want, 5e-6);
+        });
     }
 
     #[test]

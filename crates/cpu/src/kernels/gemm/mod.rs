@@ -172,7 +172,7 @@ impl Task<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::tests::{assert_near, every_cpu, matrix, noise};
+    use crate::tests::{assert_near, every_cpu, every_cpu_in_bf16, matrix, noise};
     use crate::{Cpu, CpuOptions, Isa};
     use half::bf16;
     use mlxt_backend::{
@@ -272,13 +272,6 @@ mod tests {
         }
     }
 
-    /// A CPU that multiplies in bfloat16, if this one can.
-    fn in_bf16(threads: usize) -> Option<Cpu> {
-        let arithmetic = Cpu::arithmetic(Precision::Bf16);
-        let options = CpuOptions { threads: Some(threads), arithmetic, ..CpuOptions::default() };
-        (arithmetic == Arithmetic::Bf16).then(|| Cpu::new(options).unwrap())
-    }
-
     #[test]
     fn products_in_bf16_are_the_reference_of_rounded_weights_and_rows() {
         let sizes = (1..32).map(|rows| (rows, 37, 21)).chain((1..70).map(|inputs| (15, 33, inputs)));
@@ -287,14 +280,14 @@ mod tests {
             let values: Vec<f32> = exact.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
             let source = || MatrixSource { precision: Precision::Bf16, ..matrix(outputs, inputs) };
             let want = product(&Reference, rows, inputs, &values, source(), Activation::Gelu);
-            for cpu in [1, 3].into_iter().filter_map(in_bf16) {
-                let got = product(&cpu, rows, inputs, &exact, source(), Activation::Gelu);
+            every_cpu_in_bf16(|cpu| {
+                let got = product(cpu, rows, inputs, &exact, source(), Activation::Gelu);
                 assert_near(&got, &want, 3e-6);
                 for first in [0, rows / 2, rows - 1] {
-                    let part = product(&cpu, 1, inputs, &exact[first * inputs..][..inputs], source(), Activation::Gelu);
+                    let part = product(cpu, 1, inputs, &exact[first * inputs..][..inputs], source(), Activation::Gelu);
                     assert_eq!(part, got[first * outputs..][..outputs], "row {first} of {rows} by itself");
                 }
-            }
+            });
         }
     }
 
