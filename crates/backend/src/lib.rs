@@ -19,6 +19,7 @@ pub mod error;
 pub mod host;
 pub mod operands;
 pub mod operations;
+pub mod pieces;
 pub mod quantised;
 pub mod reference;
 pub mod segments;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
+use mlxt_backend::pieces::in_pieces;
 use mlxt_backend::{DType, Result};
 
 use crate::device::lock;
@@ -17,9 +18,9 @@ use crate::ffi::landing::Landing;
 use crate::ffi::memory::{Memory, copy};
 use crate::program::{Ground, Place};
 
-/// The most bytes that come to the host in one copy: 40 µs on the bus, so that what a copy costs by itself is little of
-/// it. Of more, one piece is converted while the next one arrives.
-const PIECE: usize = 1 << 20;
+/// The most bytes that come to the host in one copy: 20 µs on the bus, so that what a copy costs by itself is little of
+/// it. More is in pieces, of which some arrive while others are converted.
+const PIECE: usize = 1 << 19;
 
 /// Activations that outlive a run.
 #[derive(Debug)]
@@ -144,15 +145,15 @@ impl Landings {
             }
             start(&mut landing, 0)?;
         }
-        // Made while the device is still at work.
-        let mut values = vec![0.0; count];
-        let mut pieces = values.chunks_mut(each).enumerate().peekable();
-        while let Some((i, piece)) = pieces.next() {
-            let mut next = None;
-            if pieces.peek().is_some() {
-                let mut other = self.take(context)?;
-                start(&mut other, (i + 1) * each)?;
-                next = Some(other);
+        // While the device is still at work: of zeros the system would make each page when the first value arrives there.
+        let mut values = vec![f32::NAN; count];
+        let begun = Mutex::new(Some(landing));
+        in_pieces(&mut values, each, |number, piece| {
+            context.bind()?;
+            let first = if number == 0 { lock(&begun).take() } else { None };
+            let mut landing = first.map_or_else(|| self.take(context), Ok)?;
+            if number > 0 {
+                start(&mut landing, number * each)?;
             }
             match element {
                 DType::F32 => piece.copy_from_slice(landing.values(piece.len())?),
@@ -163,11 +164,9 @@ impl Landings {
                     landing.values::<u16>(piece.len())?.reinterpret_cast::<bf16>().convert_to_f32_slice(piece);
                 }
             }
-            if let Some(next) = next {
-                lock(&self.free).push(std::mem::replace(&mut landing, next));
-            }
-        }
-        lock(&self.free).push(landing);
+            lock(&self.free).push(landing);
+            Ok(())
+        })?;
         Ok(values)
     }
 }

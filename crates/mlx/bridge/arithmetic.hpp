@@ -1,4 +1,4 @@
-// What is computed from values alone: activations, norms, products. Formulas are those of crates/backend.
+// What is computed from values alone: activations, products. Formulas are those of crates/backend.
 #pragma once
 
 #include <cmath>
@@ -16,6 +16,14 @@ namespace mlxt {
 
 namespace mx = mlx::core;
 using mx::array;
+
+// What computes.
+enum class Kind { cpu, cuda, metal };
+
+inline Kind kind() {
+  if (mx::default_device() == mx::Device::cpu) return Kind::cpu;
+  return mx::cu::is_available() ? Kind::cuda : Kind::metal;
+}
 
 inline array as(const array &x, mx::Dtype type) { return x.dtype() == type ? x : mx::astype(x, type); }
 
@@ -97,31 +105,6 @@ inline array linear(const array &given, const Matrix &m) {
   }
   array x = as(given, m.type);
   return m.bias ? mx::addmm(*m.bias, x, m.weight) : mx::matmul(x, m.weight);
-}
-
-struct Norm {
-  bool root_mean_square;
-  // On the CPU rows are brought around 0 first, for MLX's sums there are plain loops, and lose four digits of a deviation
-  // that is a hundredth of the mean; and 16 bits are made 32, for it rounds to 16 after each of its steps.
-  bool on_cpu;
-  // As f32 and in the other types activations have.
-  std::map<mx::Dtype::Val, array> gain, shift;
-  float eps;
-};
-
-// The rows, or their sum with `residual`.
-inline array normalise(const array &given, const std::optional<array> &residual, const Norm &n) {
-  auto taken = [&](const array &part) { return n.on_cpu ? as(part, mx::float32) : part; };
-  array x = residual ? taken(given) + taken(*residual) : taken(given);
-  const array &gain = n.gain.at(x.dtype().val());
-  auto shift = n.shift.find(x.dtype().val());
-  std::optional<array> added;
-  if (shift != n.shift.end()) added = shift->second;
-  if (!n.root_mean_square) {
-    return mx::fast::layer_norm(n.on_cpu ? x - mx::mean(x, -1, true) : x, gain, added, n.eps);
-  }
-  array y = mx::fast::rms_norm(x, gain, n.eps);
-  return added ? y + *added : y;
 }
 
 }  // namespace mlxt

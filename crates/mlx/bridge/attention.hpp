@@ -61,7 +61,7 @@ inline Distances by_distance(const Relative &r, int longest, int heads, int head
 // Whether cuDNN takes it: one kernel that keeps scores in f32. Everything else is a product, a softmax and a product, which
 // round them to what activations are.
 inline bool is_fused(const mlxt_step &s, const Distances *relative) {
-  return mx::default_device() == mx::Device::gpu && !relative && s.head_size % 8 == 0 && s.head_size <= 128;
+  return kind() != Kind::cpu && !relative && s.head_size % 8 == 0 && s.head_size <= 128;
 }
 
 // [rows, 3 * heads * head_size] to [rows, heads * head_size], of activations or of f32
@@ -72,20 +72,23 @@ inline array attend(Places &places, const array &given, const mlxt_step &s, cons
   };
   auto parts = mx::split(packed, 3, 2);
   array q = heads(parts[0]), k = heads(parts[1]), v = heads(parts[2]);
-  auto seen = places.seen(s.mask, s.radius);
-  std::optional<array> mask = seen;
+  bool causal = s.mask == MLXT_CAUSAL && !relative;
+  std::optional<array> mask;
   if (relative) {
-    std::optional<array> added;
-    auto add = [&](const array &more) { added = added ? *added + more : more; };
+    auto add = [&](const array &more) { mask = mask ? *mask + more : more; };
     array scale = number(s.scale, q);
     if (relative->keys) add(skew(mx::matmul(q * scale, *relative->keys)));
     if (relative->queries) add(mx::swapaxes(skew(mx::matmul(k * scale, *relative->queries)), 2, 3));
     if (relative->bias) add(mx::expand_dims(*relative->bias, 0));
-    mask = seen ? mx::where(*seen, *added, number(-INFINITY, *added)) : *added;
   }
-  bool causal = s.mask == MLXT_CAUSAL && !relative;
+  if (mask) {
+    auto seen = places.seen(s.mask, s.radius);
+    if (seen) mask = mx::where(*seen, *mask, number(-INFINITY, *mask));
+  } else if (!causal) {
+    mask = places.hidden(s.mask, s.radius, q.dtype());
+  }
   array out = mx::fast::scaled_dot_product_attention(
-      q, k, v, s.scale, causal ? "causal" : "", causal ? std::nullopt : mask);
+      q, k, v, s.scale, causal ? "causal" : "", mask);
   return places.collect(mx::transpose(out, {0, 2, 1, 3}));
 }
 

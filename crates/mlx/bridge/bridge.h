@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define MLXT_BRIDGE 1
+#define MLXT_BRIDGE 2
 
 typedef struct mlxt_device mlxt_device;      // a device and its stream
 typedef struct mlxt_array mlxt_array;        // values on a device
@@ -114,10 +114,14 @@ typedef struct {
 
   // The values are copied.
   int (*array_new)(mlxt_device *, const mlxt_host *, mlxt_array **out);
+  // Arrays of i32, none of them negative. They come over together, in one copy, of which each is a part.
+  int (*indices_new)(mlxt_device *, const mlxt_host *, int32_t count, mlxt_array **out);
   void (*array_free)(mlxt_array *);
   int (*array_wait)(mlxt_device *, const mlxt_array *);
-  // The first `count` values, as `element`.
-  int (*array_read)(mlxt_device *, const mlxt_array *, int32_t element, size_t count, void *out);
+  // Waits for the array's values, `count` of them at least, as `element`. They lie at `values`, row-major, for as long as `out`
+  // lives; where nothing had to be converted, those are the array's own.
+  int (*array_values)(mlxt_device *, const mlxt_array *, int32_t element, size_t count, mlxt_array **out,
+                      const void **values);
 
   // A weight of [outputs, inputs], kept as `element`; or, where `bits` are not 0, quantised in groups of `group`, with scales
   // of that type.

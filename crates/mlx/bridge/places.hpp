@@ -1,12 +1,12 @@
 // Ragged rows and the padded places attention needs: how rows get there and back, and which places are seen.
 //
 // Rows are [rows, cols], sequences end to end. Places are [sequences, longest]. Spare places hold a copy of the first row,
-// so that nothing in them is infinite that was not before, and see at least themselves, so that no softmax is empty.
+// so that nothing in them is infinite that was not before, and see at least one key, so that no softmax is empty.
 #pragma once
 
 #include <tuple>
 
-#include "arithmetic.hpp"
+#include "cuda.hpp"
 
 namespace mlxt {
 
@@ -15,6 +15,11 @@ inline array fit(const array &x, int rows) {
   if (x.shape(0) > rows) return mx::slice(x, mx::Shape{0, 0}, mx::Shape{rows, x.shape(1)}, mx::Shape{1, 1});
   if (x.shape(0) < rows) return mx::pad(x, std::vector<int>{0}, {0}, {rows - x.shape(0)}, array(0.0f, x.dtype()));
   return x;
+}
+
+// The rows of [rows, cols] that `places` name.
+inline array rows_at(const array &x, const array &places) {
+  return kind() == Kind::cuda && cuda::takes(places.shape(0), x.shape(1)) ? cuda::rows(x, places) : mx::take(x, places, 0);
 }
 
 // Sequences within one call: what attention and pooling derive from them is made once and shared by all layers.
@@ -31,14 +36,14 @@ class Places {
   // [rows, cols] to [sequences, longest, cols]
   array spread(const array &x) const {
     int count = sequences() * longest();
-    array placed = shape_.packed ? fit(x, count) : mx::take(x, moves_.at(0), 0);
+    array placed = shape_.packed ? fit(x, count) : rows_at(x, moves_.at(0));
     return mx::reshape(placed, {sequences(), longest(), x.shape(1)});
   }
 
   // [sequences, longest, ..] to [rows, cols]
   array collect(const array &x) const {
     array flat = mx::reshape(x, {sequences() * longest(), -1});
-    return shape_.packed ? fit(flat, shape_.rows) : mx::take(flat, moves_.at(1), 0);
+    return shape_.packed ? fit(flat, shape_.rows) : rows_at(flat, moves_.at(1));
   }
 
   // A table's line for each row's position: [longest, n] to [rows, n].
@@ -51,7 +56,7 @@ class Places {
   // Whether a place holds a row: [sequences, longest].
   array real() const { return mx::less(mx::expand_dims(steps(), 0), mx::expand_dims(lengths_, 1)); }
 
-  // Which keys queries see, [.., longest, longest] of bool; nothing where they see all.
+  // Which keys queries see, [.., longest or 1, longest] of bool; nothing where they see all.
   std::optional<array> seen(int mask, int radius) {
     auto key = std::make_tuple(mask, radius);
     if (auto found = seen_.find(key); found != seen_.end()) return found->second;
@@ -62,8 +67,19 @@ class Places {
     if (mask == MLXT_CAUSAL) also(mx::greater_equal(distance, array(0)));
     if (mask == MLXT_WINDOW && radius < longest()) also(mx::less_equal(mx::abs(distance), array(radius)));
     if (mask != MLXT_CAUSAL && !shape_.full) also(mx::expand_dims(real(), {1, 2}));
-    if (seen) seen = mx::logical_or(*seen, mx::equal(distance, array(0)));
+    // The others see at least themselves or the first.
+    if (seen && mask == MLXT_WINDOW) seen = mx::logical_or(*seen, mx::equal(distance, array(0)));
     return seen_.emplace(key, seen).first->second;
+  }
+
+  // The same as what scores gain. MLX makes this of a mask of bool in every layer.
+  std::optional<array> hidden(int mask, int radius, mx::Dtype type) {
+    auto key = std::make_tuple(mask, radius, type.val());
+    if (auto found = hidden_.find(key); found != hidden_.end()) return found->second;
+    auto seen = this->seen(mask, radius);
+    std::optional<array> hidden;
+    if (seen) hidden = mx::where(*seen, array(0.0f, type), array(mx::finfo(type).min, type));
+    return hidden_.emplace(key, hidden).first->second;
   }
 
   // One row for each sequence, [sequences, cols], in f32.
@@ -93,6 +109,7 @@ class Places {
   array lengths_;
   std::vector<array> moves_;
   std::map<std::tuple<int, int>, std::optional<array>> seen_;
+  std::map<std::tuple<int, int, mx::Dtype::Val>, std::optional<array>> hidden_;
 };
 
 }  // namespace mlxt

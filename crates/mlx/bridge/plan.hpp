@@ -2,10 +2,11 @@
 #pragma once
 
 #include "attention.hpp"
+#include "norm.hpp"
 
 namespace mlxt {
 
-array from_host(const mlxt_host &host);
+array uploaded(const mlxt_host &host);
 mx::Dtype type_of(int element);
 
 class Plan {
@@ -89,7 +90,7 @@ inline Plan::Step::Step(const mlxt_step &given, std::map<const mlxt_host *, arra
   if (given.relative) relative = given.relative->value;
   if (given.angles) {
     auto found = known.find(given.angles);
-    if (found == known.end()) found = known.emplace(given.angles, from_host(*given.angles)).first;
+    if (found == known.end()) found = known.emplace(given.angles, uploaded(*given.angles)).first;
     angles = found->second;
   }
 }
@@ -101,6 +102,17 @@ inline const Distances *Plan::distances(Step &step, int longest) const {
   return step.distances ? &*step.distances : nullptr;
 }
 
+// A row of each table, summed up in f32.
+inline array embed(const std::vector<array> &tables, const std::vector<array> &ids, mx::Dtype type) {
+  if (kind() == Kind::cuda && cuda::takes(ids.at(0).shape(0), tables.at(0).shape(1))) return cuda::embed(tables, ids, type);
+  std::optional<array> sum;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    array rows = as(mx::take(tables[i], ids[i], 0), mx::float32);
+    sum = sum ? *sum + rows : rows;
+  }
+  return sum.value();
+}
+
 inline void Plan::apply(Step &step, Run &run) const {
   const mlxt_step &s = step.settings;
   auto value = [&](int id) -> const array & { return run.values.at(id).value(); };
@@ -109,12 +121,9 @@ inline void Plan::apply(Step &step, Run &run) const {
   switch (s.kind) {
     case MLXT_INPUT: return keep(input(s.input));
     case MLXT_EMBED: {
-      std::optional<array> sum;
-      for (size_t i = 0; i < step.tables.size(); ++i) {
-        array rows = as(mx::take(step.tables[i], input(step.ids[i]), 0), mx::float32);
-        sum = sum ? *sum + rows : rows;
-      }
-      return keep(sum.value());
+      std::vector<array> ids;
+      for (int id : step.ids) ids.push_back(input(id));
+      return keep(embed(step.tables, ids, activations_));
     }
     case MLXT_LINEAR: return keep(activate(linear(value(s.x), *step.matrix), s.activation));
     case MLXT_GATE: {
@@ -126,9 +135,10 @@ inline void Plan::apply(Step &step, Run &run) const {
       const array &x = value(s.x);
       std::optional<array> residual;
       if (s.residual >= 0) residual = fit(value(s.residual), x.shape(0));
-      if (s.kind == MLXT_NORM) return keep(normalise(x, residual, *step.norm));
-      keep(x + residual.value());
-      return keep(normalise(value(s.result), std::nullopt, *step.norm), 1);
+      Normalised made = normalise(x, residual, *step.norm, s.kind == MLXT_ADD_NORM);
+      if (s.kind == MLXT_NORM) return keep(made.out);
+      keep(made.sum);
+      return keep(made.out, 1);
     }
     case MLXT_ROTATE: {
       auto key = std::make_pair(s.layout, step.angles->id());
@@ -142,7 +152,7 @@ inline void Plan::apply(Step &step, Run &run) const {
       Places &places = run.places.at(s.layout);
       return keep(attend(places, value(s.x), s, distances(step, places.longest())));
     }
-    case MLXT_TAKE_ROWS: return keep(mx::take(value(s.x), input(s.input), 0));
+    case MLXT_TAKE_ROWS: return keep(rows_at(value(s.x), input(s.input)));
     case MLXT_REDUCE_ROWS: return keep(run.places.at(s.layout).reduce(value(s.x), s.reduction));
     default: throw std::invalid_argument("a step this bridge has not");
   }

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The bridge's files, the one that is compiled first.
-pub(crate) const BRIDGE: [(&str, &str); 7] = [
+pub(crate) const BRIDGE: [(&str, &str); 9] = [
     ("bridge.cpp", include_str!("../bridge/bridge.cpp")),
     ("bridge.h", include_str!("../bridge/bridge.h")),
     ("arithmetic.hpp", include_str!("../bridge/arithmetic.hpp")),
+    ("cuda.hpp", include_str!("../bridge/cuda.hpp")),
+    ("norm.hpp", include_str!("../bridge/norm.hpp")),
     ("places.hpp", include_str!("../bridge/places.hpp")),
     ("attention.hpp", include_str!("../bridge/attention.hpp")),
     ("plan.hpp", include_str!("../bridge/plan.hpp")),

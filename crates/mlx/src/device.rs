@@ -4,12 +4,8 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
-use half::{bf16, f16};
 use mlxt_backend::operations::{HostArray, Operation, Operations};
-use mlxt_backend::{
-    Arithmetic, DType, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments,
-};
+use mlxt_backend::{Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
 use mlxt_lazy::{Held, Input, Plan};
 
@@ -209,12 +205,7 @@ impl mlxt_lazy::Device for MlxDevice {
     }
 
     fn read(&self, buffer: &Array, rows: usize, cols: usize) -> Result<Vec<f32>> {
-        let count = rows.saturating_mul(cols);
         // Values of 16 bits come over as they are, half the bytes, and are made longer here.
-        Ok(match self.arithmetic.activations() {
-            DType::F32 => self.device.read(buffer, count)?,
-            DType::F16 => self.device.read_f16(buffer, count)?.reinterpret_cast::<f16>().to_f32_vec(),
-            DType::Bf16 => self.device.read_bf16(buffer, count)?.reinterpret_cast::<bf16>().to_f32_vec(),
-        })
+        self.device.read(buffer, self.arithmetic.activations(), rows.saturating_mul(cols))
     }
 }

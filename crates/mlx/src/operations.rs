@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mlxt_backend::operations::shapes::{indices, lengths, segments};
 use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, Values as Kept};
-use mlxt_backend::{Error, Result, Segments};
+use mlxt_backend::{DType, Error, Result, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
 
 use crate::MlxDevice;
@@ -88,7 +88,7 @@ impl Operations for MlxDevice {
     fn download(&self, array: &Array) -> Result<HostArray> {
         let count = array.shape.iter().product();
         let values = match (array.element, &*array.parts) {
-            (Element::F32, [x]) => Kept::F32(self.device.read(x, count)?),
+            (Element::F32, [x]) => Kept::F32(self.device.read(x, DType::F32, count)?),
             (Element::I32, [x]) => Kept::I32(self.device.read_integers(x, count)?),
             _ => {
                 let what = "reading back weights that were quantised".into();

@@ -13,13 +13,19 @@ use std::ffi::{CStr, c_int};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use mlxt_backend::{Error, Result};
+use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
+use half::{bf16, f16};
+use mlxt_backend::pieces::in_pieces;
+use mlxt_backend::{DType, Error, Result};
 
 pub(crate) use blas::{cpu_info, products};
 pub(crate) use load::{library, needs_nvidia, rest_at_exit};
 pub use table::Memory;
 use table::{Element, Host, Layout, Opaque, Step, Table};
 use thread::Thread;
+
+/// Values of a result that a thread converts at a time: what is written fits its own cache.
+const PIECE: usize = 1 << 18;
 
 /// libmlx and the bridge, loaded for good.
 pub(crate) struct Library {
@@ -132,8 +138,18 @@ pub(crate) struct Packed<'a> {
 pub(crate) enum Argument<'a> {
     /// An array that is there.
     Array(&'a Array),
-    /// One that is made for this call.
+    /// One that is made for this call. Integers are not negative.
     Values(Values<'a>),
+}
+
+impl<'a> Argument<'a> {
+    /// Integers that are made for this call.
+    fn indices(&self) -> Option<&Values<'a>> {
+        match self {
+            Self::Values(values) if values.element == Element::I32 => Some(values),
+            _ => None,
+        }
+    }
 }
 
 /// A device of MLX: its CPU or its GPU.
@@ -202,43 +218,59 @@ impl Device {
         })
     }
 
-    /// The first `count` values as floats.
-    pub(crate) fn read(&self, x: &Array, count: usize) -> Result<Vec<f32>> {
-        // SAFETY: an f32 has four bytes, of which any are one.
-        unsafe { self.read_as(x, Element::F32, count) }
-    }
-
-    /// The first `count` values as bits of f16.
-    pub(crate) fn read_f16(&self, x: &Array, count: usize) -> Result<Vec<u16>> {
-        // SAFETY: an f16 has two bytes, of which any are a u16.
-        unsafe { self.read_as(x, Element::F16, count) }
-    }
-
-    /// The first `count` values as bits of bf16.
-    pub(crate) fn read_bf16(&self, x: &Array, count: usize) -> Result<Vec<u16>> {
-        // SAFETY: a bf16 has two bytes, of which any are a u16.
-        unsafe { self.read_as(x, Element::Bf16, count) }
+    /// The first `count` values, which are kept as `kept`, as floats.
+    pub(crate) fn read(&self, x: &Array, kept: DType, count: usize) -> Result<Vec<f32>> {
+        // While the device is still at work: hidden states of a large batch are 12 MB, and a page that is touched for the
+        // first time costs as much as converting what goes there.
+        let out = vec![f32::NAN; count];
+        // SAFETY: values of 32 and of 16 bits, of which any are some.
+        unsafe {
+            match kept {
+                DType::F32 => self.read_as(x, Element::F32, out, |from, to| to.copy_from_slice(from)),
+                DType::F16 => self.read_as(x, Element::F16, out, |from: &[u16], to| {
+                    from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
+                }),
+                DType::Bf16 => self.read_as(x, Element::Bf16, out, |from: &[u16], to| {
+                    from.reinterpret_cast::<bf16>().convert_to_f32_slice(to);
+                }),
+            }
+        }
     }
 
     /// The first `count` values as integers.
     pub(crate) fn read_integers(&self, x: &Array, count: usize) -> Result<Vec<i32>> {
         // SAFETY: an i32 has four bytes, of which any are one.
-        unsafe { self.read_as(x, Element::I32, count) }
+        unsafe { self.read_as(x, Element::I32, vec![0; count], |from, to| to.copy_from_slice(from)) }
     }
 
+    /// Fills `out` by `convert` with as many values.
+    ///
     /// # Safety
     /// `T` has as many bytes as an `element`, and any bytes are one.
-    unsafe fn read_as<T: Send>(&self, x: &Array, element: Element, count: usize) -> Result<Vec<T>> {
+    unsafe fn read_as<T: Sync, U: Send>(
+        &self,
+        x: &Array,
+        element: Element,
+        mut out: Vec<U>,
+        convert: impl Fn(&[T], &mut [U]) + Send + Sync,
+    ) -> Result<Vec<U>> {
         let device = self.pointer();
         self.library().call(move |t| {
             let Sent(device) = { device };
-            // Not filled before: every value is written, and hidden states of a large batch are 12 MB.
-            let mut out: Vec<T> = Vec::with_capacity(count);
-            let to = out.as_mut_ptr().cast();
-            // SAFETY: device and array live; there is room for `count` values.
-            t.checked(unsafe { (t.array_read)(device.as_ptr(), x.as_ptr(), element, count, to) })?;
-            // SAFETY: it wrote `count` values, or it failed.
-            unsafe { out.set_len(count) };
+            let (mut ready, mut values) = (ptr::null_mut(), ptr::null());
+            let (to, at) = (&raw mut ready, &raw mut values);
+            // SAFETY: device and array live; both results have their places.
+            t.checked(unsafe { (t.array_values)(device.as_ptr(), x.as_ptr(), element, out.len(), to, at) })?;
+            let ready = Freed(ready, t);
+            if !out.is_empty() {
+                // SAFETY: as many values are there, of that type, for as long as `ready` lives.
+                let from: &[T] = unsafe { std::slice::from_raw_parts(values.cast(), out.len()) };
+                in_pieces(&mut out, PIECE, |number, to| {
+                    convert(&from[number * PIECE..][..to.len()], to);
+                    Ok(())
+                })?;
+            }
+            drop(ready);
             Ok(out)
         })
     }
@@ -351,11 +383,20 @@ impl Device {
         let handles = library.call(move |t| {
             let Sent(device) = { device };
             let mut made = Vec::new();
+            let indices: Vec<Host> = arguments.iter().filter_map(Argument::indices).map(Values::host).collect();
+            let mut outs = vec![ptr::null_mut(); indices.len()];
+            let (hosts, count, to) = (indices.as_ptr(), indices.len() as i32, outs.as_mut_ptr());
+            // SAFETY: as in `array`, for each of them; each has a place.
+            t.checked(unsafe { (t.indices_new)(device.as_ptr(), hosts, count, to) })?;
+            made.extend(outs.iter().map(|&out| Freed(out, t)));
+            let mut outs = outs.into_iter();
             let mut inputs = Vec::with_capacity(arguments.len());
             for argument in arguments {
-                inputs.push(match argument {
-                    Argument::Array(x) => x.as_ptr(),
-                    Argument::Values(values) => {
+                let own = if argument.indices().is_some() { outs.next() } else { None };
+                inputs.push(match (argument, own) {
+                    (_, Some(index)) => index.cast_const(),
+                    (Argument::Array(x), None) => x.as_ptr(),
+                    (Argument::Values(values), None) => {
                         let (host, mut out) = (values.host(), ptr::null_mut());
                         // SAFETY: as in `array`.
                         t.checked(unsafe { (t.array_new)(device.as_ptr(), &raw const host, &raw mut out) })?;
@@ -506,7 +547,7 @@ mod tests {
         let x = device.array(Values::f32(&[2, 3], &[1.0; 6]).unwrap()).unwrap();
         let before = device.memory().unwrap().active;
         for _ in 0..100 {
-            fails(device.read(&x, 7), "more values are asked for");
+            fails(device.read(&x, DType::F32, 7), "more values are asked for");
             let unknown = device.operation(38, 0, false).unwrap();
             fails(device.call(&unknown, &[Argument::Array(&x)], 1), "an operation this bridge has not");
             // A product of [2, 3] and [2, 3]: MLX's own error. The second is made for the call, and freed.
@@ -516,7 +557,7 @@ mod tests {
             // An input that is not there.
             fails(device.call(&product, &[Argument::Array(&x)], 1), "");
         }
-        assert_eq!(device.read(&x, 6).unwrap(), [1.0; 6]);
+        assert_eq!(device.read(&x, DType::F32, 6).unwrap(), [1.0; 6]);
         assert!(device.memory().unwrap().active <= before, "arrays of calls that failed are still there");
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 /// `MLXT_BRIDGE`
-pub(crate) const BRIDGE: u32 = 1;
+pub(crate) const BRIDGE: u32 = 2;
 
 /// What a handle points to. Nothing of it is known here.
 #[repr(C)]
@@ -161,9 +161,11 @@ pub(crate) struct Table {
     pub(crate) device_name: unsafe extern "C" fn(*const Device) -> *const c_char,
     pub(crate) memory: unsafe extern "C" fn(*mut Memory) -> Status,
     pub(crate) array_new: unsafe extern "C" fn(*mut Device, *const Host, *mut *mut Array) -> Status,
+    pub(crate) indices_new: unsafe extern "C" fn(*mut Device, *const Host, i32, *mut *mut Array) -> Status,
     pub(crate) array_free: unsafe extern "C" fn(*mut Array),
     pub(crate) array_wait: unsafe extern "C" fn(*mut Device, *const Array) -> Status,
-    pub(crate) array_read: unsafe extern "C" fn(*mut Device, *const Array, Element, usize, *mut c_void) -> Status,
+    pub(crate) array_values:
+        unsafe extern "C" fn(*mut Device, *const Array, Element, usize, *mut *mut Array, *mut *const c_void) -> Status,
     pub(crate) matrix_new:
         unsafe extern "C" fn(*mut Device, *const Host, *const Host, Element, i32, i32, *mut *mut Matrix) -> Status,
     pub(crate) matrix_packed: unsafe extern "C" fn(

@@ -2,9 +2,10 @@
 //! one thread makes every call, and the others wait for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mlxt_backend::{Error, Result};
 
@@ -13,6 +14,22 @@ use mlxt_backend::{Error, Result};
 struct Job {
     work: Box<dyn FnOnce() + Send>,
     done: Option<SyncSender<()>>,
+}
+
+/// How long the thread looks for work before it sleeps: what reads a result comes right behind what computes it, and waking up
+/// takes longer than that.
+const AWAKE: Duration = Duration::from_micros(50);
+
+/// The next job; none when nobody can give one any more.
+fn next(given: &Receiver<Job>) -> Option<Job> {
+    let asleep = Instant::now() + AWAKE;
+    loop {
+        match given.try_recv() {
+            Ok(job) => return Some(job),
+            Err(TryRecvError::Empty) if Instant::now() < asleep => std::hint::spin_loop(),
+            Err(_) => return given.recv().ok(),
+        }
+    }
 }
 
 /// The thread. It ends with the process.
@@ -25,7 +42,7 @@ impl Thread {
     pub(crate) fn start() -> Result<Self> {
         let (jobs, given) = channel::<Job>();
         let run = move || {
-            for Job { work, done } in given {
+            while let Some(Job { work, done }) = next(&given) {
                 // Work that panics is lost; whoever waits for it finds no result.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
                 drop(done);

@@ -202,6 +202,13 @@ pub struct Variant {
     pub dtype: String,
 }
 
+impl Variant {
+    /// Whether it computes on the machine's cores, and on nothing else that processes share.
+    pub fn is_on_cpu(&self) -> bool {
+        matches!(self.device.as_str(), "cpu" | "mlx:cpu")
+    }
+}
+
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { peer, mode, device, dtype } = self;

@@ -104,7 +104,7 @@ impl<'a> Seat<'a> {
     }
 
     /// Makes sure that the worker has the checkpoint loaded.
-    fn load(&mut self) -> Result<(), Failure> {
+    pub(super) fn load(&mut self) -> Result<(), Failure> {
         self.start()?;
         if self.loaded.is_some() {
             return Ok(());
