@@ -35,6 +35,8 @@ pub(crate) const FORWARDS: Sources = Sources {
         ("hopper.cuh", include_str!("../kernels/hopper.cuh")),
         ("gemm.cuh", include_str!("../kernels/gemm.cuh")),
         ("attention.cuh", include_str!("../kernels/attention.cuh")),
+        ("attention_f32.cuh", include_str!("../kernels/attention_f32.cuh")),
+        ("flash.cuh", include_str!("../kernels/flash.cuh")),
     ],
     files: &[
         file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "places.hpp"
+#include "ragged.hpp"
 
 namespace mlxt {
 
@@ -66,6 +67,13 @@ inline bool is_fused(const mlxt_step &s, const Distances *relative) {
 
 // [rows, 3 * heads * head_size] to [rows, heads * head_size], of activations or of f32
 inline array attend(Places &places, const array &given, const mlxt_step &s, const Distances *relative) {
+  if (kind() == Kind::cuda && !relative) {
+    const int all = 1 << 29;
+    int reach = s.mask == MLXT_WINDOW ? std::min(s.radius, all) : all;
+    cuda::Heads heads{s.heads, s.head_size, s.scale, reach, s.mask == MLXT_CAUSAL ? 0 : reach};
+    auto by = cuda::attention_for(heads, given.dtype(), given.shape(0));
+    if (by) return cuda::attend(given, places.offsets(), places.longest(), heads, *by);
+  }
   array packed = places.spread(is_fused(s, relative) ? given : as(given, mx::float32));
   auto heads = [&](const array &x) {
     return mx::transpose(mx::reshape(x, {places.sequences(), places.longest(), s.heads, s.head_size}), {0, 2, 1, 3});

@@ -93,8 +93,9 @@ void release(T *handle) {
   guarded([&] { delete handle; });
 }
 
-int device_new(int32_t gpu, size_t cache, const char *folder, mlxt_device **out) {
+int device_new(int32_t gpu, size_t cache, const char *folder, const char *const *attention, mlxt_device **out) {
   return guarded([&] {
+    for (int i : {0, 1}) cuda::attention_texts[i] = attention[i];
     // Products of f32 are in f32, as is said of them. MLX reads this when it multiplies first.
     if (gpu) setenv("MLX_ENABLE_TF32", "0", 1);
     // Kernels compiled for a CUDA device are kept: 15 seconds for the first forward otherwise, in every process, or in a

@@ -47,7 +47,7 @@ typedef struct {
   const void *data;
 } mlxt_host;
 
-// Sequences in a program's inputs: first their lengths, [sequences]. Where rows do not already lie at their places in
+// Sequences in a program's inputs: first their lengths, [sequences], and the rows at which they begin, [sequences + 1]. Where rows do not already lie at their places in
 // [sequences, longest] (`packed` is 0), three more inputs follow: the row of each place, the place of each row, and the
 // position of each row in its sequence.
 typedef struct {
@@ -106,8 +106,9 @@ typedef struct {
   const char *(*version)(void);  // of the library that is loaded
   const char *(*message)(void);  // of the last call that failed on this thread
 
-  // `gpu` is 0 or 1. At most `cache` bytes are kept for later; `folder` is for compiled kernels.
-  int (*device_new)(int32_t gpu, size_t cache, const char *folder, mlxt_device **out);
+  // `gpu` is 0 or 1. At most `cache` bytes are kept for later; `folder` is for compiled kernels; `attention` are the two texts of
+  // ragged.hpp.
+  int (*device_new)(int32_t gpu, size_t cache, const char *folder, const char *const *attention, mlxt_device **out);
   void (*device_free)(mlxt_device *);
   const char *(*device_name)(const mlxt_device *);
   int (*memory)(mlxt_memory *out);

@@ -22,9 +22,10 @@ using Settings = std::vector<std::pair<std::string, mx::fast::TemplateArg>>;
 // A kernel. MLX keeps compiled ones by their names, on disk too: another text is another name. What settings leave open has to be
 // in `variant`.
 inline mx::fast::CustomKernelFunction kernel(const std::string &variant, const std::vector<std::string> &inputs,
-                                             const std::vector<std::string> &outputs, const std::string &text) {
-  std::string name = "mlxt_" + variant + "_" + std::to_string(std::hash<std::string>{}(text));
-  return mx::fast::cuda_kernel(name, inputs, outputs, text);
+                                             const std::vector<std::string> &outputs, const std::string &text,
+                                             const std::string &header = "", int shared = 0) {
+  std::string name = "mlxt_" + variant + "_" + std::to_string(std::hash<std::string>{}(header + text));
+  return mx::fast::cuda_kernel(name, inputs, outputs, text, header, true, shared);
 }
 
 // Numbers that a thread moves at a time: 16 bytes of them.

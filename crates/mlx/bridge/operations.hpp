@@ -57,9 +57,9 @@ inline array padded_attention(const std::vector<array> &in) {
   return mx::where(queries, out, array(0.0f));
 }
 
-// A layout of sequences that are given as lengths and, behind them, the three arrays of ragged rows.
+// A layout of sequences that are given as lengths and, behind them, where they begin and the three arrays of ragged rows.
 inline Places ragged(const std::vector<array> &in) {
-  mlxt_layout layout{1, in[0].shape(0), in[1].shape(0), in[2].shape(0) / in[1].shape(0), 0, 0};
+  mlxt_layout layout{1, in[0].shape(0), in[1].shape(0), in[3].shape(0) / in[1].shape(0), 0, 0};
   return Places(layout, in);
 }
 

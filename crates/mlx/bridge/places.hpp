@@ -25,13 +25,16 @@ inline array rows_at(const array &x, const array &places) {
 // Sequences within one call: what attention and pooling derive from them is made once and shared by all layers.
 class Places {
  public:
-  Places(const mlxt_layout &layout, const std::vector<array> &inputs) : shape_(layout), lengths_(inputs.at(layout.first)) {
-    if (!layout.packed) moves_.assign(inputs.begin() + layout.first + 1, inputs.begin() + layout.first + 4);
+  Places(const mlxt_layout &layout, const std::vector<array> &inputs)
+      : shape_(layout), lengths_(inputs.at(layout.first)), offsets_(inputs.at(layout.first + 1)) {
+    if (!layout.packed) moves_.assign(inputs.begin() + layout.first + 2, inputs.begin() + layout.first + 5);
   }
 
   int rows() const { return shape_.rows; }
   int sequences() const { return shape_.sequences; }
   int longest() const { return shape_.longest; }
+  // The first row of each sequence, and the end of the last one: [sequences + 1].
+  const array &offsets() const { return offsets_; }
 
   // [rows, cols] to [sequences, longest, cols]
   array spread(const array &x) const {
@@ -106,7 +109,7 @@ class Places {
   array steps() const { return mx::arange(longest()); }
 
   mlxt_layout shape_;
-  array lengths_;
+  array lengths_, offsets_;
   std::vector<array> moves_;
   std::map<std::tuple<int, int>, std::optional<array>> seen_;
   std::map<std::tuple<int, int, mx::Dtype::Val>, std::optional<array>> hidden_;

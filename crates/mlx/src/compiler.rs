@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The bridge's files, the one that is compiled first.
-pub(crate) const BRIDGE: [(&str, &str); 9] = [
+pub(crate) const BRIDGE: [(&str, &str); 10] = [
     ("bridge.cpp", include_str!("../bridge/bridge.cpp")),
     ("bridge.h", include_str!("../bridge/bridge.h")),
     ("arithmetic.hpp", include_str!("../bridge/arithmetic.hpp")),
     ("cuda.hpp", include_str!("../bridge/cuda.hpp")),
+    ("ragged.hpp", include_str!("../bridge/ragged.hpp")),
     ("norm.hpp", include_str!("../bridge/norm.hpp")),
     ("places.hpp", include_str!("../bridge/places.hpp")),
     ("attention.hpp", include_str!("../bridge/attention.hpp")),

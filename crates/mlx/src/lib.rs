@@ -16,6 +16,7 @@ mod error;
 #[allow(unsafe_code)]
 mod ffi;
 pub mod find;
+mod kernels;
 mod operations;
 mod places;
 mod program;

@@ -153,13 +153,13 @@ impl MlxDevice {
 
 /// Where the rows of a ragged operand go.
 struct Batch {
-    parts: [(Vec<i32>, Vec<i32>); 4],
+    parts: [(Vec<i32>, Vec<i32>); 5],
 }
 
 impl Batch {
     fn new(segments: &Segments) -> Result<Self> {
         let (rows, sequences, longest) = (segments.rows(), segments.count(), segments.longest());
-        let Places { lengths, moves, .. } = Places::new(segments, SegmentsRoom { rows, sequences, longest });
+        let Places { lengths, offsets, moves, .. } = Places::new(segments, SegmentsRoom { rows, sequences, longest });
         // Rows that lie at their places already.
         let here = || {
             let all: Vec<i32> = (0..rows as i32).collect();
@@ -168,11 +168,11 @@ impl Batch {
         };
         let Moves { rows, places, positions } = moves.unwrap_or_else(here);
         let shaped = |values: Vec<i32>| Ok((sizes(&[values.len()])?, values));
-        Ok(Self { parts: [shaped(lengths)?, shaped(rows)?, shaped(places)?, shaped(positions)?] })
+        Ok(Self { parts: [shaped(lengths)?, shaped(offsets)?, shaped(rows)?, shaped(places)?, shaped(positions)?] })
     }
 
-    fn values(&self) -> Result<[Values<'_>; 4]> {
-        let [a, b, c, d] = self.parts.each_ref().map(|(shape, values)| Values::i32(shape, values));
-        Ok([a?, b?, c?, d?])
+    fn values(&self) -> Result<[Values<'_>; 5]> {
+        let [a, b, c, d, e] = self.parts.each_ref().map(|(shape, values)| Values::i32(shape, values));
+        Ok([a?, b?, c?, d?, e?])
     }
 }

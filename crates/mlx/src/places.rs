@@ -56,6 +56,8 @@ pub(crate) struct Places {
     pub(crate) full: bool,
     /// Of each sequence; 1 for spare ones.
     pub(crate) lengths: Vec<i32>,
+    /// Where each sequence begins, and the end of the last one; spare ones have nothing.
+    pub(crate) offsets: Vec<i32>,
     /// Unless rows are packed.
     pub(crate) moves: Option<Moves>,
 }
@@ -78,6 +80,8 @@ impl Places {
         let full = packed && sequences == segments.count() && segments.rows() == sequences * longest;
         let mut lengths: Vec<i32> = segments.ranges().map(|range| range.len() as i32).collect();
         lengths.resize(sequences, 1);
+        let mut offsets: Vec<i32> = segments.offsets().iter().map(|&offset| offset as i32).collect();
+        offsets.resize(sequences + 1, segments.rows() as i32);
         let moves = (!packed).then(|| {
             let mut moves =
                 Moves { rows: vec![0; sequences * longest], places: vec![0; rows], positions: vec![0; rows] };
@@ -91,7 +95,7 @@ impl Places {
             }
             moves
         });
-        Self { packed, full, lengths, moves }
+        Self { packed, full, lengths, offsets, moves }
     }
 }
 
@@ -131,6 +135,8 @@ mod tests {
         let places = Places::new(&segments, room);
         assert!(!places.packed && !places.full);
         assert_eq!(places.lengths[..4], [2, 40, 1, 33]);
+        assert_eq!((&places.offsets[..5], places.offsets.len()), (&[0, 2, 42, 43, 76][..], room.sequences + 1));
+        assert!(places.offsets[5..].iter().all(|&offset| offset == 76));
         let moves = places.moves.unwrap();
         assert_eq!((moves.rows.len(), moves.places.len()), (room.sequences * room.longest, room.rows));
         for (sequence, range) in segments.ranges().enumerate() {

@@ -111,9 +111,10 @@ impl<'a> Given<'a> {
     }
 
     fn segments(&mut self, id: InputId, segments: &Segments, room: SegmentsRoom) -> Result<()> {
-        let Places { packed, full, lengths, moves } = Places::new(segments, room);
+        let Places { packed, full, lengths, offsets, moves } = Places::new(segments, room);
         self.layouts.push((id, room, Lie { packed, full }));
         self.integers(lengths)?;
+        self.integers(offsets)?;
         if let Some(Moves { rows, places, positions }) = moves {
             self.integers(rows)?;
             self.integers(places)?;

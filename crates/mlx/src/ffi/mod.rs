@@ -18,6 +18,8 @@ use half::{bf16, f16};
 use mlxt_backend::pieces::in_pieces;
 use mlxt_backend::{DType, Error, Result};
 
+use crate::kernels;
+
 pub(crate) use blas::{cpu_info, products};
 pub(crate) use load::{library, needs_nvidia, rest_at_exit};
 pub use table::Memory;
@@ -162,9 +164,11 @@ impl Device {
     /// At most `cache` bytes are kept for later; `folder` is for compiled kernels.
     pub(crate) fn new(library: &Arc<Library>, gpu: bool, cache: usize, folder: &CStr) -> Result<Self> {
         let (device_name, free) = (library.table.device_name, library.table.device_free);
+        let attention = kernels::attention();
         let handle = library.make(free, |t, out| {
-            // SAFETY: `out` takes a pointer; the folder is a C string.
-            unsafe { (t.device_new)(i32::from(gpu), cache, folder.as_ptr(), out) }
+            let attention = attention.each_ref().map(|text| text.as_ptr());
+            // SAFETY: `out` takes a pointer; the folder is a C string, and so are the two texts.
+            unsafe { (t.device_new)(i32::from(gpu), cache, folder.as_ptr(), attention.as_ptr(), out) }
         })?;
         // SAFETY: the handle is a device, which keeps its name as long as it lives.
         let name = unsafe { text(device_name(handle.as_ptr())) };

@@ -156,7 +156,8 @@ pub(crate) struct Table {
     pub(crate) built_for: *const c_char,
     pub(crate) version: unsafe extern "C" fn() -> *const c_char,
     pub(crate) message: unsafe extern "C" fn() -> *const c_char,
-    pub(crate) device_new: unsafe extern "C" fn(i32, usize, *const c_char, *mut *mut Device) -> Status,
+    pub(crate) device_new:
+        unsafe extern "C" fn(i32, usize, *const c_char, *const *const c_char, *mut *mut Device) -> Status,
     pub(crate) device_free: unsafe extern "C" fn(*mut Device),
     pub(crate) device_name: unsafe extern "C" fn(*const Device) -> *const c_char,
     pub(crate) memory: unsafe extern "C" fn(*mut Memory) -> Status,
