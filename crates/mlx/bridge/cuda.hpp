@@ -43,7 +43,7 @@ inline bool takes(int rows, int cols) { return cols <= 16 * 1024 && rows <= (1 <
 // A row for each block. What a thread has of it stays in its registers: the mean comes first, and then the deviations from it.
 inline const std::string norm_text = R"(
   struct alignas(sizeof(T) * WIDTH) Part { T values[WIDTH]; };
-  __shared__ float parts[2][32];
+  __shared__ float parts[3][32];
   const int cols = x_shape[1], warps = blockDim.x / 32, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const size_t row = size_t(blockIdx.x) * cols;
   auto total = [&](float value, float *part) {
@@ -70,18 +70,23 @@ inline const std::string norm_text = R"(
     if (KEEP) *reinterpret_cast<Part *>(sum + row + col) = b;
   }
   const float mean = MEAN ? total(sums, parts[0]) / cols : 0.0f;
-  float squares = 0.0f;
+  float squares = 0.0f, drifts = 0.0f;
   for (int i = 0; i < EACH; ++i) {
     if ((i * blockDim.x + threadIdx.x) * WIDTH >= cols) break;
-    for (int k = 0; k < WIDTH; ++k) squares += (v[i][k] - mean) * (v[i][k] - mean);
+    for (int k = 0; k < WIDTH; ++k) {
+      v[i][k] -= mean;
+      squares += v[i][k] * v[i][k], drifts += v[i][k];
+    }
   }
-  const float scale = rsqrtf(total(squares, parts[1]) / cols + __int_as_float(EPS));
+  // What the mean lost to rounding, which counts where it is a hundred deviations.
+  const float drift = MEAN ? total(drifts, parts[1]) / cols : 0.0f;
+  const float scale = rsqrtf(total(squares, parts[2]) / cols - drift * drift + __int_as_float(EPS));
   for (int i = 0; i < EACH; ++i) {
     const int col = (i * blockDim.x + threadIdx.x) * WIDTH;
     if (col >= cols) break;
     Part made;
     for (int k = 0; k < WIDTH; ++k)
-      made.values[k] = T((v[i][k] - mean) * scale * gain[col + k] + (SHIFT ? shift[col + k] : 0.0f));
+      made.values[k] = T((v[i][k] - drift) * scale * gain[col + k] + (SHIFT ? shift[col + k] : 0.0f));
     *reinterpret_cast<Part *>(out + row + col) = made;
   }
 )";
