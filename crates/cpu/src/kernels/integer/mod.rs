@@ -1,14 +1,15 @@
 //! Linear layers over weights of 8 or 4 bits: `activation(x wᵀ + bias)`, the products in integers.
 //!
 //! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
-//! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`), but for a value
-//! that dwarfs the others of its group, which stays as it is: encoders' activations have a few of those, and they would cost
-//! the others their digits. A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
+//! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`). Encoders' activations have a few
+//! values far beyond the others of their group, which would cost those their digits, so with weights of 8 bits both sides are
+//! spread over their groups first (`spread.rs`). A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
 //!
 //! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
 
 mod pack;
 mod rows;
+mod spread;
 mod tile;
 
 pub(crate) use pack::Matrix;
@@ -48,6 +49,9 @@ pub(crate) enum Bits {
 pub(crate) trait Weights: Copy {
     /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
     const VECTORS: usize;
+    /// Whether groups are spread before they are rounded. Weights of few values, as packed checkpoints have them, would take many,
+    /// which 4 bits do not hold.
+    const SPREAD: bool;
 
     /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
     /// infinite.
@@ -59,11 +63,6 @@ pub(crate) trait Weights: Copy {
     /// # Safety
     /// `VECTORS` vectors can be read from `p` on.
     unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2];
-    /// One input's weights as f32: that of input `k`, below 4, of the four at `p`.
-    ///
-    /// # Safety
-    /// `VECTORS` vectors can be read from `p` on.
-    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2];
 }
 
 /// 8 bits.
@@ -76,10 +75,11 @@ pub(crate) struct Four;
 
 impl Weights for Eight {
     const VECTORS: usize = 2;
+    const SPREAD: bool = true;
 
     #[inline(always)]
     fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
-        let Extent { most, not_finite, .. } = Extent::of(d, values);
+        let Extent { most, not_finite } = Extent::of(d, values);
         narrow(d, values, inverse(most, 127.0), out);
         for byte in out {
             *byte = byte.wrapping_add(D::OFFSET_8 as i8);
@@ -97,21 +97,16 @@ impl Weights for Eight {
         // SAFETY: the caller's promise.
         unsafe { [d.load_8(p), d.load_8(p.add(4 * D::F::LANES))] }
     }
-
-    #[inline(always)]
-    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { [d.input_8(p, k), d.input_8(p.add(4 * D::F::LANES), k)] }
-    }
 }
 
 impl Weights for Four {
     const VECTORS: usize = 1;
+    const SPREAD: bool = false;
 
     /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
     #[inline(always)]
     fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
-        let Extent { most, not_finite, .. } = Extent::of(d, values);
+        let Extent { most, not_finite } = Extent::of(d, values);
         let end = values.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
         narrow(d, values, inverse(most, -8.0f32.copysign(end)), out);
         for weight in out {
@@ -132,12 +127,6 @@ impl Weights for Four {
     unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2] {
         // SAFETY: the caller's promise.
         unsafe { d.load_4(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn input<D: Dot>(d: D, p: *const u8, k: usize) -> [<D::F as Simd>::V; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { d.input_4(p, k) }
     }
 }
 

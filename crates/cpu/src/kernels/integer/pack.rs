@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
+use super::spread::spread;
 use super::{Bits, Eight, Four, GROUP, Weights};
 use crate::arena::{Arena, Block, Buffer};
 use crate::kernels::gemm::{bias, decode_output};
@@ -170,8 +171,10 @@ impl<W: Weights> DotKernel for PackPanel<'_, W> {
         for o in 0..width {
             decode_output(d.floats(), self.parts, self.first + o, 0, &mut self.row[..self.inputs]);
             for (g, values) in self.row.as_chunks::<GROUP>().0.iter().enumerate() {
+                let mut values = *values;
+                let by = if W::SPREAD { spread(d, &mut values) } else { 1.0 };
                 let mut rounded = [0; GROUP];
-                self.scales[g * width + o] = W::round(d, values, &mut rounded);
+                self.scales[g * width + o] = W::round(d, &values, &mut rounded) / by;
                 for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
                     W::place(*four, self.out, g * GROUP / 4 + step, (o, width));
                 }

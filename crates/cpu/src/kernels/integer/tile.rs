@@ -1,6 +1,6 @@
 //! The innermost product: a few rows by two vectors of outputs, over all groups of inputs.
 
-use super::rows::{Group, Pointers};
+use super::rows::Pointers;
 use super::{GROUP, Weights};
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
@@ -8,7 +8,7 @@ use crate::simd::dot::{Dot, DotKernel};
 /// The most rows of a tile on any instruction set.
 pub(super) const MAX_TILE_ROWS: usize = 8;
 
-/// `c[i, j] = bias[j] + Σ over groups of weight scale * (row scale * Σ a b + dwarfing a * its b)`
+/// `c[i, j] = bias[j] + Σ over groups of weight scale * row scale * Σ a b`
 pub(super) struct Tile {
     /// The panel of rows.
     pub(super) rows: Pointers,
@@ -126,35 +126,6 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
                 unsafe {
                     let c = t.c.add(i * t.c_stride + v * lanes);
                     if cols >= lanes { s.store(c, value) } else { s.store_first(c, value, cols) }
-                }
-            }
-        }
-        // There are few of these. In memory: registers cannot be counted, and the results above would have to leave theirs.
-        for g in 0..t.groups {
-            // SAFETY: the caller of `tile` promised the groups.
-            let mut dwarfed = unsafe { *t.rows.dwarfed.add(g) };
-            while dwarfed != 0 {
-                let row = dwarfed.trailing_zeros() as usize;
-                dwarfed &= dwarfed - 1;
-                // SAFETY: a bit is set for a row of the panel; `place` is below `GROUP`, so it is in one of the group's steps.
-                let (largest, columns) = unsafe {
-                    let Group { largest, place, .. } = *t.rows.about.add(g * ROWS + row);
-                    let step = g * steps + place as usize / 4;
-                    (s.splat(largest), W::input(d, t.weights.add(step * step_bytes), place as usize % 4))
-                };
-                for (v, column) in columns.into_iter().enumerate() {
-                    let Some(cols) = t.columns(v, lanes) else { continue };
-                    // SAFETY: the caller of `tile` promised two vectors of scales for each group, and `t.cols` columns of `c`.
-                    unsafe {
-                        let c = t.c.add(row * t.c_stride + v * lanes);
-                        let scale = s.load(t.scales.add((2 * g + v) * lanes));
-                        let term = s.mul(column, largest);
-                        if cols >= lanes {
-                            s.store(c, s.mul_add(term, scale, s.load(c)));
-                        } else {
-                            s.store_first(c, s.mul_add(term, scale, s.load_first(c, cols)), cols);
-                        }
-                    }
                 }
             }
         }

@@ -75,21 +75,10 @@ impl Dot for Avx2Dot {
     }
 
     #[inline(always)]
-    unsafe fn input_8(self, p: *const u8, k: usize) -> __m256 {
+    fn spread(self, v: __m256) -> __m256 {
         unsafe {
-            let up = _mm256_sll_epi32(_mm256_loadu_si256(p.cast()), _mm_cvtsi32_si128(24 - 8 * k as i32));
-            _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(up))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn input_4(self, p: *const u8, k: usize) -> [__m256; 2] {
-        unsafe {
-            let (both, eight) = (_mm256_loadu_si256(p.cast()), _mm256_set1_epi32(8));
-            [28, 24].map(|top| {
-                let up = _mm256_sll_epi32(both, _mm_cvtsi32_si128(top - 8 * k as i32));
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32::<28>(up), eight))
-            })
+            let halves = _mm256_set_m128(_mm_set1_ps(-1.0), _mm_set1_ps(1.0));
+            _mm256_fmadd_ps(v, halves, _mm256_permute2f128_ps::<1>(v, v))
         }
     }
 

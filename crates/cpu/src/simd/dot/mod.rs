@@ -117,17 +117,12 @@ pub(crate) trait Dot: Copy + Send + Sync {
     /// `sums` and for each output the four products.
     fn dot(self, sums: Self::Sums, weights: Self::Weights, row: Self::Row) -> Self::Sums;
 
-    /// One input's weights for each output, from the vector of 8-bit weights at `p`: that of input `k`, below 4.
-    ///
-    /// # Safety
-    /// `4 * LANES` bytes can be read from `p` on.
-    unsafe fn input_8(self, p: *const u8, k: usize) -> <Self::F as Simd>::V;
-
-    /// The same from the two vectors of 4-bit weights at `p`.
-    ///
-    /// # Safety
-    /// `4 * LANES` bytes can be read from `p` on.
-    unsafe fn input_4(self, p: *const u8, k: usize) -> [<Self::F as Simd>::V; 2];
+    /// In place of values half a vector apart, in each half a quarter, and so on to 4 apart: their sums, then their differences.
+    #[inline(always)]
+    fn spread(self, v: <Self::F as Simd>::V) -> <Self::F as Simd>::V {
+        const { assert!(Self::F::LANES == 4) }
+        v
+    }
 
     /// The sums as f32, rounded.
     fn to_f32(self, sums: Self::Sums) -> <Self::F as Simd>::V;
@@ -184,20 +179,6 @@ mod tests {
                 let start = d.splat(-D::OFFSET_4 * total);
                 assert_eq!(read(d.dot(start, low, row)), by_hand(&|i| i32::from(self.bytes[i] & 15) - 8));
                 assert_eq!(read(d.dot(start, high, row)), by_hand(&|i| i32::from(self.bytes[i] >> 4) - 8));
-                for k in 0..4 {
-                    let show = |v| {
-                        let mut out = vec![0.0; lanes];
-                        s.put(&mut out, v);
-                        out
-                    };
-                    let want = |weight: &dyn Fn(usize) -> i32| {
-                        (0..lanes).map(|o| weight(4 * o + k) as f32).collect::<Vec<_>>()
-                    };
-                    assert_eq!(show(d.input_8(kept.as_ptr(), k)), want(&|i| i32::from(bytes[i].cast_signed())));
-                    let [low, high] = d.input_4(self.bytes.as_ptr(), k);
-                    assert_eq!(show(low), want(&|i| i32::from(self.bytes[i] & 15) - 8));
-                    assert_eq!(show(high), want(&|i| i32::from(self.bytes[i] >> 4) - 8));
-                }
             }
         }
     }

@@ -72,25 +72,6 @@ impl Dot for NeonDot {
     }
 
     #[inline(always)]
-    unsafe fn input_8(self, p: *const u8, k: usize) -> float32x4_t {
-        unsafe {
-            let up = vshlq_s32(vreinterpretq_s32_u8(vld1q_u8(p)), vdupq_n_s32(24 - 8 * k as i32));
-            vcvtq_f32_s32(vshrq_n_s32::<24>(up))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn input_4(self, p: *const u8, k: usize) -> [float32x4_t; 2] {
-        unsafe {
-            let both = vreinterpretq_u32_u8(vld1q_u8(p));
-            [28, 24].map(|top| {
-                let half = vshrq_n_u32::<28>(vshlq_u32(both, vdupq_n_s32(top - 8 * k as i32)));
-                vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(half), vdupq_n_s32(8)))
-            })
-        }
-    }
-
-    #[inline(always)]
     fn to_f32(self, sums: int32x4_t) -> float32x4_t {
         unsafe { vcvtq_f32_s32(sums) }
     }

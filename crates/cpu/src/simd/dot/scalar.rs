@@ -59,20 +59,6 @@ impl Dot for ScalarDot {
     }
 
     #[inline(always)]
-    unsafe fn input_8(self, p: *const u8, k: usize) -> [f32; 4] {
-        // SAFETY: the caller's promise.
-        let weights = unsafe { self.load_8(p) };
-        std::array::from_fn(|o| f32::from(weights[4 * o + k]))
-    }
-
-    #[inline(always)]
-    unsafe fn input_4(self, p: *const u8, k: usize) -> [[f32; 4]; 2] {
-        // SAFETY: the caller's promise.
-        let halves = unsafe { self.load_4(p) };
-        halves.map(|weights| std::array::from_fn(|o| f32::from(weights[4 * o + k])))
-    }
-
-    #[inline(always)]
     fn to_f32(self, sums: [i32; 4]) -> [f32; 4] {
         sums.map(|sum| sum as f32)
     }

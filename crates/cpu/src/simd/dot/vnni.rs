@@ -74,22 +74,12 @@ impl Dot for Vnni {
     }
 
     #[inline(always)]
-    unsafe fn input_8(self, p: *const u8, k: usize) -> __m512 {
+    fn spread(self, v: __m512) -> __m512 {
         unsafe {
-            let up = _mm512_sll_epi32(_mm512_loadu_si512(p.cast()), _mm_cvtsi32_si128(24 - 8 * k as i32));
-            let offset = _mm512_set1_epi32(Self::OFFSET_8);
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_srli_epi32::<24>(up), offset))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn input_4(self, p: *const u8, k: usize) -> [__m512; 2] {
-        unsafe {
-            let (both, eight) = (_mm512_loadu_si512(p.cast()), _mm512_set1_epi32(8));
-            [28, 24].map(|top| {
-                let up = _mm512_sll_epi32(both, _mm_cvtsi32_si128(top - 8 * k as i32));
-                _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_srli_epi32::<28>(up), eight))
-            })
+            let halves = _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(1.0), _mm512_set1_ps(-1.0));
+            let quarters = _mm512_mask_blend_ps(0xf0f0, _mm512_set1_ps(1.0), _mm512_set1_ps(-1.0));
+            let v = _mm512_fmadd_ps(v, halves, _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v));
+            _mm512_fmadd_ps(v, quarters, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v))
         }
     }
 
