@@ -103,7 +103,8 @@ inline array linear(const array &given, const Matrix &m) {
     array y = quantised_product(given, m);
     return m.bias ? y + *m.bias : y;
   }
-  array x = as(given, m.type);
+  // Columns of packed weights that were unpacked are as many as whole groups have.
+  array x = pad_columns(as(given, m.type), m.inputs);
   return m.bias ? mx::addmm(*m.bias, x, m.weight) : mx::matmul(x, m.weight);
 }
 
