@@ -41,7 +41,10 @@ impl Matrix {
             }
             Ok(Self(Kind::Float(matrix)))
         };
-        let integer = |bits| Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, bits, shape)?)));
+        let integer = |bits| {
+            let is_spread = integer::gains_by_spreading(bits, &source.parts);
+            Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, (bits, is_spread), shape)?)))
+        };
         match source.precision {
             Precision::F32 => float(Kept::F32),
             precision @ Precision::Tf32 => {

@@ -3,7 +3,7 @@
 //! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
 //! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`). Encoders' activations have a few
 //! values far beyond the others of their group, which would cost those their digits, so with weights of 8 bits both sides are
-//! spread over their groups first (`spread.rs`). A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
+//! spread over their groups first (`spread.rs`), unless the weights were of one bit. A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
 //!
 //! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
 
@@ -17,7 +17,7 @@ pub(crate) use pack::Matrix;
 use std::ops::Range;
 use std::sync::Arc;
 
-use mlxt_backend::{Activation, Result, Shaped};
+use mlxt_backend::{Activation, LinearPart, LinearWeight, Result, Shaped};
 
 use self::rows::{Extent, Packed, Quantize, narrow};
 use self::tile::{MAX_TILE_ROWS, Tile, function};
@@ -38,6 +38,14 @@ const SMALL_ROWS: usize = 1 << 13;
 /// Inputs that share a scale. With 64, products take a fifth longer and the error is a third less (docs/performance/cpu.md).
 const GROUP: usize = 128;
 
+/// Whether groups are spread before they are rounded to so many bits. Weights of few values, as packed checkpoints have them, would
+/// take many, which 4 bits do not hold; and those of one bit are all as large as the largest of their group, so that spread,
+/// which makes them normally distributed, they would be rounded with a scale nearly three times as large.
+pub(crate) fn gains_by_spreading(bits: Bits, parts: &[LinearPart]) -> bool {
+    let one_bit = |part: &LinearPart| matches!(&part.weight, LinearWeight::Quantised(w) if w.scheme().bits() == 1);
+    bits == Bits::Eight && !parts.iter().any(one_bit)
+}
+
 /// Bits of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {
@@ -49,10 +57,6 @@ pub(crate) enum Bits {
 pub(crate) trait Weights: Copy {
     /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
     const VECTORS: usize;
-    /// Whether groups are spread before they are rounded. Weights of few values, as packed checkpoints have them, would take many,
-    /// which 4 bits do not hold.
-    const SPREAD: bool;
-
     /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
     /// infinite.
     fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32;
@@ -75,7 +79,6 @@ pub(crate) struct Four;
 
 impl Weights for Eight {
     const VECTORS: usize = 2;
-    const SPREAD: bool = true;
 
     #[inline(always)]
     fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
@@ -101,7 +104,6 @@ impl Weights for Eight {
 
 impl Weights for Four {
     const VECTORS: usize = 1;
-    const SPREAD: bool = false;
 
     /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
     #[inline(always)]
@@ -161,7 +163,7 @@ pub(crate) fn linear(
     let row_panels = plan.row_panels();
     let quantize = |task| {
         let (rows, group) = (row_panels.range(task / groups), task % groups);
-        token.run(Quantize { x, inputs, out: packed, rows, group, bits: w.bits() });
+        token.run(Quantize { x, inputs, out: packed, rows, group, bits: w.bits(), is_spread: w.is_spread() });
     };
     let tasks = row_panels.count() * groups;
     if x.len() < SMALL_ROWS {

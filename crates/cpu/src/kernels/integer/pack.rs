@@ -26,6 +26,8 @@ pub(crate) struct Matrix {
     /// Zeros where a layer has none; whole panels.
     bias: Block,
     bits: Bits,
+    /// Whether groups are spread before they are rounded.
+    is_spread: bool,
     outputs: usize,
     inputs: usize,
     /// Outputs of a panel.
@@ -48,14 +50,15 @@ impl Shaped for Matrix {
 }
 
 impl Matrix {
-    /// Rounds and packs parts that have been checked. A weight that is not finite makes all results of its output NaN.
+    /// Rounds and packs parts that have been checked; `is_spread` as of [`super::gains_by_spreading`]. A weight that is not
+    /// finite makes all results of its output NaN.
     ///
     /// # Errors
     /// Out of memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
         parts: &[LinearPart<HostTensor>],
-        bits: Bits,
+        (bits, is_spread): (Bits, bool),
         (outputs, inputs): (usize, usize),
     ) -> Result<Self> {
         let width = DotToken::of(token).run(Width);
@@ -65,6 +68,7 @@ impl Matrix {
             scales: Block::new(0)?,
             bias: bias(parts, count * width)?,
             bits,
+            is_spread,
             outputs,
             inputs,
             width,
@@ -81,6 +85,7 @@ impl Matrix {
     fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart<HostTensor>]) {
         let token = DotToken::of(token);
         let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
+        let is_spread = self.is_spread;
         let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
         pool.run(self.count(), |_, claims| {
             let mut row = vec![0.0; groups * GROUP];
@@ -95,7 +100,7 @@ impl Matrix {
                     )
                 };
                 let (first, row, weights) = (panel * width, &mut row, PhantomData::<W>);
-                token.run(PackPanel { parts, first, inputs, row, out, scales, weights });
+                token.run(PackPanel { parts, first, inputs, is_spread, row, out, scales, weights });
             }
         });
     }
@@ -126,6 +131,11 @@ impl Matrix {
         self.bits
     }
 
+    /// Whether rows have to be spread too.
+    pub(super) fn is_spread(&self) -> bool {
+        self.is_spread
+    }
+
     pub(super) fn width(&self) -> usize {
         self.width
     }
@@ -154,6 +164,7 @@ struct PackPanel<'a, W> {
     /// The first output.
     first: usize,
     inputs: usize,
+    is_spread: bool,
     /// Room for an output's groups, zeros behind its inputs.
     row: &'a mut [f32],
     out: &'a mut [u8],
@@ -172,7 +183,7 @@ impl<W: Weights> DotKernel for PackPanel<'_, W> {
             decode_output(d.floats(), self.parts, self.first + o, 0, &mut self.row[..self.inputs]);
             for (g, values) in self.row.as_chunks::<GROUP>().0.iter().enumerate() {
                 let mut values = *values;
-                let by = if W::SPREAD { spread(d, &mut values) } else { 1.0 };
+                let by = if self.is_spread { spread(d, &mut values) } else { 1.0 };
                 let mut rounded = [0; GROUP];
                 self.scales[g * width + o] = W::round(d, &values, &mut rounded) / by;
                 for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::spread::spread;
-use super::{Bits, Eight, Four, GROUP, Weights};
+use super::{Bits, GROUP};
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 
@@ -88,6 +88,8 @@ pub(super) struct Quantize<'a> {
     pub(super) rows: Range<usize>,
     pub(super) group: usize,
     pub(super) bits: Bits,
+    /// Whether weights are spread.
+    pub(super) is_spread: bool,
 }
 
 impl DotKernel for Quantize<'_> {
@@ -96,10 +98,11 @@ impl DotKernel for Quantize<'_> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         let Panel { bytes, about, rows, .. } = self.out.panel(self.rows.clone());
-        let how = match self.bits {
-            Bits::Eight => (D::OFFSET_8, Eight::SPREAD),
-            Bits::Four => (D::OFFSET_4, Four::SPREAD),
+        let offset = match self.bits {
+            Bits::Eight => D::OFFSET_8,
+            Bits::Four => D::OFFSET_4,
         };
+        let how = (offset, self.is_spread);
         let inputs = self.group * GROUP..self.inputs.min((self.group + 1) * GROUP);
         for (r, row) in self.rows.enumerate() {
             let values = &self.x[row * self.inputs..][inputs.clone()];
