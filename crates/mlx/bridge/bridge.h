@@ -4,7 +4,7 @@
 // changes with every release. Handles are opaque; a function that can fail returns 0 or, having left a message, 1; no
 // exception crosses. All calls come from one thread: MLX's streams and its cache of compiled functions belong to threads.
 //
-// src/ffi.rs repeats these declarations. Whoever changes one changes both, and raises MLXT_BRIDGE.
+// src/ffi/table.rs repeats these declarations. Whoever changes one changes both, and raises MLXT_BRIDGE.
 #pragma once
 
 #include <stddef.h>

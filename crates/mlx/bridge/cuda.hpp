@@ -37,8 +37,8 @@ inline int width(const array &x) {
 // Threads for a row of so many parts, if each takes about `each`: whole warps.
 inline int threads(int parts, int each) { return std::clamp((parts + 32 * each - 1) / (32 * each) * 32, 32, 1024); }
 
-// Whether a block of threads for each row can be asked for; and a row fits what such a block holds of it.
-inline bool takes(int rows, int cols) { return cols <= 16 * 1024 && rows <= (1 << 20); }
+// Whether these kernels can be asked: on CUDA, with a block of threads for each row, and rows that fit what such a block holds.
+inline bool takes(int rows, int cols) { return kind() == Kind::cuda && cols <= 16 * 1024 && rows <= (1 << 20); }
 
 // A row for each block. What a thread has of it stays in its registers: the mean comes first, and then the deviations from it.
 inline const std::string norm_text = R"(

@@ -22,7 +22,7 @@ inline Normalised normalise(const array &given, const std::optional<array> &resi
     auto found = n.shift.find(type.val());
     return found == n.shift.end() ? std::nullopt : std::optional<array>(found->second);
   };
-  if (kind() == Kind::cuda && cuda::takes(given.shape(0), given.shape(1))) {
+  if (cuda::takes(given.shape(0), given.shape(1))) {
     cuda::Norm norm{!n.root_mean_square, n.eps, n.gain.at(mx::float32.val()), shift(mx::float32)};
     auto made = cuda::norm(given, residual, norm, keep);
     return {made.front(), made.back()};

@@ -19,7 +19,7 @@ inline array fit(const array &x, int rows) {
 
 // The rows of [rows, cols] that `places` name.
 inline array rows_at(const array &x, const array &places) {
-  return kind() == Kind::cuda && cuda::takes(places.shape(0), x.shape(1)) ? cuda::rows(x, places) : mx::take(x, places, 0);
+  return cuda::takes(places.shape(0), x.shape(1)) ? cuda::rows(x, places) : mx::take(x, places, 0);
 }
 
 // Sequences within one call: what attention and pooling derive from them is made once and shared by all layers.

@@ -104,7 +104,7 @@ inline const Distances *Plan::distances(Step &step, int longest) const {
 
 // A row of each table, summed up in f32.
 inline array embed(const std::vector<array> &tables, const std::vector<array> &ids, mx::Dtype type) {
-  if (kind() == Kind::cuda && cuda::takes(ids.at(0).shape(0), tables.at(0).shape(1))) return cuda::embed(tables, ids, type);
+  if (cuda::takes(ids.at(0).shape(0), tables.at(0).shape(1))) return cuda::embed(tables, ids, type);
   std::optional<array> sum;
   for (size_t i = 0; i < tables.size(); ++i) {
     array rows = as(mx::take(tables[i], ids[i], 0), mx::float32);

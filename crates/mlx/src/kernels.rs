@@ -11,10 +11,10 @@ const FILES: [&str; 4] = [
     include_str!("../../cuda/kernels/attention_f32.cuh"),
 ];
 
-/// All of them as one text, from the first one's end on with the bridge's part between the two functions' and theirs.
+/// Two texts: what the bridge's own part needs, and what needs that part.
 pub(crate) fn attention() -> [CString; 2] {
-    let [common, matrix, flash, plain] = FILES.map(alone);
-    [common + &matrix, flash + &plain].map(|text| CString::new(text).unwrap_or_default())
+    let [common, matrix, flash, tiled] = FILES.map(alone);
+    [common + &matrix, flash + &tiled].map(|text| CString::new(text).unwrap_or_default())
 }
 
 /// Without lines that ask for another file.

@@ -3,7 +3,8 @@
 //! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
 //! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`). Encoders' activations have a few
 //! values far beyond the others of their group, which would cost those their digits, so with weights of 8 bits both sides are
-//! spread over their groups first (`spread.rs`), unless the weights were of one bit. A group's products are summed exactly in 32 bits, scaled, and added up in f32 (`tile.rs`).
+//! spread over their groups first (`spread.rs`), unless the weights were of one bit. A group's products are summed exactly in 32
+//! bits, scaled, and added up in f32 (`tile.rs`).
 //!
 //! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
 
@@ -57,6 +58,7 @@ pub(crate) enum Bits {
 pub(crate) trait Weights: Copy {
     /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
     const VECTORS: usize;
+
     /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
     /// infinite.
     fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32;
