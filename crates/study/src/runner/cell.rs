@@ -175,11 +175,11 @@ impl Runner<'_> {
     }
 }
 
-/// Runs that do not count; gives the seconds of the quickest. The result that was checked was the first; slow ones are not
-/// repeated beyond their share of time.
+/// Runs that do not count; gives the seconds of the quickest. Slow ones are not repeated beyond their share of time. The first
+/// run was that of the result that was checked: what it took tells nothing by itself, since kernels may have been compiled in it.
 fn warm_up(seat: &mut Seat<'_>, effort: Effort) -> Result<f64, Failure> {
     let first = seat.output_seconds().filter(|&seconds| seconds > 0.0);
-    let (mut quickest, mut spent) = (first.unwrap_or(f64::INFINITY), first.unwrap_or(0.0));
+    let (mut quickest, mut spent) = (first.unwrap_or(f64::INFINITY), 0.0);
     for _ in 0..effort.warmup.max(1) {
         if spent > effort.at_most_seconds {
             break;
