@@ -1,7 +1,8 @@
 """The worker for MLX through Python: models (mlx_models.py) and the study's operations (mlx_operations.py); `mlx:cpu`, `mlx:gpu`.
 
 Modes: `eager`; `compile` (mx.compile, models only: an operation alone has nothing to fuse); either with `-openblas` behind it, where
-LD_PRELOAD names OpenBLAS: the BLAS in MLX's own package for Linux is the reference implementation.
+LD_PRELOAD names OpenBLAS: the BLAS in MLX's own package for Linux is the reference implementation; or with `-nographs`, where
+MLX_USE_CUDA_GRAPHS is 0: MLX starts kernels on CUDA one by one then.
 """
 
 from protocol import Engine, Unsupported, filler, pad, serve
@@ -39,9 +40,11 @@ def start():
             return f"through Python; {mx.default_device()}"
 
         def open(self, device, dtype, mode, threads):
-            kind, _, blas = mode.partition("-")
-            if kind not in ("eager", "compile") or blas not in ("", "openblas"):
+            kind, _, setting = mode.partition("-")
+            if kind not in ("eager", "compile") or setting not in ("", "openblas", "nographs"):
                 raise Unsupported(f"mode {mode}")
+            if (setting == "nographs") != (os.environ.get("MLX_USE_CUDA_GRAPHS") == "0"):
+                raise Unsupported(f"mode {mode} with MLX_USE_CUDA_GRAPHS set otherwise")
             if device not in ("mlx:cpu", "mlx:gpu") or dtype not in FLOATS or (dtype == "tf32" and device != "mlx:gpu"):
                 raise Unsupported(f"{dtype} on {device}")
             # MLX reads this once: a process has either f32 or TF32.
@@ -49,7 +52,7 @@ def start():
                 raise Unsupported("f32 and TF32 take a process each")
             os.environ["MLX_ENABLE_TF32"] = "1" if dtype == "tf32" else "0"
             detail = "one thread but in products" if device == "mlx:cpu" else "gpu"
-            if blas:
+            if setting == "openblas":
                 detail += f", OpenBLAS with {self.openblas(threads)} threads"
             mx.set_default_device(mx.cpu if device == "mlx:cpu" else mx.gpu)
             mx.eval(mx.zeros(1))  # fails here if there is no such device

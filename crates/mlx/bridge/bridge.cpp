@@ -101,6 +101,8 @@ int device_new(int32_t gpu, size_t cache, const char *folder, const char *const 
     // Kernels compiled for a CUDA device are kept: 15 seconds for the first forward otherwise, in every process, or in a
     // folder that everybody knows and can write to.
     if (gpu) setenv("MLX_PTX_CACHE_DIR", folder, 0);
+    // Kernels start one by one: collecting them into graphs, which differ from one forward to the next, takes the host longer.
+    if (gpu) setenv("MLX_USE_CUDA_GRAPHS", "0", 0);
     mx::Device device(gpu ? mx::Device::gpu : mx::Device::cpu);
     if (!mx::is_available(device)) throw std::runtime_error("this build of MLX finds no GPU");
     mx::set_cache_limit(cache);
@@ -170,11 +172,10 @@ int array_values(mlxt_device *device, const mlxt_array *x, int32_t element, size
   });
 }
 
-// Whether this MLX multiplies by weights packed so, and rightly, for few rows and many: not every device has every width, and on CUDA
-// what MLX 0.32.4 makes of some rows is wrong where a row of weights is a single group.
+// Whether this MLX multiplies by weights packed so, and rightly, for few rows and many: not every device has every width.
 bool multiplies(const Matrix &m) {
-  static std::map<std::tuple<std::string, int, int, mx::Dtype::Val, bool>, bool> known;
-  auto key = std::make_tuple(m.mode, m.bits, m.group, m.type.val(), m.inputs == m.group);
+  static std::map<std::tuple<std::string, int, int, mx::Dtype::Val>, bool> known;
+  auto key = std::make_tuple(m.mode, m.bits, m.group, m.type.val());
   if (auto found = known.find(key); found != known.end()) return found->second;
   bool works = true;
   try {
@@ -194,7 +195,10 @@ bool multiplies(const Matrix &m) {
 
 void finish(Matrix &m, const mx::Device &device) {
   if (device == mx::Device::cpu) m.unpacked_from = 6;
-  if (m.scales && !multiplies(m)) {
+  // Where a row of weights is a single group, MLX 0.32.4 has kernels of its own for some numbers of outputs on CUDA, which are wrong
+  // for some numbers of rows, and need a header that its packages do not bring.
+  bool single = device == mx::Device::gpu && m.inputs == m.group;
+  if (m.scales && (single || !multiplies(m))) {
     // The numbers that the codes stand for, then.
     array weight = mx::dequantize(m.weight, *m.scales, m.biases, m.group, m.bits, m.mode);
     m.type = m.unpacked;

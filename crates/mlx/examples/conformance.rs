@@ -1,9 +1,10 @@
 //! MLX on this machine: the contract's tables, then forwards of BERT-base's shape with random weights.
 //!
 //! `conformance [cpu|gpu] [eager] [in-f16|in-bf16] [check] [each] [I/N] [operations] [times] [f32|f16|bf16|int8|q4 ..]`; without any of
-//! check, operations and times, all of them. With `each`, every case of check is named before it runs. With `I/N`, check takes
-//! part I of N: a GPU's kernels are compiled as cases ask for them, one after the other, up to half a minute each, and several
-//! processes do so at once. A wrong value ends the program with status 1. The variable `MLX_DIR` names the MLX to use.
+//! check, operations and times, all of them; without a type of weights, all of those. With `each`, every case of check is named
+//! before it runs. With `I/N`, check takes part I of N: a GPU's kernels are compiled as cases ask for them, one after the other, up
+//! to half a minute each, and several processes do so at once. A wrong value ends the program with status 1. The variable
+//! `MLX_DIR` names the MLX to use.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::{
     Activation, Arithmetic, Attention, Backend, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
-    NormSource, Precision, Result, Segments, conformance, operations,
+    NormSource, Precision, Result, Scheme, Segments, conformance, operations,
 };
 use mlxt_mlx::{Kind, Mlx, MlxOptions, PRECISIONS, open};
 
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         eprintln!("a part is I/N: 1/4 to 4/4");
         return ExitCode::FAILURE;
     };
+    let some = PRECISIONS.iter().any(|precision| given(precision.name()));
+    let wanted = |precision: &Precision| !some || given(precision.name());
     let all = !["check", "operations", "times"].into_iter().any(given);
     let kind = if given("gpu") { Kind::Gpu } else { Kind::Cpu };
     let arithmetic = [Arithmetic::F16, Arithmetic::Bf16].into_iter().find(|a| given(&format!("in-{a}")));
@@ -46,9 +49,15 @@ fn main() -> ExitCode {
     println!("{} on {}: {}, activations in {}", info.device, info.hardware, info.detail, info.arithmetic);
     let (mut right, began) = (true, Instant::now());
     if all || given("check") {
+        let mut shares = Shares::default();
         for precision in PRECISIONS {
-            let cases = conformance::cases().into_iter().filter(|case| precision == Precision::F32 || is_linear(case));
-            let cases: Vec<_> = cases.skip(part - 1).step_by(parts).collect();
+            let asked = |case: &conformance::Case| precision == Precision::F32 || is_linear(case);
+            let mine = |case: &conformance::Case| shares.part(case, precision, parts) == part - 1;
+            let cases: Vec<_> = conformance::cases().into_iter().filter(asked).filter(mine).collect();
+            // A share is the same whatever else is asked for.
+            if !wanted(&precision) {
+                continue;
+            }
             // A GPU takes minutes, most of them to compile: what is done is said meanwhile.
             for cases in cases.chunks(if given("each") { 1 } else { AT_ONCE }) {
                 if given("each") {
@@ -66,11 +75,7 @@ fn main() -> ExitCode {
         println!("operations: {report}");
     }
     if all || given("times") {
-        for precision in PRECISIONS {
-            let asked = PRECISIONS.iter().any(|precision| given(precision.name()));
-            if asked && !given(precision.name()) {
-                continue;
-            }
+        for precision in PRECISIONS.into_iter().filter(wanted) {
             if let Err(error) = times(&mlx, precision) {
                 println!("{precision}: {error}");
                 right = false;
@@ -85,6 +90,41 @@ fn part_of(arguments: &[String]) -> Option<(usize, usize)> {
     let Some((part, parts)) = arguments.iter().find_map(|a| a.split_once('/')) else { return Some((1, 1)) };
     let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
     (1..=parts).contains(&part).then_some((part, parts))
+}
+
+/// Which part a case is in. Of packed weights, all that ask for the same kernel are in one: half a minute goes into each on a GPU.
+#[derive(Default)]
+struct Shares {
+    others: usize,
+    kernels: Vec<[usize; 4]>,
+}
+
+impl Shares {
+    fn part(&mut self, case: &conformance::Case, precision: Precision, parts: usize) -> usize {
+        let Some(kernel) = kernel(case, precision) else {
+            self.others += 1;
+            return self.others % parts;
+        };
+        let known = self.kernels.iter().position(|&known| known == kernel);
+        known.unwrap_or_else(|| {
+            self.kernels.push(kernel);
+            self.kernels.len() - 1
+        }) % parts
+    }
+}
+
+/// What MLX chooses a kernel for packed weights by: bits, values a scale, type of scale, and the rows of a tile.
+fn kernel(case: &conformance::Case, precision: Precision) -> Option<[usize; 4]> {
+    let (rows, bits, group, kind) = match (&case.operation, precision) {
+        (&conformance::Operation::PackedLinear { rows, scheme, .. }, _) => {
+            (rows, scheme.bits(), scheme.group(), usize::from(!matches!(scheme, Scheme::Affine { .. })))
+        }
+        (&conformance::Operation::Linear { rows, .. }, Precision::Int8) => (rows, 8, 64, 0),
+        (&conformance::Operation::Linear { rows, .. }, Precision::Q4) => (rows, 4, 64, 0),
+        _ => return None,
+    };
+    let tile = if rows <= 8 { 0 } else { rows.next_power_of_two().clamp(16, 64) };
+    Some([bits, group, kind, tile])
 }
 
 /// What weights are rounded or packed for.
