@@ -30,7 +30,18 @@ pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
         size(op, "inputs of every part", shared, inputs)?;
         shape = Some((total + outputs, shared));
     }
-    shape.ok_or_else(|| Error::Setting { op, what: "a matrix needs at least one part".into() })
+    let (outputs, inputs) =
+        shape.ok_or_else(|| Error::Setting { op, what: "a matrix needs at least one part".into() })?;
+    if let Some(squares) = &source.input_squares {
+        size(op, "expected squares of inputs", inputs, squares.len())?;
+        if let Some(wrong) = squares.iter().find(|&&square| !(square.is_finite() && square > 0.0)) {
+            return Err(Error::Setting {
+                op,
+                what: format!("the square of an input cannot be expected to be {wrong}"),
+            });
+        }
+    }
+    Ok((outputs, inputs))
 }
 
 /// That no weight is infinite once it is rounded to `precision`.

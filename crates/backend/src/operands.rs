@@ -371,6 +371,17 @@ pub struct MatrixSource {
     pub parts: Vec<LinearPart>,
     /// How to keep it.
     pub precision: Precision,
+    /// What the squares of its inputs will be on average, up to a common factor, where the model can tell: finite and above 0. A
+    /// backend that rounds weights may do so with smaller errors where inputs are larger; results do not depend on it otherwise.
+    pub input_squares: Option<Vec<f32>>,
+}
+
+impl MatrixSource {
+    /// Of inputs nothing is known about.
+    #[must_use]
+    pub fn new(parts: Vec<LinearPart>, precision: Precision) -> Self {
+        Self { parts, precision, input_squares: None }
+    }
 }
 
 /// Which normalisation.

@@ -73,7 +73,7 @@ fn noise(len: usize, scale: f32) -> Vec<f32> {
 fn matrix(cpu: &Cpu, outputs: usize, inputs: usize, precision: Precision) -> Result<Matrix> {
     let weight = HostTensor::from_f32(&[outputs, inputs], &noise(outputs * inputs, 0.05))?;
     let bias = Some(HostTensor::from_f32(&[outputs], &noise(outputs, 0.1))?);
-    cpu.matrix(MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias }], precision })
+    cpu.matrix(MatrixSource::new(vec![LinearPart { weight: weight.into(), bias }], precision))
 }
 
 /// The products of BERT-base, with enough matrices of each that they come from memory as they do in a model.

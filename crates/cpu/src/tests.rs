@@ -24,7 +24,7 @@ pub(crate) fn matrix(outputs: usize, inputs: usize) -> MatrixSource {
     let weight = HostTensor::from_f32(&[outputs, inputs], &noise(outputs * inputs, 1.0 / (inputs as f32).sqrt()));
     let bias = HostTensor::from_f32(&[outputs], &noise(outputs, 1.0)).unwrap();
     let parts = vec![LinearPart { weight: weight.unwrap().into(), bias: Some(bias) }];
-    MatrixSource { parts, precision: Precision::F32 }
+    MatrixSource::new(parts, Precision::F32)
 }
 
 /// Runs a check on every instruction set, with one thread and with three.

@@ -193,7 +193,7 @@ impl<B: Backend> Model<B> {
         let norm = NormSource { kind: NormKind::LayerNorm, gain: tensor(&[HIDDEN], 3), shift: None, eps: 1e-5 };
         Self {
             words: backend.table(tensor(&[10, HIDDEN], 4)).unwrap(),
-            qkv: backend.matrix(MatrixSource { parts: vec![part], precision: Precision::F32 }).unwrap(),
+            qkv: backend.matrix(MatrixSource::new(vec![part], Precision::F32)).unwrap(),
             norm: backend.norm_weights(norm).unwrap(),
         }
     }

@@ -183,7 +183,7 @@ impl Bert {
         let mut matrix = |outputs: usize, inputs: usize| {
             let weight = HostTensor::from_f32(&[outputs, inputs], &random.normals(outputs * inputs, 0.02))?.into();
             let bias = Some(HostTensor::from_f32(&[outputs], &random.normals(outputs, 0.02))?);
-            mlx.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision })
+            mlx.matrix(MatrixSource::new(vec![LinearPart { weight, bias }], precision))
         };
         let norm = || {
             let part = |value: f32| HostTensor::from_f32(&[HIDDEN], &[value; HIDDEN]);

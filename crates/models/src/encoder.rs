@@ -99,7 +99,7 @@ impl<B: Backend> Encoder<B> {
             parts.pooler = None;
         }
         let blocks = parts.blocks.into_iter().map(|block| {
-            let block = block.load(backend);
+            let block = block.load(backend, config.architecture.order);
             weights.forget();
             block
         });

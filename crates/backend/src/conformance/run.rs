@@ -50,7 +50,7 @@ pub(super) fn prepare<'a, B: Backend>(
                 Ok(LinearPart { weight: weight.into(), bias })
             });
             let parts = parts.collect::<Result<_>>()?;
-            let w = backend.matrix(MatrixSource { parts, precision })?;
+            let w = backend.matrix(MatrixSource::new(parts, precision))?;
             Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: *activation }
         }
         Operation::PackedLinear { rows, inputs, outputs, scheme, stored } => {
@@ -59,7 +59,7 @@ pub(super) fn prepare<'a, B: Backend>(
                 Ok(LinearPart { weight, bias: Some(tensor(random, &[o], 1.0, *stored)?) })
             });
             let parts = parts.collect::<Result<_>>()?;
-            let w = backend.matrix(MatrixSource { parts, precision })?;
+            let w = backend.matrix(MatrixSource::new(parts, precision))?;
             Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: Activation::Identity }
         }
         Operation::Norm { rows, cols, kind, residual, shift, eps, offset } => {

@@ -43,7 +43,12 @@ impl Matrix {
         };
         let integer = |bits| {
             let is_spread = integer::gains_by_spreading(bits, &source.parts);
-            Ok(Self(Kind::Integer(integer::Matrix::new(on, &parts, (bits, is_spread), shape)?)))
+            Ok(Self(Kind::Integer(integer::Matrix::new(
+                on,
+                &parts,
+                (bits, is_spread, source.input_squares.as_deref()),
+                shape,
+            )?)))
         };
         match source.precision {
             Precision::F32 => float(Kept::F32),

@@ -84,8 +84,12 @@ impl Operations for Cpu {
         {
             let weight = (0..outputs * inputs).map(|i| w[i % inputs * outputs + i / inputs]).collect::<Vec<_>>();
             let parts = [LinearPart { weight: HostTensor::from_f32(&[outputs, inputs], &weight)?, bias: None }];
-            let weights =
-                integer::Matrix::new((self.token, &self.pool), &parts, (bits, bits == Bits::Eight), (outputs, inputs))?;
+            let weights = integer::Matrix::new(
+                (self.token, &self.pool),
+                &parts,
+                (bits, bits == Bits::Eight, None),
+                (outputs, inputs),
+            )?;
             return Ok(Array { element, shape: shape.to_vec(), values: self.arena.take(0)?, weights: Some(weights) });
         }
         let mut values = self.arena.take(shape.iter().product())?;

@@ -23,7 +23,7 @@ fn matrix<B: Backend>(backend: &B, random: &mut Random, outputs: usize, inputs: 
     let scale = 1.0 / (inputs as f32).sqrt();
     let weight = HostTensor::from_f32(&[outputs, inputs], &random.normals(outputs * inputs, scale))?.into();
     let bias = Some(HostTensor::from_f32(&[outputs], &random.normals(outputs, 1.0))?);
-    backend.matrix(MatrixSource { parts: vec![LinearPart { weight, bias }], precision: Precision::F32 })
+    backend.matrix(MatrixSource::new(vec![LinearPart { weight, bias }], Precision::F32))
 }
 
 impl<B: Backend> Layer<B> {

@@ -2,7 +2,7 @@
 
 use mlxt_backend::{Activation, Attention, Backend, MatrixSource, NormSource, Precision, Rotation};
 
-use super::matrix;
+use super::{matrix, squares};
 use crate::arch::{Order, Up};
 use crate::weights::Loader;
 use crate::{Config, Result};
@@ -27,9 +27,9 @@ impl Block<MatrixSource, NormSource> {
         let of = |layer: usize, name: &str| format!("{}.{layer}.{name}", names.layers);
         let full = |name: &str| of(layer, name);
         let (hidden, wide) = (config.hidden_size(), config.intermediate_size);
-        let mut stacked = |parts: &[&str], outputs: usize, bias: bool| MatrixSource {
-            parts: parts.iter().map(|name| loader.linear(&full(name), outputs / parts.len(), hidden, bias)).collect(),
-            precision,
+        let mut stacked = |parts: &[&str], outputs: usize, bias: bool| {
+            let part = |name: &&str| loader.linear(&full(name), outputs / parts.len(), hidden, bias);
+            MatrixSource::new(parts.iter().map(part).collect(), precision)
         };
         let qkv = stacked(names.qkv, 3 * hidden, biases.attention);
         let (up, gated) = match names.up {
@@ -60,7 +60,12 @@ impl Block<MatrixSource, NormSource> {
         &self.qkv
     }
 
-    pub(crate) fn load<B: Backend>(self, backend: &B) -> Result<Block<B::Matrix, B::Norm>> {
+    pub(crate) fn load<B: Backend>(mut self, backend: &B, order: Order) -> Result<Block<B::Matrix, B::Norm>> {
+        if matches!(order, Order::NormLast) && !self.gated && self.qkv.precision == Precision::Int8 {
+            self.qkv.input_squares = squares::of_attention(&self.qkv);
+            self.up.input_squares = squares::of_norm(&self.attention_norm);
+            self.down.input_squares = squares::of_activation(&self.down);
+        }
         Ok(Block {
             qkv: backend.matrix(self.qkv)?,
             attention_out: backend.matrix(self.attention_out)?,

@@ -8,6 +8,7 @@ mod block;
 mod embeddings;
 mod pooler;
 mod relative;
+mod squares;
 
 pub(crate) use block::{Block, Stream};
 pub(crate) use embeddings::Embeddings;
@@ -18,5 +19,5 @@ use mlxt_backend::{LinearPart, MatrixSource, Precision};
 
 /// A matrix of one layer.
 pub(crate) fn matrix(part: LinearPart, precision: Precision) -> MatrixSource {
-    MatrixSource { parts: vec![part], precision }
+    MatrixSource::new(vec![part], precision)
 }

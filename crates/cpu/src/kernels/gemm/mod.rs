@@ -245,9 +245,9 @@ mod tests {
             weight: HostTensor::from_f32(&[outputs, 300], &noise(outputs * 300, 0.1)).unwrap().cast(dtype).into(),
             bias: bias.then(|| HostTensor::from_f32(&[outputs], &noise(outputs, 1.0)).unwrap().cast(dtype)),
         };
-        let source = || MatrixSource {
-            parts: vec![part(20, DType::F32, true), part(33, DType::F16, false), part(1, DType::Bf16, true)],
-            precision: Precision::F32,
+        let source = || {
+            let parts = vec![part(20, DType::F32, true), part(33, DType::F16, false), part(1, DType::Bf16, true)];
+            MatrixSource::new(parts, Precision::F32)
         };
         let values = noise(9 * 300, 1.0);
         let want = product(&Reference, 9, 300, &values, source(), Activation::Identity);
@@ -305,7 +305,7 @@ mod tests {
             let mut weights = vec![0.5; 40 * 300];
             weights[39 * 300 + 299] = value;
             let weight = HostTensor::from_f32(&[40, 300], &weights).unwrap().named("encoder.dense.weight");
-            MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision }
+            MatrixSource::new(vec![LinearPart { weight: weight.into(), bias: None }], precision)
         };
         every_cpu(|cpu| {
             assert!(cpu.matrix(source(65519.996, Precision::F16)).is_ok());

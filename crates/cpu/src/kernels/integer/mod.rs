@@ -6,8 +6,11 @@
 //! spread over their groups first (`spread.rs`), unless the weights were of one bit. A group's products are summed exactly in 32
 //! bits, scaled, and added up in f32 (`tile.rs`).
 //!
+//! Where a model tells which inputs are large, weights are rounded so that their errors meet small ones (`feedback.rs`).
+//!
 //! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
 
+mod feedback;
 mod pack;
 mod rows;
 mod spread;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 
 use mlxt_backend::{Activation, LinearPart, LinearWeight, Result, Shaped};
 
+use self::feedback::Feedback;
 use self::rows::{Extent, Packed, Quantize, narrow};
 use self::tile::{MAX_TILE_ROWS, Tile, function};
 use super::activate::activate;
@@ -60,8 +64,13 @@ pub(crate) trait Weights: Copy {
     const VECTORS: usize;
 
     /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
-    /// infinite.
-    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32;
+    /// infinite. With the feedback of the group that `values` are, where there is one.
+    fn round<D: Dot>(
+        d: D,
+        values: &mut [f32; GROUP],
+        feedback: Option<(&Feedback, usize)>,
+        out: &mut [i8; GROUP],
+    ) -> f32;
     /// Puts an output's weights of four inputs in their place of a panel: output `o` of `width`.
     fn place(four: [i8; 4], panel: &mut [u8], step: usize, of: (usize, usize));
     /// The weights of four inputs.
@@ -83,8 +92,16 @@ impl Weights for Eight {
     const VECTORS: usize = 2;
 
     #[inline(always)]
-    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
+    fn round<D: Dot>(
+        d: D,
+        values: &mut [f32; GROUP],
+        feedback: Option<(&Feedback, usize)>,
+        out: &mut [i8; GROUP],
+    ) -> f32 {
         let Extent { most, not_finite } = Extent::of(d, values);
+        if let Some((feedback, group)) = feedback {
+            feedback.round(d.floats(), group, values, most / 127.0, 127.0);
+        }
         narrow(d, values, inverse(most, 127.0), out);
         for byte in out {
             *byte = byte.wrapping_add(D::OFFSET_8 as i8);
@@ -109,7 +126,7 @@ impl Weights for Four {
 
     /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
     #[inline(always)]
-    fn round<D: Dot>(d: D, values: &[f32; GROUP], out: &mut [i8; GROUP]) -> f32 {
+    fn round<D: Dot>(d: D, values: &mut [f32; GROUP], _: Option<(&Feedback, usize)>, out: &mut [i8; GROUP]) -> f32 {
         let Extent { most, not_finite } = Extent::of(d, values);
         let end = values.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
         narrow(d, values, inverse(most, -8.0f32.copysign(end)), out);

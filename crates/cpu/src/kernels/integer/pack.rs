@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
+use super::feedback::Feedback;
 use super::spread::spread;
 use super::{Bits, Eight, Four, GROUP, Weights};
 use crate::arena::{Arena, Block, Buffer};
@@ -50,15 +51,15 @@ impl Shaped for Matrix {
 }
 
 impl Matrix {
-    /// Rounds and packs parts that have been checked; `is_spread` as of [`super::gains_by_spreading`]. A weight that is not
-    /// finite makes all results of its output NaN.
+    /// Rounds and packs parts that have been checked; `is_spread` as of [`super::gains_by_spreading`], with expected squares of inputs
+    /// where these are known. A weight that is not finite makes all results of its output NaN.
     ///
     /// # Errors
     /// Out of memory.
     pub(crate) fn new(
         (token, pool): (Token, &Pool),
         parts: &[LinearPart<HostTensor>],
-        (bits, is_spread): (Bits, bool),
+        (bits, is_spread, squares): (Bits, bool, Option<&[f32]>),
         (outputs, inputs): (usize, usize),
     ) -> Result<Self> {
         let width = DotToken::of(token).run(Width);
@@ -75,14 +76,20 @@ impl Matrix {
         };
         matrix.panels = Block::new(count.saturating_mul(matrix.panel_bytes() / size_of::<f32>()))?;
         matrix.scales = Block::new(count.saturating_mul(matrix.groups() * width))?;
+        let feedback = squares.filter(|_| is_spread).map(Feedback::new);
         match bits {
-            Bits::Eight => matrix.pack::<Eight>((token, pool), parts),
-            Bits::Four => matrix.pack::<Four>((token, pool), parts),
+            Bits::Eight => matrix.pack::<Eight>((token, pool), parts, feedback.as_ref()),
+            Bits::Four => matrix.pack::<Four>((token, pool), parts, feedback.as_ref()),
         }
         Ok(matrix)
     }
 
-    fn pack<W: Weights>(&mut self, (token, pool): (Token, &Pool), parts: &[LinearPart<HostTensor>]) {
+    fn pack<W: Weights>(
+        &mut self,
+        (token, pool): (Token, &Pool),
+        parts: &[LinearPart<HostTensor>],
+        feedback: Option<&Feedback>,
+    ) {
         let token = DotToken::of(token);
         let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
         let is_spread = self.is_spread;
@@ -100,7 +107,7 @@ impl Matrix {
                     )
                 };
                 let (first, row, weights) = (panel * width, &mut row, PhantomData::<W>);
-                token.run(PackPanel { parts, first, inputs, is_spread, row, out, scales, weights });
+                token.run(PackPanel { parts, first, inputs, is_spread, feedback, row, out, scales, weights });
             }
         });
     }
@@ -165,6 +172,7 @@ struct PackPanel<'a, W> {
     first: usize,
     inputs: usize,
     is_spread: bool,
+    feedback: Option<&'a Feedback>,
     /// Room for an output's groups, zeros behind its inputs.
     row: &'a mut [f32],
     out: &'a mut [u8],
@@ -185,7 +193,7 @@ impl<W: Weights> DotKernel for PackPanel<'_, W> {
                 let mut values = *values;
                 let by = if self.is_spread { spread(d, &mut values) } else { 1.0 };
                 let mut rounded = [0; GROUP];
-                self.scales[g * width + o] = W::round(d, &values, &mut rounded) / by;
+                self.scales[g * width + o] = W::round(d, &mut values, self.feedback.map(|f| (f, g)), &mut rounded) / by;
                 for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
                     W::place(*four, self.out, g * GROUP / 4 + step, (o, width));
                 }

@@ -10,10 +10,10 @@ use crate::simd::dot::Dot;
 
 /// How many values each becomes a sum or difference of. The error of whole models is the same with 64 and with 128, and with 16
 /// a sixth larger (docs/performance/cpu.md).
-const ORDER: usize = 32;
+pub(super) const ORDER: usize = 32;
 
 /// Values that are spread over each other lie a multiple of this apart: nearer ones would share a small vector.
-const APART: usize = GROUP / ORDER;
+pub(super) const APART: usize = GROUP / ORDER;
 
 /// Hadamard's matrix times the values of each remainder by `APART`: sums and differences of values 64 apart, of those 32
 /// apart, and so on to 4, in this order on every CPU, so that all round the same numbers. Gives by what

@@ -65,7 +65,7 @@ fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activa
         LinearPart { weight: weight.unwrap().into(), bias: part.bias.clone() }
     };
     let x = rounded(&spread(x, inputs, source.precision), whole, Precision::Int8);
-    let source = MatrixSource { parts: source.parts.iter().map(part).collect(), precision: Precision::F32 };
+    let source = MatrixSource::new(source.parts.iter().map(part).collect(), Precision::F32);
     product(&Reference, (rows, whole, &x), source, activation)
 }
 
@@ -130,7 +130,7 @@ fn a_large_value_costs_the_others_few_digits() {
     weights.iter_mut().enumerate().filter(|(i, _)| i % inputs == 3).for_each(|(_, w)| *w = 0.0);
     let source = |precision| {
         let weight = HostTensor::from_f32(&[outputs, inputs], &weights).unwrap();
-        MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision }
+        MatrixSource::new(vec![LinearPart { weight: weight.into(), bias: None }], precision)
     };
     let plain = noise(inputs, 1.0);
     let large = [&plain[..3], &[30.0], &plain[4..]].concat();
@@ -173,7 +173,7 @@ fn what_is_no_number_stays_none() {
                 let mut weights = noise(33 * 150, 1.0);
                 weights[150] = value;
                 let weight = HostTensor::from_f32(&[33, 150], &weights).unwrap();
-                let source = MatrixSource { parts: vec![LinearPart { weight: weight.into(), bias: None }], precision };
+                let source = MatrixSource::new(vec![LinearPart { weight: weight.into(), bias: None }], precision);
                 let found = product(cpu, (1, 150, &noise(150, 1.0)), source, Activation::Identity);
                 assert!(found.iter().enumerate().all(|(o, v)| v.is_finite() == (o != 1)), "{value}: {found:?}");
             }
@@ -186,8 +186,7 @@ fn what_is_no_number_stays_none() {
 fn nothing_is_nothing() {
     for precision in PRECISIONS {
         let weight = HostTensor::from_f32(&[3, 70], &[0.0; 210]).unwrap();
-        let source =
-            || MatrixSource { parts: vec![LinearPart { weight: weight.clone().into(), bias: None }], precision };
+        let source = || MatrixSource::new(vec![LinearPart { weight: weight.clone().into(), bias: None }], precision);
         every_cpu(|cpu| {
             for x in [[0.0; 70], [1e-42; 70], [1.0; 70]] {
                 assert_eq!(product(cpu, (1, 70, &x), source(), Activation::Identity), [0.0; 3]);
@@ -218,5 +217,40 @@ fn rows_do_not_depend_on_their_batch_or_the_threads() {
                 assert_eq!(got, whole[first * outputs..][..rows * outputs], "{first}, {rows} on {isa}, {threads}");
             }
         }
+    }
+}
+
+#[test]
+fn errors_are_smaller_where_inputs_are_said_to_be_large() {
+    let (rows, inputs, outputs) = (64, 300, 40);
+    // Every fourth input is ten times as large: a hundred times in squares.
+    let large = |i: usize| if i / 4 % 4 == 1 { 10.0 } else { 1.0 };
+    let x: Vec<f32> = noise(rows * inputs, 1.0).iter().enumerate().map(|(i, v)| v * large(i % inputs)).collect();
+    let source = |precision, squares: Option<Vec<f32>>| MatrixSource {
+        precision,
+        input_squares: squares,
+        ..matrix(outputs, inputs)
+    };
+    let exact = product(&Reference, (rows, inputs, &x), source(Precision::F32, None), Activation::Identity);
+    every_cpu(|cpu| {
+        let error = |squares| {
+            let y = product(cpu, (rows, inputs, &x), source(Precision::Int8, squares), Activation::Identity);
+            y.iter().zip(&exact).map(|(y, exact)| f64::from(y - exact).powi(2)).sum::<f64>()
+        };
+        let (plain, alike) = (error(None), error(Some(vec![3.0; inputs])));
+        let told = error(Some((0..inputs).map(|i| large(i) * large(i)).collect()));
+        assert!((plain - alike).abs() < 0.02 * plain, "{plain} {alike}");
+        assert!(told < 0.8 * plain, "{plain} {told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn squares_that_cannot_be_are_refused() {
+    let cpu = Cpu::new(CpuOptions::default()).unwrap();
+    for (squares, told) in [(vec![1.0; 3], "squares of inputs"), (vec![1.0, 0.0], "0"), (vec![f32::NAN, 1.0], "NaN")] {
+        let source = MatrixSource { precision: Precision::Int8, input_squares: Some(squares), ..matrix(2, 2) };
+        let error = cpu.matrix(source).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
     }
 }
