@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 TOLERANCE = 1e-5
 # The cosine with f32 that embeddings have to have with weights of other precisions: each text's, and the median. Where a CPU
 # multiplies in bf16 the first is lower than the second asks for: one Hindi text stands at a tipping point of all-mpnet-base-v2,
-# where bf16 and int8 turn the same tokens over (0.9983, PyTorch's bf16 0.9998); all others of 60 have 0.99996 or more.
+# where bf16 turns tokens over (0.9983, PyTorch's bf16 0.9998); all others of 60 have 0.99996 or more.
 COSINES = {"bf16": (0.998, 0.9999), "f16": (0.99999, 0.999999), "int8": (0.999, 0.9995), "q4": (0.75, 0.9)}
 # Beginnings of the normalised embedding of "hello world", as the models' authors' software has printed it for years, by
 # model_type, layers and hidden size.

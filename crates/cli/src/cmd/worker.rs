@@ -69,7 +69,8 @@ impl Engine {
             Request::Open { setting } => {
                 let device = open(&setting).map_err(|e| ("load", e))?;
                 let detail = device.detail();
-                *self = Self::Operations(device);
+                // Opened in another type, a device has only been shown to be there: operations are computed in f32.
+                *self = if setting.dtype == "f32" { Self::Operations(device) } else { Self::Empty };
                 value(&Loaded { seconds: None, detail })
             }
             Request::Batch { ids } => self.batch(&ids).map_err(|e| ("batch", e)),
@@ -92,7 +93,7 @@ impl Engine {
 
     fn operation(&mut self, request: &OperationRequest) -> Staged<Value> {
         let Self::Operations(device) = self else {
-            return Err(("operation", anyhow!("the worker was not opened for operations")));
+            return Err(("operation", anyhow!("no device is open for operations, which are computed in f32")));
         };
         let (operation, inputs) = read_operation(request).map_err(|e| ("operation", e))?;
         device.prepare(operation, inputs).map_err(|e| ("operation", e.into()))?;
@@ -154,9 +155,7 @@ fn load(folder: &Path, setting: &Setting) -> Result<Box<dyn Session>> {
 }
 
 fn open(setting: &Setting) -> Result<Box<dyn OperationDevice>> {
-    if setting.dtype != "f32" {
-        bail!("operations are computed in f32, found {}", setting.dtype);
-    }
+    let _: Precision = setting.dtype.parse().map_err(|e: String| anyhow!(e))?;
     Ok(open_operations(device(setting)?, Some(setting.threads))?)
 }
 
@@ -180,4 +179,32 @@ fn read_operand(operand: &Operand) -> Result<HostArray> {
         other => bail!("operands are f32 or i32, found {other}"),
     };
     Ok(HostArray::new(operand.shape.shape.clone(), values)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_device_is_shown_to_be_there_in_types_without_operations() {
+        let mut engine = Engine::Empty;
+        let open = |dtype| format!(r#"{{"do":"open","device":"cpu","dtype":"{dtype}","mode":"default","threads":1}}"#);
+        let add = Request::Operation(OperationRequest {
+            operation: "Add".into(),
+            axis: None,
+            settings: BTreeMap::new(),
+            inputs: vec![],
+            output: Shape::f32(&[1]),
+        });
+        let add = serde_json::to_string(&add).unwrap();
+        assert!(engine.answer(&open("int8")).is_ok());
+        let (stage, error) = engine.answer(&add).unwrap_err();
+        assert_eq!(stage, "operation");
+        assert!(error.to_string().contains("computed in f32"), "{error}");
+        let (stage, error) = engine.answer(&open("f7")).unwrap_err();
+        assert_eq!(stage, "load");
+        assert!(error.to_string().contains("f7"), "{error}");
+    }
 }
