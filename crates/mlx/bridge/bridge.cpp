@@ -96,13 +96,15 @@ void release(T *handle) {
 int device_new(int32_t gpu, size_t cache, const char *folder, const char *const *attention, mlxt_device **out) {
   return guarded([&] {
     for (int i : {0, 1}) cuda::attention_texts[i] = attention[i];
-    // Products of f32 are in f32, as is said of them. MLX reads this when it multiplies first.
-    if (gpu) setenv("MLX_ENABLE_TF32", "0", 1);
-    // Kernels compiled for a CUDA device are kept: 15 seconds for the first forward otherwise, in every process, or in a
-    // folder that everybody knows and can write to.
-    if (gpu) setenv("MLX_PTX_CACHE_DIR", folder, 0);
-    // Kernels start one by one: collecting them into graphs, which differ from one forward to the next, takes the host longer.
-    if (gpu) setenv("MLX_USE_CUDA_GRAPHS", "0", 0);
+    if (gpu) {
+      // Products of f32 are in f32, as is said of them. MLX reads this when it multiplies first.
+      setenv("MLX_ENABLE_TF32", "0", 1);
+      // Kernels compiled for a CUDA device are kept: 15 seconds for the first forward otherwise, in every process, or in a
+      // folder that everybody knows and can write to.
+      setenv("MLX_PTX_CACHE_DIR", folder, 0);
+      // Kernels start one by one: collecting them into graphs, which differ from one forward to the next, takes the host longer.
+      setenv("MLX_USE_CUDA_GRAPHS", "0", 0);
+    }
     mx::Device device(gpu ? mx::Device::gpu : mx::Device::cpu);
     if (!mx::is_available(device)) throw std::runtime_error("this build of MLX finds no GPU");
     mx::set_cache_limit(cache);

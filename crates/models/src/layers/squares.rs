@@ -7,8 +7,8 @@ use mlxt_backend::{MatrixSource, NormSource};
 
 /// Of what a layer's queries, keys and values are made of: an input is small where values are made much of it.
 pub(super) fn of_attention(qkv: &MatrixSource) -> Option<Vec<f32>> {
-    let columns = column_squares(qkv, 2.0 / 3.0)?;
-    guess(columns.into_iter().map(|square| 1.0 / square))
+    let outputs: usize = qkv.parts.iter().map(|part| part.weight.shape()[0]).sum();
+    guess(column_squares(qkv, outputs / 3 * 2)?.into_iter().map(|square| 1.0 / square))
 }
 
 /// Of what a norm gives: its rows have a mean of 0 and a deviation of 1 before its gain and shift.
@@ -20,14 +20,13 @@ pub(super) fn of_norm(norm: &NormSource) -> Option<Vec<f32>> {
 
 /// Of what the last product of a feed-forward network is given: much is made of what is large.
 pub(super) fn of_activation(down: &MatrixSource) -> Option<Vec<f32>> {
-    guess(column_squares(down, 0.0)?.into_iter().map(f64::sqrt))
+    guess(column_squares(down, 0)?.into_iter().map(f64::sqrt))
 }
 
-/// The sum of squares of each column, over the outputs from this part of them on.
-fn column_squares(source: &MatrixSource, from: f64) -> Option<Vec<f64>> {
-    let outputs: usize = source.parts.iter().map(|part| part.weight.shape()[0]).sum();
+/// The sum of squares of each column, over the outputs from this one on; none of a matrix without parts.
+fn column_squares(source: &MatrixSource, first: usize) -> Option<Vec<f64>> {
     let inputs = source.parts.first()?.weight.shape()[1];
-    let mut skipped = (outputs as f64 * from).round() as usize;
+    let mut skipped = first;
     let (mut squares, mut row) = (vec![0.0f32; inputs], vec![0.0; inputs]);
     for part in &source.parts {
         let rows = part.weight.shape()[0];
