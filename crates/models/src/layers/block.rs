@@ -61,7 +61,10 @@ impl Block<MatrixSource, NormSource> {
     }
 
     pub(crate) fn load<B: Backend>(mut self, backend: &B, order: Order) -> Result<Block<B::Matrix, B::Norm>> {
-        if matches!(order, Order::NormLast) && !self.gated && self.qkv.precision == Precision::Int8 {
+        if matches!(order, Order::NormLast)
+            && !self.gated
+            && matches!(self.qkv.precision, Precision::Int8 | Precision::Q4)
+        {
             self.qkv.input_squares = squares::of_attention(&self.qkv);
             self.up.input_squares = squares::of_norm(&self.attention_norm);
             self.down.input_squares = squares::of_activation(&self.down);

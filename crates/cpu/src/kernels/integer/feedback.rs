@@ -1,16 +1,18 @@
 //! Rounding errors made good by the weights that are rounded after them (as GPTQ does, with squares of inputs that are guessed).
 //!
-//! A group's error in a product is `Σ x e`, where `x` are spread inputs and `e` what rounding takes from weights. Inputs that are
+//! A block's error in a product is `Σ x e`, where `x` are spread inputs and `e` what rounding takes from weights. Inputs that are
 //! independent of each other with squares `d` are correlated once they are spread by a rotation `R`, with moments
 //! `M = R diag(d) Rᵀ`. So what rounding a weight does to a product can be taken back in part by changing those that are not
 //! rounded yet: by its error times a column of the Cholesky factor of `M⁻¹`. With a rotation that inverse is known at once,
 //! `R diag(1 / d) Rᵀ`, and as Hadamard's, its value in row `i` and column `j` depends on `i ^ j` alone.
 
-use super::GROUP;
+use std::ops::RangeInclusive;
+
+use super::BLOCK;
 use super::spread::{APART, ORDER};
 use crate::simd::Simd;
 
-/// Squares are taken to be no less than this part of their group's mean.
+/// Squares are taken to be no less than this part of their block's mean.
 const LEAST: f64 = 1e-3;
 
 /// Values of the longest vector.
@@ -18,35 +20,40 @@ const MOST_LANES: usize = 16;
 /// What is added to a value and taken off again is rounded to a whole number.
 const WHOLE: f32 = 1.5 * (1 << 23) as f32;
 
-/// By which parts of a weight's error those behind it change: for a group, a weight of each remainder by [`APART`] at a time.
-type Group = [[f32; GROUP]; ORDER];
+/// By which parts of a weight's error those behind it change: for a block, a weight of each remainder by [`APART`] at a time.
+type Block = [[f32; BLOCK]; ORDER];
 
-/// For the groups of all inputs.
+/// For the blocks of all inputs.
 #[derive(Debug)]
-pub(crate) struct Feedback(Vec<Box<Group>>);
+pub(crate) struct Feedback(Vec<Box<Block>>);
 
 impl Feedback {
     /// Of the expected squares of inputs, which may be off by a factor.
     pub(super) fn new(squares: &[f32]) -> Self {
-        Self(squares.chunks(GROUP).map(group).collect())
+        Self(squares.chunks(BLOCK).map(block).collect())
     }
 
-    /// Rounds a group of spread weights to multiples of `step` within `most` of them, and each error into those behind it; the same on
-    /// every CPU.
+    /// Rounds a block of spread weights to multiples of `steps`, of which there is one for as many groups of it, within `range` of
+    /// them, and each error into those behind it; the same on every CPU.
     #[inline(always)]
-    pub(super) fn round<S: Simd>(&self, s: S, group: usize, values: &mut [f32; GROUP], step: f32, most: f32) {
-        let inverse = if step > 0.0 { step.recip() } else { 0.0 };
-        if !inverse.is_finite() {
-            return;
-        }
-        let (step, inverse, most, least) = (s.splat(step), s.splat(inverse), s.splat(most), s.splat(-most));
+    pub(super) fn round<S: Simd>(
+        &self,
+        s: S,
+        block: usize,
+        values: &mut [f32; BLOCK],
+        steps: &[f32],
+        range: RangeInclusive<f32>,
+    ) {
+        let (least, most) = (s.splat(*range.start()), s.splat(*range.end()));
         let whole = s.splat(WHOLE);
         let lanes = S::LANES;
         // With room for a vector that begins at the last values.
-        let (mut left, mut rounded) = ([0.0; GROUP + MOST_LANES], [0.0; GROUP + MOST_LANES]);
-        left[..GROUP].copy_from_slice(values);
+        let (mut left, mut rounded) = ([0.0; BLOCK + MOST_LANES], [0.0; BLOCK + MOST_LANES]);
+        left[..BLOCK].copy_from_slice(values);
         let mut errors = [0.0; 2 * MOST_LANES];
-        for (k, factors) in self.0[group].iter().enumerate() {
+        for (k, factors) in self.0[block].iter().enumerate() {
+            let step = steps[k * steps.len() / ORDER];
+            let (step, inverse) = (s.splat(step), s.splat(super::inverse(step, 1.0)));
             let now = s.get(&left[k * APART..]);
             let nearest = s.max(s.min(s.mul(now, inverse), most), least);
             let nearest = s.mul(s.sub(s.add(nearest, whole), whole), step);
@@ -57,18 +64,18 @@ impl Feedback {
             }
             let error = s.get(&errors);
             // Whole vectors: the factors of what is rounded already are 0.
-            for at in ((k + 1) * APART / lanes * lanes..GROUP).step_by(lanes) {
+            for at in ((k + 1) * APART / lanes * lanes..BLOCK).step_by(lanes) {
                 let changed = s.sub(s.get(&left[at..]), s.mul(error, s.get(&factors[at..])));
                 s.put(&mut left[at..], changed);
             }
         }
-        values.copy_from_slice(&rounded[..GROUP]);
+        values.copy_from_slice(&rounded[..BLOCK]);
     }
 }
 
-fn group(squares: &[f32]) -> Box<Group> {
+fn block(squares: &[f32]) -> Box<Block> {
     let mean = squares.iter().map(|&d| f64::from(d)).sum::<f64>() / squares.len() as f64;
-    let mut factors = Box::new([[0.0; GROUP]; ORDER]);
+    let mut factors = Box::new([[0.0; BLOCK]; ORDER]);
     for remainder in 0..APART {
         // Behind the last input there is nothing to be wrong about.
         let square = |k: usize| squares.get(k * APART + remainder).map_or(mean, |&d| f64::from(d));

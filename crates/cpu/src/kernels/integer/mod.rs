@@ -2,15 +2,16 @@
 //!
 //! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
 //! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`). Encoders' activations have a few
-//! values far beyond the others of their group, which would cost those their digits, so with weights of 8 bits both sides are
-//! spread over their groups first (`spread.rs`), unless the weights were of one bit. A group's products are summed exactly in 32
-//! bits, scaled, and added up in f32 (`tile.rs`).
+//! values far beyond the others of their group, which would cost those their digits, so both sides are spread over blocks of
+//! inputs first (`spread.rs`), unless the weights were of few bits already. A group's products are summed exactly in 32 bits,
+//! scaled, and added up in f32 (`tile.rs`).
 //!
 //! Where a model tells which inputs are large, weights are rounded so that their errors meet small ones (`feedback.rs`).
 //!
 //! Work is cut as for weights of f32 (`gemm/plan.rs`), and likewise never changes a result.
 
 mod feedback;
+mod four;
 mod pack;
 mod rows;
 mod spread;
@@ -21,6 +22,7 @@ pub(crate) use pack::Matrix;
 use std::ops::Range;
 use std::sync::Arc;
 
+use half::bf16;
 use mlxt_backend::{Activation, LinearPart, LinearWeight, Result, Shaped};
 
 use self::feedback::Feedback;
@@ -28,6 +30,7 @@ use self::rows::{Extent, Packed, Quantize, narrow};
 use self::tile::{MAX_TILE_ROWS, Tile, function};
 use super::activate::activate;
 use super::gemm::plan::{Plan, RowBlock};
+use super::gemm::weight::Weight;
 use crate::arena::Arena;
 use crate::simd::dot::{Dot, DotKernel, DotToken};
 use crate::simd::{Simd, Token};
@@ -40,15 +43,19 @@ const SMALL: usize = 1 << 21;
 /// Nor is rounding fewer values than this.
 const SMALL_ROWS: usize = 1 << 13;
 
-/// Inputs that share a scale. With 64, products take a fifth longer and the error is a third less (docs/performance/cpu.md).
-const GROUP: usize = 128;
+/// Inputs that are spread over each other, and rounded together.
+const BLOCK: usize = 128;
 
-/// Whether groups are spread before they are rounded to so many bits. Weights of few values, as packed checkpoints have them, would
-/// take many, which 4 bits do not hold; and those of one bit are all as large as the largest of their group, so that spread,
+/// Whether blocks are spread before they are rounded to so many bits. Weights of few values, as packed checkpoints have them, would
+/// take many, which as few bits do not hold; and those of one bit are all as large as the largest of their group, so that spread,
 /// which makes them normally distributed, they would be rounded with a scale nearly three times as large.
 pub(crate) fn gains_by_spreading(bits: Bits, parts: &[LinearPart]) -> bool {
-    let one_bit = |part: &LinearPart| matches!(&part.weight, LinearWeight::Quantised(w) if w.scheme().bits() == 1);
-    bits == Bits::Eight && !parts.iter().any(one_bit)
+    let few = match bits {
+        Bits::Eight => 1,
+        Bits::Four => 3,
+    };
+    let of_few = |part: &LinearPart| matches!(&part.weight, LinearWeight::Quantised(w) if w.scheme().bits() <= few);
+    !parts.iter().any(of_few)
 }
 
 /// Bits of a weight.
@@ -62,17 +69,24 @@ pub(crate) enum Bits {
 pub(crate) trait Weights: Copy {
     /// Vectors of bytes for the weights of four inputs and a panel's outputs, which are two vectors.
     const VECTORS: usize;
+    /// Inputs that share a scale. A block is a whole number of groups.
+    const GROUP: usize;
+    /// What scales are kept as.
+    type Scale: Weight + Default;
 
-    /// Numbers for a group's weights in the form they are kept in, and their scale, which is NaN if one of them is NaN or
-    /// infinite. With the feedback of the group that `values` are, where there is one.
+    /// Numbers for a block's weights in the form they are kept in, and their groups' scales, which are NaN if one of the weights is
+    /// NaN or infinite. With the feedback of the block that `values` are, where there is one.
     fn round<D: Dot>(
         d: D,
-        values: &mut [f32; GROUP],
+        values: &mut [f32; BLOCK],
         feedback: Option<(&Feedback, usize)>,
-        out: &mut [i8; GROUP],
-    ) -> f32;
+        scales: &mut [f32],
+        out: &mut [i8; BLOCK],
+    );
+
     /// Puts an output's weights of four inputs in their place of a panel: output `o` of `width`.
     fn place(four: [i8; 4], panel: &mut [u8], step: usize, of: (usize, usize));
+
     /// The weights of four inputs.
     ///
     /// # Safety
@@ -80,33 +94,36 @@ pub(crate) trait Weights: Copy {
     unsafe fn load<D: Dot>(d: D, p: *const u8) -> [D::Weights; 2];
 }
 
-/// 8 bits.
+/// 8 bits. With a scale for 64 inputs products would take a fifth longer for an error a third less (docs/performance/cpu.md).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Eight;
 
-/// 4 bits.
+/// 4 bits, and half a bit of scales. With these for 64 inputs the error is a fifth larger, for 128 two fifths.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Four;
 
 impl Weights for Eight {
     const VECTORS: usize = 2;
+    const GROUP: usize = 128;
+    type Scale = f32;
 
     #[inline(always)]
     fn round<D: Dot>(
         d: D,
-        values: &mut [f32; GROUP],
+        values: &mut [f32; BLOCK],
         feedback: Option<(&Feedback, usize)>,
-        out: &mut [i8; GROUP],
-    ) -> f32 {
+        scales: &mut [f32],
+        out: &mut [i8; BLOCK],
+    ) {
         let Extent { most, not_finite } = Extent::of(d, values);
-        if let Some((feedback, group)) = feedback {
-            feedback.round(d.floats(), group, values, most / 127.0, 127.0);
+        if let Some((feedback, block)) = feedback {
+            feedback.round(d.floats(), block, values, &[most / 127.0], -127.0..=127.0);
         }
         narrow(d, values, inverse(most, 127.0), out);
         for byte in out {
             *byte = byte.wrapping_add(D::OFFSET_8 as i8);
         }
-        most / 127.0 + not_finite
+        scales[0] = most / 127.0 + not_finite;
     }
 
     #[inline(always)]
@@ -123,17 +140,34 @@ impl Weights for Eight {
 
 impl Weights for Four {
     const VECTORS: usize = 1;
+    const GROUP: usize = 32;
+    type Scale = bf16;
 
-    /// The weight of the largest magnitude becomes -8, the end of the range that has one number more.
     #[inline(always)]
-    fn round<D: Dot>(d: D, values: &mut [f32; GROUP], _: Option<(&Feedback, usize)>, out: &mut [i8; GROUP]) -> f32 {
-        let Extent { most, not_finite } = Extent::of(d, values);
-        let end = values.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
-        narrow(d, values, inverse(most, -8.0f32.copysign(end)), out);
-        for weight in out {
-            *weight = (*weight).clamp(-8, 7) + 8;
+    fn round<D: Dot>(
+        d: D,
+        values: &mut [f32; BLOCK],
+        feedback: Option<(&Feedback, usize)>,
+        scales: &mut [f32],
+        out: &mut [i8; BLOCK],
+    ) {
+        let mut all_finite = [0.0; BLOCK / Self::GROUP];
+        for ((group, scale), finite) in values.chunks_exact(Self::GROUP).zip(&mut *scales).zip(&mut all_finite) {
+            let Extent { most, not_finite } = Extent::of(d, group);
+            *scale = four::scale(d.floats(), group, most);
+            *finite = not_finite;
         }
-        end / -8.0 + not_finite
+        if let Some((feedback, block)) = feedback {
+            feedback.round(d.floats(), block, values, scales, four::LEAST..=four::MOST);
+        }
+        let groups = values.chunks_exact(Self::GROUP).zip(out.chunks_exact_mut(Self::GROUP));
+        for (((group, out), scale), not_finite) in groups.zip(scales).zip(all_finite) {
+            narrow(d, group, inverse(*scale, 1.0), out);
+            for weight in out {
+                *weight = (*weight).clamp(four::LEAST as i8, four::MOST as i8) + 8;
+            }
+            *scale += not_finite;
+        }
     }
 
     /// The first vector's outputs are in the lower halves of the bytes, the second's in the upper ones.
@@ -172,19 +206,21 @@ pub(crate) fn linear(
     let given = bias.map(|values| w.whole_panels(values, arena)).transpose()?;
     let bias = given.as_deref().unwrap_or_else(|| w.bias());
     let token = DotToken::of(token);
-    let (inputs, groups) = (w.cols(), w.groups());
+    let (inputs, blocks) = (w.cols(), w.blocks());
     let rows = x.len() / inputs;
-    let tiles = (token.run(TileRows), ROW_BLOCK / (groups * GROUP));
+    let tiles = (token.run(TileRows), ROW_BLOCK / (blocks * BLOCK));
     let plan = Plan::new(rows, tiles, w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
-    let mut room = arena.take(Packed::len(rows, groups))?;
-    let packed = Packed::new(&mut room, rows, groups);
+
+    let size = (rows, blocks, w.group());
+    let mut room = arena.take(Packed::len(size))?;
+    let packed = Packed::new(&mut room, size);
     // All rows first: each task for itself would round them once for every thread.
     let row_panels = plan.row_panels();
     let quantize = |task| {
-        let (rows, group) = (row_panels.range(task / groups), task % groups);
-        token.run(Quantize { x, inputs, out: packed, rows, group, bits: w.bits(), is_spread: w.is_spread() });
+        let (rows, block) = (row_panels.range(task / blocks), task % blocks);
+        token.run(Quantize { x, inputs, out: packed, rows, block, bits: w.bits(), is_spread: w.is_spread() });
     };
-    let tasks = row_panels.count() * groups;
+    let tasks = row_panels.count() * blocks;
     if x.len() < SMALL_ROWS {
         (0..tasks).for_each(quantize);
     } else {
@@ -246,12 +282,12 @@ impl Task<'_> {
                 // and its bias are whole. The tile of `out` belongs to this task alone.
                 unsafe {
                     let c = self.out.get().add(rows.start * outputs + column);
-                    let tile = Tile {
+                    let tile = Tile::<W> {
                         rows: self.packed.panel(rows.clone()).as_ptrs(),
                         weights: weights.bytes.as_ptr(),
-                        scales: weights.scales.as_ptr(),
+                        scales: weights.scales.as_ptr().cast(),
                         bias: self.bias[column..].as_ptr(),
-                        groups: self.w.groups(),
+                        groups: self.w.blocks() * (BLOCK / W::GROUP),
                         c,
                         c_stride: outputs,
                         cols,

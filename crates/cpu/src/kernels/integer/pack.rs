@@ -10,24 +10,28 @@ use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
 use super::feedback::Feedback;
 use super::spread::spread;
-use super::{Bits, Eight, Four, GROUP, Weights};
+use super::{BLOCK, Bits, Eight, Four, Weights};
 use crate::arena::{Arena, Block, Buffer};
+use crate::kernels::gemm::weight::Weight;
 use crate::kernels::gemm::{bias, decode_output};
 use crate::simd::dot::{Dot, DotKernel, DotToken};
 use crate::simd::{Simd, Token};
 use crate::threads::{Pool, Shareable};
+
+/// Most groups of a block.
+const MOST_GROUPS: usize = 4;
 
 /// Stacked linear layers, packed for one instruction set.
 #[derive(Debug)]
 pub(crate) struct Matrix {
     /// Weights, in the bytes of as many f32.
     panels: Block,
-    /// `[panels][groups][width]`
+    /// `[panels][groups][width]`, in the bytes of as many f32.
     scales: Block,
     /// Zeros where a layer has none; whole panels.
     bias: Block,
     bits: Bits,
-    /// Whether groups are spread before they are rounded.
+    /// Whether blocks are spread before they are rounded.
     is_spread: bool,
     outputs: usize,
     inputs: usize,
@@ -38,7 +42,7 @@ pub(crate) struct Matrix {
 /// One panel.
 pub(super) struct Panel<'a> {
     pub(super) bytes: &'a [u8],
-    pub(super) scales: &'a [f32],
+    pub(super) scales: &'a [u8],
 }
 
 impl Shaped for Matrix {
@@ -75,7 +79,7 @@ impl Matrix {
             width,
         };
         matrix.panels = Block::new(count.saturating_mul(matrix.panel_bytes() / size_of::<f32>()))?;
-        matrix.scales = Block::new(count.saturating_mul(matrix.groups() * width))?;
+        matrix.scales = Block::new(count.saturating_mul(matrix.scale_bytes() / size_of::<f32>()))?;
         let feedback = squares.filter(|_| is_spread).map(Feedback::new);
         match bits {
             Bits::Eight => matrix.pack::<Eight>((token, pool), parts, feedback.as_ref()),
@@ -91,20 +95,18 @@ impl Matrix {
         feedback: Option<&Feedback>,
     ) {
         let token = DotToken::of(token);
-        let (inputs, width, groups, bytes) = (self.inputs, self.width, self.groups(), self.panel_bytes());
-        let is_spread = self.is_spread;
+        let (inputs, blocks, bytes) = (self.inputs, self.blocks(), self.panel_bytes());
+        let numbers = blocks * (BLOCK / W::GROUP) * self.width;
+        let (width, is_spread) = (self.width, self.is_spread);
         let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
         pool.run(self.count(), |_, claims| {
-            let mut row = vec![0.0; groups * GROUP];
+            let mut row = vec![0.0; blocks * BLOCK];
             for panel in claims {
                 // SAFETY: each panel is claimed once, panels do not overlap, and there are `count` of them in the blocks.
                 let (out, scales) = unsafe {
                     let first = panels.get().cast::<u8>().add(panel * bytes);
-                    let scales = scales.get().add(panel * groups * width);
-                    (
-                        std::slice::from_raw_parts_mut(first, bytes),
-                        std::slice::from_raw_parts_mut(scales, groups * width),
-                    )
+                    let scales = scales.get().cast::<W::Scale>().add(panel * numbers);
+                    (std::slice::from_raw_parts_mut(first, bytes), std::slice::from_raw_parts_mut(scales, numbers))
                 };
                 let (first, row, weights) = (panel * width, &mut row, PhantomData::<W>);
                 token.run(PackPanel { parts, first, inputs, is_spread, feedback, row, out, scales, weights });
@@ -114,10 +116,12 @@ impl Matrix {
 
     /// What a panel holds.
     pub(super) fn panel(&self, panel: usize) -> Panel<'_> {
-        let (bytes, scales) = (self.panel_bytes(), self.groups() * self.width);
-        // SAFETY: the block has as many bytes as its f32, and any bits are a u8.
-        let all = unsafe { std::slice::from_raw_parts(self.panels.as_ptr().cast::<u8>(), self.panels.len() * 4) };
-        Panel { bytes: &all[panel * bytes..][..bytes], scales: &self.scales[panel * scales..][..scales] }
+        let part = |block: &'_ Block, bytes: usize| {
+            // SAFETY: the block has as many bytes as its f32, and any bits are a u8.
+            let all = unsafe { std::slice::from_raw_parts(block.as_ptr().cast::<u8>(), size_of_val(&**block)) };
+            &all[panel * bytes..][..bytes]
+        };
+        Panel { bytes: part(&self.panels, self.panel_bytes()), scales: part(&self.scales, self.scale_bytes()) }
     }
 
     /// A value for each output of all panels.
@@ -152,32 +156,50 @@ impl Matrix {
         self.outputs.div_ceil(self.width)
     }
 
-    /// The number of groups.
-    pub(super) fn groups(&self) -> usize {
-        self.inputs.div_ceil(GROUP)
+    /// The number of blocks of inputs.
+    pub(super) fn blocks(&self) -> usize {
+        self.inputs.div_ceil(BLOCK)
+    }
+
+    /// The inputs of a group.
+    pub(super) fn group(&self) -> usize {
+        match self.bits {
+            Bits::Eight => Eight::GROUP,
+            Bits::Four => Four::GROUP,
+        }
     }
 
     fn panel_bytes(&self) -> usize {
-        let weights = self.groups() * GROUP * self.width;
+        let weights = self.blocks() * BLOCK * self.width;
         match self.bits {
             Bits::Eight => weights,
             Bits::Four => weights / 2,
         }
     }
+
+    /// Bytes of a panel's scales.
+    fn scale_bytes(&self) -> usize {
+        let groups = self.blocks() * BLOCK / self.group();
+        let size = match self.bits {
+            Bits::Eight => size_of::<<Eight as Weights>::Scale>(),
+            Bits::Four => size_of::<<Four as Weights>::Scale>(),
+        };
+        groups * self.width * size
+    }
 }
 
-struct PackPanel<'a, W> {
+struct PackPanel<'a, W: Weights> {
     parts: &'a [LinearPart<HostTensor>],
     /// The first output.
     first: usize,
     inputs: usize,
     is_spread: bool,
     feedback: Option<&'a Feedback>,
-    /// Room for an output's groups, zeros behind its inputs.
+    /// Room for an output's blocks, zeros behind its inputs.
     row: &'a mut [f32],
     out: &'a mut [u8],
     /// `[groups][width]`
-    scales: &'a mut [f32],
+    scales: &'a mut [W::Scale],
     weights: PhantomData<W>,
 }
 
@@ -189,13 +211,18 @@ impl<W: Weights> DotKernel for PackPanel<'_, W> {
         let width = 2 * D::F::LANES;
         for o in 0..width {
             decode_output(d.floats(), self.parts, self.first + o, 0, &mut self.row[..self.inputs]);
-            for (g, values) in self.row.as_chunks::<GROUP>().0.iter().enumerate() {
+            for (b, values) in self.row.as_chunks::<BLOCK>().0.iter().enumerate() {
                 let mut values = *values;
                 let by = if self.is_spread { spread(d, &mut values) } else { 1.0 };
-                let mut rounded = [0; GROUP];
-                self.scales[g * width + o] = W::round(d, &mut values, self.feedback.map(|f| (f, g)), &mut rounded) / by;
+                let (mut scales, mut rounded) = ([0.0; MOST_GROUPS], [0; BLOCK]);
+                let scales = &mut scales[..BLOCK / W::GROUP];
+                W::round(d, &mut values, self.feedback.map(|f| (f, b)), scales, &mut rounded);
+                for (g, scale) in scales.iter().enumerate() {
+                    let place = (b * scales.len() + g) * width + o;
+                    W::Scale::round(&[scale / by], 1, &mut self.scales[place..=place]);
+                }
                 for (step, four) in rounded.as_chunks::<4>().0.iter().enumerate() {
-                    W::place(*four, self.out, g * GROUP / 4 + step, (o, width));
+                    W::place(*four, self.out, b * BLOCK / 4 + step, (o, width));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::spread::spread;
-use super::{Bits, GROUP};
+use super::{BLOCK, Bits, Eight, Four, Weights};
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 
@@ -24,7 +24,10 @@ pub(super) struct Group {
 pub(super) struct Packed<'a> {
     bytes: *mut i8,
     about: *mut Group,
+    /// Groups of a row.
     groups: usize,
+    /// Inputs of a group.
+    group: usize,
     room: PhantomData<&'a mut [f32]>,
 }
 
@@ -51,23 +54,25 @@ pub(super) struct Pointers {
 }
 
 impl<'a> Packed<'a> {
-    /// Room for `rows` rows, in f32.
-    pub(super) fn len(rows: usize, groups: usize) -> usize {
-        rows * groups * (GROUP + size_of::<Group>()) / size_of::<f32>()
+    /// Room for `rows` rows of `blocks` blocks in groups of `group` inputs, in f32.
+    pub(super) fn len((rows, blocks, group): (usize, usize, usize)) -> usize {
+        let bytes = rows * blocks * BLOCK;
+        (bytes + bytes / group * size_of::<Group>()) / size_of::<f32>()
     }
 
     /// Divides `room`, which has [`Packed::len`].
-    pub(super) fn new(room: &'a mut [f32], rows: usize, groups: usize) -> Self {
-        let (bytes, about) = room.split_at_mut(rows * groups * GROUP / size_of::<f32>());
+    pub(super) fn new(room: &'a mut [f32], (rows, blocks, group): (usize, usize, usize)) -> Self {
+        let groups = blocks * (BLOCK / group);
+        let (bytes, about) = room.split_at_mut(rows * blocks * BLOCK / size_of::<f32>());
         assert!(size_of_val(about) >= rows * groups * size_of::<Group>(), "room for {rows} rows of {groups}");
-        Self { bytes: bytes.as_mut_ptr().cast(), about: about.as_mut_ptr().cast(), groups, room: PhantomData }
+        Self { bytes: bytes.as_mut_ptr().cast(), about: about.as_mut_ptr().cast(), groups, group, room: PhantomData }
     }
 
     /// The panel of `rows` rows from row `first` on, which are among those there is room for.
     pub(super) fn panel(self, Range { start: first, end }: Range<usize>) -> Panel<'a> {
         let rows = end - first;
         let before = first * self.groups;
-        let (bytes, about) = (self.bytes.wrapping_add(before * GROUP), self.about.wrapping_add(before));
+        let (bytes, about) = (self.bytes.wrapping_add(before * self.group), self.about.wrapping_add(before));
         Panel { bytes, about, rows, room: PhantomData }
     }
 }
@@ -78,7 +83,7 @@ impl Panel<'_> {
     }
 }
 
-/// Fills a panel's group with that of the rows of `x`.
+/// Fills a panel's block with that of the rows of `x`.
 pub(super) struct Quantize<'a> {
     /// `[rows, inputs]`, all rows.
     pub(super) x: &'a [f32],
@@ -86,7 +91,7 @@ pub(super) struct Quantize<'a> {
     pub(super) out: Packed<'a>,
     /// The panel's.
     pub(super) rows: Range<usize>,
-    pub(super) group: usize,
+    pub(super) block: usize,
     pub(super) bits: Bits,
     /// Whether weights are spread.
     pub(super) is_spread: bool,
@@ -97,41 +102,54 @@ impl DotKernel for Quantize<'_> {
 
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
+        match self.bits {
+            Bits::Eight => self.fill::<D, Eight>(d, D::OFFSET_8),
+            Bits::Four => self.fill::<D, Four>(d, D::OFFSET_4),
+        }
+    }
+}
+
+impl Quantize<'_> {
+    /// With what is added to weights when they are packed.
+    #[inline(always)]
+    fn fill<D: Dot, W: Weights>(self, d: D, offset: i32) {
         let Panel { bytes, about, rows, .. } = self.out.panel(self.rows.clone());
-        let offset = match self.bits {
-            Bits::Eight => D::OFFSET_8,
-            Bits::Four => D::OFFSET_4,
-        };
-        let how = (offset, self.is_spread);
-        let inputs = self.group * GROUP..self.inputs.min((self.group + 1) * GROUP);
+        let inputs = self.block * BLOCK..self.inputs.min((self.block + 1) * BLOCK);
+        let first_group = self.block * (BLOCK / W::GROUP);
         for (r, row) in self.rows.enumerate() {
-            let values = &self.x[row * self.inputs..][inputs.clone()];
-            let place = self.group * rows + r;
-            // SAFETY: `place` is one of the panel's rows and groups, which is this task's, and any bits are a group's bytes.
-            unsafe {
-                let out = &mut *bytes.add(place * GROUP).cast::<[i8; GROUP]>();
-                about.add(place).write(round(d, values, how, out));
+            let mut values = whole_block(&self.x[row * self.inputs..][inputs.clone()]);
+            if self.is_spread {
+                spread(d, &mut values);
+            }
+            for (g, values) in values.chunks_exact(W::GROUP).enumerate() {
+                let place = (first_group + g) * rows + r;
+                // SAFETY: `place` is one of the panel's rows and groups, which is this task's, and any bits are a group's bytes.
+                unsafe {
+                    let out = std::slice::from_raw_parts_mut(bytes.add(place * W::GROUP), W::GROUP);
+                    about.add(place).write(round(d, values, offset, out));
+                }
             }
         }
     }
 }
 
-/// Rounds `values`, of which there are at most `GROUP`, to `out`, spread first if that is asked. The scale is NaN if one of them is NaN or
-/// infinite.
+/// `values`, of which there are at most `BLOCK`, and zeros behind them.
 #[inline(always)]
-fn round<D: Dot>(d: D, values: &[f32], (offset, is_spread): (i32, bool), out: &mut [i8; GROUP]) -> Group {
-    let mut whole = if let Ok(values) = <&[f32; GROUP]>::try_from(values) {
+fn whole_block(values: &[f32]) -> [f32; BLOCK] {
+    if let Ok(values) = <&[f32; BLOCK]>::try_from(values) {
         *values
     } else {
-        let mut whole = [0.0; GROUP];
+        let mut whole = [0.0; BLOCK];
         whole[..values.len()].copy_from_slice(values);
         whole
-    };
-    if is_spread {
-        spread(d, &mut whole);
     }
-    let Extent { most, not_finite } = Extent::of(d, &whole);
-    let start = -offset * narrow(d, &whole, super::inverse(most, 127.0), out);
+}
+
+/// Rounds a group's values. The scale is NaN if one of them is NaN or infinite.
+#[inline(always)]
+fn round<D: Dot>(d: D, values: &[f32], offset: i32, out: &mut [i8]) -> Group {
+    let Extent { most, not_finite } = Extent::of(d, values);
+    let start = -offset * narrow(d, values, super::inverse(most, 127.0), out);
     Group { scale: most / 127.0 + not_finite, start }
 }
 
@@ -145,7 +163,7 @@ pub(super) struct Extent {
 
 impl Extent {
     #[inline(always)]
-    pub(super) fn of<D: Dot>(d: D, values: &[f32; GROUP]) -> Self {
+    pub(super) fn of<D: Dot>(d: D, values: &[f32]) -> Self {
         let s = d.floats();
         let (mut most, mut not_finite) = (s.splat(0.0), s.splat(0.0));
         for chunk in values.chunks_exact(D::F::LANES) {
@@ -159,7 +177,7 @@ impl Extent {
 
 /// `values` times `by` in whole numbers, of which none is beyond -127 or 127; gives their sum.
 #[inline(always)]
-pub(super) fn narrow<D: Dot>(d: D, values: &[f32; GROUP], by: f32, out: &mut [i8; GROUP]) -> i32 {
+pub(super) fn narrow<D: Dot>(d: D, values: &[f32], by: f32, out: &mut [i8]) -> i32 {
     let (s, lanes) = (d.floats(), D::F::LANES);
     for (chunk, out) in values.chunks_exact(lanes).zip(out.chunks_exact_mut(lanes)) {
         // SAFETY: `out` has room for a vector's bytes.

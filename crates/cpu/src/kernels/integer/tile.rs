@@ -1,7 +1,8 @@
 //! The innermost product: a few rows by two vectors of outputs, over all groups of inputs.
 
+use super::Weights;
 use super::rows::Pointers;
-use super::{GROUP, Weights};
+use crate::kernels::gemm::weight::Weight;
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 
@@ -9,13 +10,13 @@ use crate::simd::dot::{Dot, DotKernel};
 pub(super) const MAX_TILE_ROWS: usize = 8;
 
 /// `c[i, j] = bias[j] + Σ over groups of weight scale * row scale * Σ a b`
-pub(super) struct Tile {
+pub(super) struct Tile<W: Weights> {
     /// The panel of rows.
     pub(super) rows: Pointers,
     /// `[groups][four inputs][two vectors of outputs][input]`, packed.
     pub(super) weights: *const u8,
     /// `[groups][two vectors of outputs]`
-    pub(super) scales: *const f32,
+    pub(super) scales: *const W::Scale,
     /// `[two vectors of outputs]`
     pub(super) bias: *const f32,
     pub(super) groups: usize,
@@ -31,19 +32,19 @@ pub(super) struct Tile {
 }
 
 /// Computes tiles of one height.
-pub(super) type TileFn<D> = unsafe fn(D, &Tile);
+pub(super) type TileFn<D, W> = unsafe fn(D, &Tile<W>);
 
 /// The function for tiles of `rows` rows.
 ///
 /// Each is a function of its own, so that its sums surely get the registers to themselves.
-pub(super) fn function<D: Dot, W: Weights>(rows: usize) -> TileFn<D> {
+pub(super) fn function<D: Dot, W: Weights>(rows: usize) -> TileFn<D, W> {
     Table::<D, W>::FUNCTIONS[rows - 1]
 }
 
 struct Table<D, W>(std::marker::PhantomData<(D, W)>);
 
 impl<D: Dot, W: Weights> Table<D, W> {
-    const FUNCTIONS: [TileFn<D>; MAX_TILE_ROWS] = [
+    const FUNCTIONS: [TileFn<D, W>; MAX_TILE_ROWS] = [
         tile::<D, W, 1>,
         tile::<D, W, 2>,
         tile::<D, W, 3>,
@@ -59,12 +60,12 @@ impl<D: Dot, W: Weights> Table<D, W> {
 /// The panel holds `ROWS` rows of `groups` groups; for each group
 /// `GROUP / 4 * VECTORS` vectors of weights and two of scales
 /// can be read, and two of bias; `cols` values, at least 1, of `ROWS` rows of `c` can be written, and by nobody else.
-unsafe fn tile<D: Dot, W: Weights, const ROWS: usize>(d: D, t: &Tile) {
-    d.vectorize(Height::<W, ROWS>(t, std::marker::PhantomData));
+unsafe fn tile<D: Dot, W: Weights, const ROWS: usize>(d: D, t: &Tile<W>) {
+    d.vectorize(Height::<W, ROWS>(t));
 }
 
 /// A tile whose height the compiler knows.
-struct Height<'a, W, const ROWS: usize>(&'a Tile, std::marker::PhantomData<W>);
+struct Height<'a, W: Weights, const ROWS: usize>(&'a Tile<W>);
 
 impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
     type Output = ();
@@ -72,7 +73,7 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         let (t, s, lanes) = (self.0, d.floats(), D::F::LANES);
-        let steps = GROUP / 4;
+        let steps = W::GROUP / 4;
         let step_bytes = W::VECTORS * 4 * lanes;
         let (mut weights, mut fetch) = (t.weights, t.fetch);
         // SAFETY: the caller of `tile` promised two vectors.
@@ -83,7 +84,7 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
         }
         let mut out = [bias; ROWS];
         for g in 0..t.groups {
-            let bytes = t.rows.bytes.wrapping_add(g * ROWS * GROUP);
+            let bytes = t.rows.bytes.wrapping_add(g * ROWS * W::GROUP);
             let about = t.rows.about.wrapping_add(g * ROWS);
             let mut sums = [[d.splat(0); 2]; ROWS];
             for (i, sums) in sums.iter_mut().enumerate() {
@@ -100,7 +101,7 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
                 fetch = fetch.wrapping_add(t.fetch_stride);
                 for (i, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: as for `about`.
-                    let row = unsafe { d.row(bytes.add(i * GROUP + 4 * step)) };
+                    let row = unsafe { d.row(bytes.add(i * W::GROUP + 4 * step)) };
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = d.dot(*sum, column, row);
                     }
@@ -109,7 +110,7 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
             // SAFETY: the caller of `tile` promised two vectors for each group.
             let scales = unsafe {
                 let scales = t.scales.add(g * 2 * lanes);
-                [s.load(scales), s.load(scales.add(lanes))]
+                [W::Scale::load(s, scales), W::Scale::load(s, scales.add(lanes))]
             };
             for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
                 // SAFETY: the caller of `tile` promised the group of rows.
@@ -132,7 +133,7 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
     }
 }
 
-impl Tile {
+impl<W: Weights> Tile<W> {
     /// The columns that are written from vector `v` on, if there are any.
     #[inline(always)]
     fn columns(&self, v: usize, lanes: usize) -> Option<usize> {
