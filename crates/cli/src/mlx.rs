@@ -47,10 +47,15 @@ impl Variant {
         }
     }
 
-    /// What its wheel needs and does not ask for: some of MLX's kernels for quantised weights include a header that NVIDIA
-    /// ships by itself since CUDA 13.
+    /// What its wheel needs and does not ask for. It compiles kernels against CUDA's headers, which it looks for in
+    /// `nvidia/cuda_runtime` beside it with CUDA 12, where none of its packages puts them; with CUDA 13 only what some kernels for
+    /// quantised weights include is missing, which NVIDIA ships by itself.
     fn companions(self) -> &'static [&'static str] {
-        if self == Self::Cuda13 { &["nvidia-cuda-crt==13.*"] } else { &[] }
+        match self {
+            Self::Cuda12 => &["nvidia-cuda-runtime-cu12==12.9.*"],
+            Self::Cuda13 => &["nvidia-cuda-crt==13.*"],
+            Self::Cpu | Self::Metal => &[],
+        }
     }
 
     /// The one for this machine, and why.

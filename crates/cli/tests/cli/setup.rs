@@ -97,17 +97,19 @@ fn mlx_is_put_in_place_once_and_replaced_by_another_build() {
     assert!(out.contains("is there already"), "{out}");
     assert_eq!(machine.calls(), calls, "nothing is asked a second time");
 
-    let (status, out, _) = said(&machine.setup(&["--variant", "cuda13"]));
-    assert_eq!(status, Some(0), "{out}");
-    assert_eq!(names(&machine.data().join("mlx")), ["mlx", "mlx_cuda_13-0.32.4.dist-info"]);
-    // Once fetched and once unpacked; no other build needs it.
-    assert_eq!(
-        machine.calls().matches("mlx-cuda-13==0.32.4 nvidia-cuda-crt==13.*\n").count(),
-        2,
-        "{}",
-        machine.calls()
-    );
-    assert_eq!(machine.calls().matches("nvidia-cuda-crt").count(), 2);
+    for (variant, name, companion) in [
+        ("cuda13", "mlx_cuda_13", "nvidia-cuda-crt==13.*"),
+        ("cuda12", "mlx_cuda_12", "nvidia-cuda-runtime-cu12==12.9.*"),
+    ] {
+        let (status, out, _) = said(&machine.setup(&["--variant", variant]));
+        assert_eq!(status, Some(0), "{out}");
+        let wheel = format!("{name}-0.32.4.dist-info");
+        assert_eq!(names(&machine.data().join("mlx")), ["mlx", wheel.as_str()]);
+        // Once fetched and once unpacked; no other build needs it.
+        let (calls, package) = (machine.calls(), name.replace('_', "-"));
+        assert_eq!(calls.matches(&format!("{package}==0.32.4 {companion}\n")).count(), 2, "{calls}");
+        assert_eq!(calls.matches(companion).count(), 2, "{calls}");
+    }
 }
 
 #[test]
