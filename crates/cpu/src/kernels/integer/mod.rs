@@ -1,9 +1,9 @@
 //! Linear layers over weights of 8 or 4 bits: `activation(x wᵀ + bias)`, the products in integers.
 //!
 //! Inputs are cut into groups. Weights have a scale for each output and group, made when they are loaded (`pack.rs`); the rows
-//! of `x` are rounded to 8 bits with a scale for each row and group, on the way (`rows.rs`). Encoders' activations have a few
-//! values far beyond the others of their group, which would cost those their digits, so both sides are spread over blocks of
-//! inputs first (`spread.rs`), unless the weights were of few bits already. A group's products are summed exactly in 32 bits,
+//! of `x` are rounded to 8 bits with a scale for each row and block of inputs, on the way (`rows.rs`). Encoders' activations have a few
+//! values far beyond the others, which would cost those their digits, so both sides are spread over their blocks
+//! first (`spread.rs`), unless the weights were of few bits already. A group's products are summed exactly in 32 bits,
 //! scaled, and added up in f32 (`tile.rs`).
 //!
 //! Where a model tells which inputs are large, weights are rounded so that their errors meet small ones (`feedback.rs`).
@@ -45,6 +45,8 @@ const SMALL_ROWS: usize = 1 << 13;
 
 /// Inputs that are spread over each other, and rounded together.
 const BLOCK: usize = 128;
+/// The most groups of a block.
+const MOST_GROUPS: usize = 4;
 
 /// Whether blocks are spread before they are rounded to so many bits. Weights of few values, as packed checkpoints have them, would
 /// take many, which as few bits do not hold; and those of one bit are all as large as the largest of their group, so that spread,
@@ -211,9 +213,8 @@ pub(crate) fn linear(
     let tiles = (token.run(TileRows), ROW_BLOCK / (blocks * BLOCK));
     let plan = Plan::new(rows, tiles, w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
 
-    let size = (rows, blocks, w.group());
-    let mut room = arena.take(Packed::len(size))?;
-    let packed = Packed::new(&mut room, size);
+    let mut room = arena.take(Packed::len(rows, blocks))?;
+    let packed = Packed::new(&mut room, rows, blocks);
     // All rows first: each task for itself would round them once for every thread.
     let row_panels = plan.row_panels();
     let quantize = |task| {
@@ -287,7 +288,7 @@ impl Task<'_> {
                         weights: weights.bytes.as_ptr(),
                         scales: weights.scales.as_ptr().cast(),
                         bias: self.bias[column..].as_ptr(),
-                        groups: self.w.blocks() * (BLOCK / W::GROUP),
+                        blocks: self.w.blocks(),
                         c,
                         c_stride: outputs,
                         cols,

@@ -10,16 +10,13 @@ use mlxt_backend::{HostTensor, LinearPart, Result, Shaped};
 
 use super::feedback::Feedback;
 use super::spread::spread;
-use super::{BLOCK, Bits, Eight, Four, Weights};
+use super::{BLOCK, Bits, Eight, Four, MOST_GROUPS, Weights};
 use crate::arena::{Arena, Block, Buffer};
 use crate::kernels::gemm::weight::Weight;
 use crate::kernels::gemm::{bias, decode_output};
 use crate::simd::dot::{Dot, DotKernel, DotToken};
 use crate::simd::{Simd, Token};
 use crate::threads::{Pool, Shareable};
-
-/// Most groups of a block.
-const MOST_GROUPS: usize = 4;
 
 /// Stacked linear layers, packed for one instruction set.
 #[derive(Debug)]
@@ -161,14 +158,6 @@ impl Matrix {
         self.inputs.div_ceil(BLOCK)
     }
 
-    /// The inputs of a group.
-    pub(super) fn group(&self) -> usize {
-        match self.bits {
-            Bits::Eight => Eight::GROUP,
-            Bits::Four => Four::GROUP,
-        }
-    }
-
     fn panel_bytes(&self) -> usize {
         let weights = self.blocks() * BLOCK * self.width;
         match self.bits {
@@ -179,12 +168,11 @@ impl Matrix {
 
     /// Bytes of a panel's scales.
     fn scale_bytes(&self) -> usize {
-        let groups = self.blocks() * BLOCK / self.group();
-        let size = match self.bits {
-            Bits::Eight => size_of::<<Eight as Weights>::Scale>(),
-            Bits::Four => size_of::<<Four as Weights>::Scale>(),
+        let of_block = match self.bits {
+            Bits::Eight => BLOCK / Eight::GROUP * size_of::<<Eight as Weights>::Scale>(),
+            Bits::Four => BLOCK / Four::GROUP * size_of::<<Four as Weights>::Scale>(),
         };
-        groups * self.width * size
+        self.blocks() * self.width * of_block
     }
 }
 

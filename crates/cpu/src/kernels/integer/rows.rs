@@ -1,37 +1,34 @@
-//! Rows of activations, rounded to 8 bits with a scale for each row and group of inputs.
+//! Rows of activations, rounded to 8 bits with a scale for each row and block of inputs.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::spread::spread;
-use super::{BLOCK, Bits, Eight, Four, Weights};
+use super::{BLOCK, Bits, Eight, Four, MOST_GROUPS, Weights};
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 
-/// What there is to know of a row's group beside its bytes.
+/// What there is to know of a row's block beside its bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(super) struct Group {
-    /// What its bytes are multiplied by.
+pub(super) struct About {
+    /// What its bytes are multiplied by; NaN if one of its values was NaN or infinite.
     pub(super) scale: f32,
-    /// What sums of its products begin with: minus the sum of its bytes times what packed weights are too large by.
-    pub(super) start: i32,
+    /// What the sums of each group's products begin with: minus the sum of its bytes times what packed weights are too large by.
+    pub(super) starts: [i32; MOST_GROUPS],
 }
 
-/// Rows as tiles read them: their bytes as `[panel of rows][group][row][input]` and `[panel of rows][group][row]` of what else
+/// Rows as tiles read them: their bytes as `[panel of rows][block][row][input]` and `[panel of rows][block][row]` of what else
 /// there is of each. Behind the last input are zeros before values are spread.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     bytes: *mut i8,
-    about: *mut Group,
-    /// Groups of a row.
-    groups: usize,
-    /// Inputs of a group.
-    group: usize,
+    about: *mut About,
+    blocks: usize,
     room: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: pointers into `room`, of which a task writes the part of one panel's group, and which is read when all are
+// SAFETY: pointers into `room`, of which a task writes the part of one panel's block, and which is read when all are
 // written.
 unsafe impl Send for Packed<'_> {}
 // SAFETY: as above.
@@ -41,7 +38,7 @@ unsafe impl Sync for Packed<'_> {}
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     bytes: *mut i8,
-    about: *mut Group,
+    about: *mut About,
     rows: usize,
     room: PhantomData<&'a mut [f32]>,
 }
@@ -50,29 +47,27 @@ pub(super) struct Panel<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Pointers {
     pub(super) bytes: *const i8,
-    pub(super) about: *const Group,
+    pub(super) about: *const About,
 }
 
 impl<'a> Packed<'a> {
-    /// Room for `rows` rows of `blocks` blocks in groups of `group` inputs, in f32.
-    pub(super) fn len((rows, blocks, group): (usize, usize, usize)) -> usize {
-        let bytes = rows * blocks * BLOCK;
-        (bytes + bytes / group * size_of::<Group>()) / size_of::<f32>()
+    /// Room for `rows` rows, in f32.
+    pub(super) fn len(rows: usize, blocks: usize) -> usize {
+        rows * blocks * (BLOCK + size_of::<About>()) / size_of::<f32>()
     }
 
     /// Divides `room`, which has [`Packed::len`].
-    pub(super) fn new(room: &'a mut [f32], (rows, blocks, group): (usize, usize, usize)) -> Self {
-        let groups = blocks * (BLOCK / group);
+    pub(super) fn new(room: &'a mut [f32], rows: usize, blocks: usize) -> Self {
         let (bytes, about) = room.split_at_mut(rows * blocks * BLOCK / size_of::<f32>());
-        assert!(size_of_val(about) >= rows * groups * size_of::<Group>(), "room for {rows} rows of {groups}");
-        Self { bytes: bytes.as_mut_ptr().cast(), about: about.as_mut_ptr().cast(), groups, group, room: PhantomData }
+        assert!(size_of_val(about) >= rows * blocks * size_of::<About>(), "room for {rows} rows of {blocks}");
+        Self { bytes: bytes.as_mut_ptr().cast(), about: about.as_mut_ptr().cast(), blocks, room: PhantomData }
     }
 
     /// The panel of `rows` rows from row `first` on, which are among those there is room for.
     pub(super) fn panel(self, Range { start: first, end }: Range<usize>) -> Panel<'a> {
         let rows = end - first;
-        let before = first * self.groups;
-        let (bytes, about) = (self.bytes.wrapping_add(before * self.group), self.about.wrapping_add(before));
+        let before = first * self.blocks;
+        let (bytes, about) = (self.bytes.wrapping_add(before * BLOCK), self.about.wrapping_add(before));
         Panel { bytes, about, rows, room: PhantomData }
     }
 }
@@ -115,19 +110,23 @@ impl Quantize<'_> {
     fn fill<D: Dot, W: Weights>(self, d: D, offset: i32) {
         let Panel { bytes, about, rows, .. } = self.out.panel(self.rows.clone());
         let inputs = self.block * BLOCK..self.inputs.min((self.block + 1) * BLOCK);
-        let first_group = self.block * (BLOCK / W::GROUP);
         for (r, row) in self.rows.enumerate() {
             let mut values = whole_block(&self.x[row * self.inputs..][inputs.clone()]);
             if self.is_spread {
                 spread(d, &mut values);
             }
-            for (g, values) in values.chunks_exact(W::GROUP).enumerate() {
-                let place = (first_group + g) * rows + r;
-                // SAFETY: `place` is one of the panel's rows and groups, which is this task's, and any bits are a group's bytes.
-                unsafe {
-                    let out = std::slice::from_raw_parts_mut(bytes.add(place * W::GROUP), W::GROUP);
-                    about.add(place).write(round(d, values, offset, out));
+            // One scale for all groups: to find one for each would take as long as all else here.
+            let Extent { most, not_finite } = Extent::of(d, &values);
+            let place = self.block * rows + r;
+            // SAFETY: `place` is one of the panel's rows and blocks, which is this task's, and any bits are a block's bytes.
+            unsafe {
+                let out = &mut *bytes.add(place * BLOCK).cast::<[i8; BLOCK]>();
+                narrow(d, &values, super::inverse(most, 127.0), out);
+                let mut starts = [0; MOST_GROUPS];
+                for (start, group) in starts.iter_mut().zip(out.chunks_exact(W::GROUP)) {
+                    *start = -offset * group.iter().map(|&byte| i32::from(byte)).sum::<i32>();
                 }
+                about.add(place).write(About { scale: most / 127.0 + not_finite, starts });
             }
         }
     }
@@ -143,14 +142,6 @@ fn whole_block(values: &[f32]) -> [f32; BLOCK] {
         whole[..values.len()].copy_from_slice(values);
         whole
     }
-}
-
-/// Rounds a group's values. The scale is NaN if one of them is NaN or infinite.
-#[inline(always)]
-fn round<D: Dot>(d: D, values: &[f32], offset: i32, out: &mut [i8]) -> Group {
-    let Extent { most, not_finite } = Extent::of(d, values);
-    let start = -offset * narrow(d, values, super::inverse(most, 127.0), out);
-    Group { scale: most / 127.0 + not_finite, start }
 }
 
 /// How large a group's values are.
@@ -175,13 +166,12 @@ impl Extent {
     }
 }
 
-/// `values` times `by` in whole numbers, of which none is beyond -127 or 127; gives their sum.
+/// `values` times `by` in whole numbers, of which none is beyond -127 or 127.
 #[inline(always)]
-pub(super) fn narrow<D: Dot>(d: D, values: &[f32], by: f32, out: &mut [i8]) -> i32 {
+pub(super) fn narrow<D: Dot>(d: D, values: &[f32], by: f32, out: &mut [i8]) {
     let (s, lanes) = (d.floats(), D::F::LANES);
     for (chunk, out) in values.chunks_exact(lanes).zip(out.chunks_exact_mut(lanes)) {
         // SAFETY: `out` has room for a vector's bytes.
         unsafe { d.narrow(s.mul(s.get(chunk), s.splat(by)), out.as_mut_ptr()) };
     }
-    out.iter().map(|&byte| i32::from(byte)).sum()
 }

@@ -65,7 +65,7 @@ fn expected(rows: usize, inputs: usize, x: &[f32], source: &MatrixSource, activa
         let weight = HostTensor::from_f32(&[part.weight.shape()[0], whole], &weight);
         LinearPart { weight: weight.unwrap().into(), bias: part.bias.clone() }
     };
-    let x = rounded(&spread(x, inputs), whole, Precision::Int8, group);
+    let x = rounded(&spread(x, inputs), whole, Precision::Int8, BLOCK);
     let source = MatrixSource::new(source.parts.iter().map(part).collect(), Precision::F32);
     product(&Reference, (rows, whole, &x), source, activation)
 }

@@ -1,7 +1,7 @@
-//! The innermost product: a few rows by two vectors of outputs, over all groups of inputs.
+//! The innermost product: a few rows by two vectors of outputs, over all blocks of inputs.
 
-use super::Weights;
 use super::rows::Pointers;
+use super::{BLOCK, Weights};
 use crate::kernels::gemm::weight::Weight;
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
@@ -9,7 +9,7 @@ use crate::simd::dot::{Dot, DotKernel};
 /// The most rows of a tile on any instruction set.
 pub(super) const MAX_TILE_ROWS: usize = 8;
 
-/// `c[i, j] = bias[j] + Σ over groups of weight scale * row scale * Σ a b`
+/// `c[i, j] = bias[j] + Σ over blocks of row scale * Σ over groups of weight scale * Σ a b`
 pub(super) struct Tile<W: Weights> {
     /// The panel of rows.
     pub(super) rows: Pointers,
@@ -19,7 +19,7 @@ pub(super) struct Tile<W: Weights> {
     pub(super) scales: *const W::Scale,
     /// `[two vectors of outputs]`
     pub(super) bias: *const f32,
-    pub(super) groups: usize,
+    pub(super) blocks: usize,
     /// `[rows][columns]`
     pub(super) c: *mut f32,
     pub(super) c_stride: usize,
@@ -57,9 +57,8 @@ impl<D: Dot, W: Weights> Table<D, W> {
 }
 
 /// # Safety
-/// The panel holds `ROWS` rows of `groups` groups; for each group
-/// `GROUP / 4 * VECTORS` vectors of weights and two of scales
-/// can be read, and two of bias; `cols` values, at least 1, of `ROWS` rows of `c` can be written, and by nobody else.
+/// The panel holds `ROWS` rows of `blocks` blocks; for each group of these `GROUP / 4 * VECTORS` vectors of weights and two of
+/// scales can be read, and two of bias; `cols` values, at least 1, of `ROWS` rows of `c` can be written, and by nobody else.
 unsafe fn tile<D: Dot, W: Weights, const ROWS: usize>(d: D, t: &Tile<W>) {
     d.vectorize(Height::<W, ROWS>(t));
 }
@@ -73,9 +72,9 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
     #[inline(always)]
     fn run<D: Dot>(self, d: D) {
         let (t, s, lanes) = (self.0, d.floats(), D::F::LANES);
-        let steps = W::GROUP / 4;
+        let (groups, steps) = (BLOCK / W::GROUP, W::GROUP / 4);
         let step_bytes = W::VECTORS * 4 * lanes;
-        let (mut weights, mut fetch) = (t.weights, t.fetch);
+        let (mut weights, mut scales, mut fetch) = (t.weights, t.scales, t.fetch);
         // SAFETY: the caller of `tile` promised two vectors.
         let bias = unsafe { [s.load(t.bias), s.load(t.bias.add(lanes))] };
         // Written at the end; the lines may come from far away until then.
@@ -83,40 +82,48 @@ impl<W: Weights, const ROWS: usize> DotKernel for Height<'_, W, ROWS> {
             s.prefetch(t.c.wrapping_add(i * t.c_stride + v * lanes));
         }
         let mut out = [bias; ROWS];
-        for g in 0..t.groups {
-            let bytes = t.rows.bytes.wrapping_add(g * ROWS * W::GROUP);
-            let about = t.rows.about.wrapping_add(g * ROWS);
-            let mut sums = [[d.splat(0); 2]; ROWS];
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller of `tile` promised the group of rows.
-                *sums = [d.splat(unsafe { (*about.add(i)).start }); 2];
-            }
-            for step in 0..steps {
-                // SAFETY: the caller of `tile` promised the group of weights.
-                let columns = unsafe { W::load(d, weights) };
-                weights = weights.wrapping_add(step_bytes);
-                for v in 0..W::VECTORS {
-                    s.prefetch(fetch.wrapping_add(v * 4 * lanes).cast());
-                }
-                fetch = fetch.wrapping_add(t.fetch_stride);
+        for b in 0..t.blocks {
+            let bytes = t.rows.bytes.wrapping_add(b * ROWS * BLOCK);
+            let about = t.rows.about.wrapping_add(b * ROWS);
+            let mut block = [[s.splat(0.0); 2]; ROWS];
+            for g in 0..groups {
+                let mut sums = [[d.splat(0); 2]; ROWS];
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    // SAFETY: as for `about`.
-                    let row = unsafe { d.row(bytes.add(i * W::GROUP + 4 * step)) };
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = d.dot(*sum, column, row);
+                    // SAFETY: the caller of `tile` promised the block of rows.
+                    *sums = [d.splat(unsafe { (*about.add(i)).starts[g] }); 2];
+                }
+                for step in 0..steps {
+                    // SAFETY: the caller of `tile` promised the group of weights.
+                    let columns = unsafe { W::load(d, weights) };
+                    weights = weights.wrapping_add(step_bytes);
+                    for v in 0..W::VECTORS {
+                        s.prefetch(fetch.wrapping_add(v * 4 * lanes).cast());
+                    }
+                    fetch = fetch.wrapping_add(t.fetch_stride);
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: as for `about`.
+                        let row = unsafe { d.row(bytes.add(i * BLOCK + g * W::GROUP + 4 * step)) };
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = d.dot(*sum, column, row);
+                        }
+                    }
+                }
+                // SAFETY: the caller of `tile` promised two vectors for each group.
+                let scale = unsafe { [W::Scale::load(s, scales), W::Scale::load(s, scales.wrapping_add(lanes))] };
+                scales = scales.wrapping_add(2 * lanes);
+                for (block, sums) in block.iter_mut().zip(sums) {
+                    for (v, (block, sum)) in block.iter_mut().zip(sums).enumerate() {
+                        // With one group a product by itself: nothing is added to.
+                        let sum = d.to_f32(sum);
+                        *block = if groups == 1 { s.mul(sum, scale[v]) } else { s.mul_add(sum, scale[v], *block) };
                     }
                 }
             }
-            // SAFETY: the caller of `tile` promised two vectors for each group.
-            let scales = unsafe {
-                let scales = t.scales.add(g * 2 * lanes);
-                [W::Scale::load(s, scales), W::Scale::load(s, scales.add(lanes))]
-            };
-            for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
-                // SAFETY: the caller of `tile` promised the group of rows.
+            for (i, (out, block)) in out.iter_mut().zip(block).enumerate() {
+                // SAFETY: the caller of `tile` promised the block of rows.
                 let scale = s.splat(unsafe { (*about.add(i)).scale });
-                for (v, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-                    *out = s.mul_add(s.mul(d.to_f32(sum), scale), scales[v], *out);
+                for (out, block) in out.iter_mut().zip(block) {
+                    *out = s.mul_add(block, scale, *out);
                 }
             }
         }
