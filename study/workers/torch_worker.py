@@ -40,7 +40,7 @@ def start():
             if dtype not in FLOATS or (dtype == "tf32" and not device.startswith("cuda")) or (dtype == "int8" and device != "cpu"):
                 raise Unsupported(f"{dtype} on {device}")
             if mode.endswith("-tcmalloc") and "tcmalloc" not in open("/proc/self/maps").read():
-                raise Unsupported("tcmalloc is not in this process: LD_PRELOAD has to name it")
+                raise Unsupported("tcmalloc is not in this process: LD_PRELOAD has to find it (Debian: apt-get install libtcmalloc-minimal4)")
             # Its own messages are pages long.
             if device.startswith("cuda") and not torch.cuda.is_available():
                 raise Unsupported("PyTorch finds no NVIDIA GPU with a driver it can use")
