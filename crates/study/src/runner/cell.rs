@@ -1,7 +1,8 @@
 //! One cell of a plan: the golden result, everybody's values against it, and then everybody's times in shuffled rounds.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::abreast::abreast;
 use super::crew::cores;
@@ -18,6 +19,10 @@ use crate::worker::failure;
 /// How much quicker than the machine's measured peak of f32 a CPU may seem: the peak is measured once, on a machine that
 /// may be busy, and some CPUs have units for matrices that it does not know.
 const BEYOND_PEAK: f64 = 4.0;
+
+/// How long everybody rests before a turn. Engines' threads look for more work for a while when theirs is done: those of PyTorch take
+/// one of two cores for 10 ms, in which an operation of 0.1 ms by somebody else took twice as long.
+const REST: Duration = Duration::from_millis(25);
 
 impl Runner<'_> {
     /// One cell: every worker's values, then everybody's times in turns.
@@ -127,6 +132,7 @@ impl Runner<'_> {
                 continue;
             }
             (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
+            thread::sleep(REST);
             match warm_up(seat, effort) {
                 Ok(seconds) => {
                     self.paces.note(cell, &seat.variant, seconds);
@@ -147,6 +153,7 @@ impl Runner<'_> {
                 }
                 let seat = &mut *seats[i];
                 (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
+                thread::sleep(REST);
                 let start = Instant::now();
                 let before = self.meters.read(&seat.variant.device);
                 let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations });
