@@ -26,7 +26,8 @@ bench-ops:
     cargo run --release -p mlxt-cpu --example conformance
 
 # Whole encoders on this CPU against every other engine, and real sentences: ratio, interval and share of the machine's limit for
-# each cell. Sets up Python peers first (6 GB, once); then about 15 minutes.
+# each cell. Sets up Python peers first (6 GB, once); then about 15 minutes. PyTorch takes part at its best where tcmalloc is (Debian:
+# libtcmalloc-minimal4).
 bench-cpu:
     cargo run --release -- study setup torch
     cargo run --release -- study run cpu -o target/bench-cpu.jsonl

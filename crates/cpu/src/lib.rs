@@ -16,6 +16,7 @@ mod hardware;
 mod kernels;
 pub mod limits;
 mod operations;
+mod place;
 pub mod product;
 mod simd;
 mod threads;

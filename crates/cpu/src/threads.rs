@@ -8,12 +8,14 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mlxt_backend::{Error, Result};
+
+use crate::place::Place;
 
 /// How long an idle thread spins before it sleeps. The pauses between the operations of a forward are shorter, and
 /// waking a sleeping thread costs about as much.
@@ -84,7 +86,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             shares: (0..threads).map(|_| Share(AtomicUsize::new(0))).collect(),
             stop: AtomicBool::new(false),
-            asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            sleep: (1..threads).map(|_| Sleep::default()).collect(),
             panic: Mutex::new(None),
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1), busy: AtomicBool::new(false) };
@@ -178,6 +180,20 @@ const EPOCH: u64 = 1 << 32;
 const OPEN: u64 = 1 << 31;
 const ACTIVE: u64 = OPEN - 1;
 
+/// Whether a worker sleeps.
+#[derive(Debug, Default)]
+struct Sleep {
+    state: AtomicU8,
+    place: Place,
+}
+
+impl Sleep {
+    const AWAKE: u8 = 0;
+    const ASLEEP: u8 = 1;
+    /// Asleep although a whole job is over since it was woken: it has been put on another processor.
+    const LATE: u8 = 2;
+}
+
 struct Shared {
     state: AtomicU64,
     /// Written by the caller that holds `busy` while no worker is active, read by workers that are.
@@ -185,7 +201,7 @@ struct Shared {
     /// One for each participant; set while no worker is active.
     shares: Box<[Share]>,
     stop: AtomicBool,
-    asleep: Vec<AtomicBool>,
+    sleep: Vec<Sleep>,
     /// The first panic of the job.
     panic: Mutex<Option<Panic>>,
 }
@@ -220,10 +236,10 @@ impl<'a> Job<'a> {
         // SAFETY: `busy` keeps other callers away, and no worker is active between jobs.
         unsafe { *shared.job.get() = Some(body) };
         let epoch = shared.state.load(Relaxed) & !(EPOCH - 1);
-        // Sequentially consistent with `asleep`: a worker about to sleep sees the job, or we see that it sleeps.
+        // Sequentially consistent with `Sleep`: a worker about to sleep sees the job, or we see that it sleeps.
         shared.state.store(epoch.wrapping_add(EPOCH) | OPEN, SeqCst);
-        for (worker, asleep) in pool.workers.iter().zip(&shared.asleep) {
-            if asleep.load(SeqCst) {
+        for (worker, sleep) in pool.workers.iter().zip(&shared.sleep) {
+            if sleep.state.load(SeqCst) != Sleep::AWAKE {
                 worker.thread().unpark();
             }
         }
@@ -233,6 +249,12 @@ impl<'a> Job<'a> {
     /// Waits for all who joined, and gives the first panic among the workers.
     fn close(self) -> Option<Panic> {
         self.wait();
+        for sleep in &self.pool.shared.sleep {
+            // Once for each time it slept.
+            if sleep.state.compare_exchange(Sleep::ASLEEP, Sleep::LATE, SeqCst, Relaxed).is_ok() {
+                sleep.place.not_here();
+            }
+        }
         self.pool.shared.panic().take()
     }
 
@@ -260,6 +282,7 @@ impl Drop for Job<'_> {
 impl Shared {
     /// A worker's life.
     fn work(&self, slot: usize) {
+        self.sleep[slot - 1].place.is_mine();
         let mut seen = 0;
         loop {
             seen = self.wait(slot, seen);
@@ -298,15 +321,15 @@ impl Shared {
                 break;
             }
         }
-        let asleep = &self.asleep[slot - 1];
-        asleep.store(true, SeqCst);
+        let sleep = &self.sleep[slot - 1];
+        sleep.state.store(Sleep::ASLEEP, SeqCst);
         let epoch = loop {
             match current() {
                 Some(epoch) => break epoch,
                 None => thread::park(),
             }
         };
-        asleep.store(false, SeqCst);
+        sleep.state.store(Sleep::AWAKE, SeqCst);
         epoch
     }
 

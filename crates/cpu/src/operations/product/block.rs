@@ -66,18 +66,17 @@ impl Kernel for PackPanel<'_> {
 
 /// Some rows times all columns.
 pub(super) struct Block<'a> {
-    /// From the first row on, rows `a_stride` apart.
+    pub(super) p: Product,
+    /// From the first row on.
     pub(super) a: &'a [f32],
-    pub(super) a_stride: usize,
     pub(super) rows: usize,
     /// Those of the sum that are added.
     pub(super) terms: Range<usize>,
     pub(super) right: Right<'a>,
-    pub(super) cols: usize,
     pub(super) finish: Finish<'a>,
     /// Room for the rows, of one block of terms, and a vector.
     pub(super) scratch: &'a mut [f32],
-    /// The first row, rows `cols` apart.
+    /// The first row.
     pub(super) out: *mut f32,
 }
 
@@ -89,9 +88,9 @@ impl Kernel for Block<'_> {
         let width = 2 * S::LANES;
         let tiles = Panels::new(self.rows, S::TILE_ROWS);
         let blocks = Panels::new(self.terms.len(), TERMS);
-        let panels = self.cols.div_ceil(width);
+        let panels = self.p.cols.div_ceil(width);
         // What is used again and again should be near: the columns, if all fit beside a tile's rows; else the rows.
-        let columns_near = self.terms.len().min(TERMS) * self.cols <= NEAR;
+        let columns_near = self.terms.len().min(TERMS) * self.p.cols <= NEAR;
         let packed = self.scratch.as_mut_ptr();
         let mut near = [0.0; MAX_TILE_ROWS * 2 * MAX_LANES];
         for block in 0..blocks.count() {
@@ -105,8 +104,8 @@ impl Kernel for Block<'_> {
                 stream: self.finish.far && blocks.count() == 1,
                 // Rows are read once, a tile's from far apart: they come late unless they are asked for early. With all of
                 // their terms in one block, those of the next tile lie behind those of this one.
-                next_rows: (columns_near && blocks.count() == 1).then_some((self.a.as_ptr(), self.a_stride)),
-                cols: self.cols,
+                next_rows: (columns_near && blocks.count() == 1).then_some((self.a.as_ptr(), self.p.inner)),
+                cols: self.p.cols,
                 out: self.out,
                 tiles: tiles.count(),
             };
@@ -119,8 +118,8 @@ impl Kernel for Block<'_> {
                     // SAFETY: the rows lie in `a`. The tile before ends where this begins, and what it spilled there
                     // is written over now; the last has a vector to spill into.
                     unsafe {
-                        let src = self.a[rows.start * self.a_stride + steps.start..].as_ptr();
-                        transpose(s, src, self.a_stride, (rows.len(), steps.len()), packed, rows.len());
+                        let src = self.a[rows.start * self.p.inner + steps.start..].as_ptr();
+                        transpose(s, src, self.p.inner, (rows.len(), steps.len()), packed, rows.len());
                     }
                 }
                 // SAFETY: the rows have been packed, as [tile][step][row]; their places in `out` are this task's.

@@ -47,18 +47,7 @@ pub(super) fn multiply(
             let terms = parts.range(part);
             // SAFETY: each part has its own sums, and is claimed once.
             let out = unsafe { to.get().add(part * size) };
-            let block = Block {
-                a,
-                a_stride: p.inner,
-                rows: p.rows,
-                terms,
-                right,
-                cols: p.cols,
-                finish: unfinished,
-                scratch,
-                out,
-            };
-            context.token.run(block);
+            context.token.run(Block { p, a, rows: p.rows, terms, right, finish: unfinished, scratch, out });
         }
     });
     context.pool.rows(out, p.cols, parts.count() * p.cols / 4, |first, out| {

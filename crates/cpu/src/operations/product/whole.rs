@@ -50,18 +50,7 @@ pub(super) fn one(
             // SAFETY: the block's rows of `out` belong to this task.
             let out = unsafe { out.get().add(rows.start * p.cols) };
             let a = &a[rows.start * p.inner..];
-            let block = Block {
-                a,
-                a_stride: p.inner,
-                rows: rows.len(),
-                terms: 0..p.inner,
-                right,
-                cols: p.cols,
-                finish,
-                scratch,
-                out,
-            };
-            context.token.run(block);
+            context.token.run(Block { p, a, rows: rows.len(), terms: 0..p.inner, right, finish, scratch, out });
         }
     });
     Ok(())
@@ -101,18 +90,7 @@ pub(super) fn many(
                 // SAFETY: this product's rows of `out` belong to this task.
                 let out = unsafe { out.get().add(first * p.cols) };
                 let a = &a[first * p.inner..];
-                let block = Block {
-                    a,
-                    a_stride: p.inner,
-                    rows: rows.len(),
-                    terms: 0..p.inner,
-                    right,
-                    cols: p.cols,
-                    finish,
-                    scratch,
-                    out,
-                };
-                context.token.run(block);
+                context.token.run(Block { p, a, rows: rows.len(), terms: 0..p.inner, right, finish, scratch, out });
             }
         }
     });
