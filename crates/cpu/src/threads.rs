@@ -20,6 +20,8 @@ use crate::place::Place;
 /// How long an idle thread spins before it sleeps. The pauses between the operations of a forward are shorter, and
 /// waking a sleeping thread costs about as much.
 const SPIN: Duration = Duration::from_micros(50);
+/// How long a thread that was woken may take to come: one that is on its way to a processor of its own takes a few tens.
+const LATE: Duration = Duration::from_micros(50);
 /// Work below this many elementary steps (about 10 microseconds) is not worth the hand-off.
 const SMALL: usize = 1 << 15;
 
@@ -40,6 +42,8 @@ pub(crate) struct Claims<'a> {
     slot: usize,
     /// Shares found used up.
     done: usize,
+    /// Those whom the caller woke and who have not come yet.
+    late: Option<&'a Shared>,
 }
 
 /// The next task of one share. On a line of its own: threads count without disturbing each other.
@@ -49,7 +53,7 @@ struct Share(AtomicUsize);
 
 impl<'a> Claims<'a> {
     fn new(shares: &'a [Share], tasks: usize, slot: usize) -> Self {
-        Self { shares, tasks, slot, done: 0 }
+        Self { shares, tasks, slot, done: 0, late: None }
     }
 
     /// The first task of share `i` of `count`, which is also the end of the one before.
@@ -62,6 +66,9 @@ impl Iterator for Claims<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
+        if let Some(shared) = self.late {
+            self.late = shared.hurry().then_some(shared);
+        }
         let count = self.shares.len();
         while self.done < count {
             let i = (self.slot + self.done) % count;
@@ -87,6 +94,7 @@ impl Pool {
             shares: (0..threads).map(|_| Share(AtomicUsize::new(0))).collect(),
             stop: AtomicBool::new(false),
             sleep: (1..threads).map(|_| Sleep::default()).collect(),
+            began: Instant::now(),
             panic: Mutex::new(None),
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(threads - 1), busy: AtomicBool::new(false) };
@@ -118,7 +126,7 @@ impl Pool {
         }
         let participate = |slot| body(slot, Claims::new(shares, tasks, slot));
         let job = Job::open(self, &participate);
-        participate(0);
+        body(0, Claims { late: Some(&*self.shared), ..Claims::new(shares, tasks, 0) });
         if let Some(panic) = job.close() {
             resume_unwind(panic);
         }
@@ -184,14 +192,17 @@ const ACTIVE: u64 = OPEN - 1;
 #[derive(Debug, Default)]
 struct Sleep {
     state: AtomicU8,
+    /// When it was woken, in nanoseconds since the pool began.
+    since: AtomicU64,
     place: Place,
 }
 
 impl Sleep {
     const AWAKE: u8 = 0;
     const ASLEEP: u8 = 1;
-    /// Asleep although a whole job is over since it was woken: it has been put on another processor.
-    const LATE: u8 = 2;
+    const WOKEN: u8 = 2;
+    /// Woken, and put on another processor.
+    const MOVED: u8 = 3;
 }
 
 struct Shared {
@@ -202,6 +213,7 @@ struct Shared {
     shares: Box<[Share]>,
     stop: AtomicBool,
     sleep: Vec<Sleep>,
+    began: Instant,
     /// The first panic of the job.
     panic: Mutex<Option<Panic>>,
 }
@@ -239,8 +251,12 @@ impl<'a> Job<'a> {
         // Sequentially consistent with `Sleep`: a worker about to sleep sees the job, or we see that it sleeps.
         shared.state.store(epoch.wrapping_add(EPOCH) | OPEN, SeqCst);
         for (worker, sleep) in pool.workers.iter().zip(&shared.sleep) {
-            if sleep.state.load(SeqCst) != Sleep::AWAKE {
-                worker.thread().unpark();
+            if sleep.state.load(SeqCst) == Sleep::ASLEEP {
+                sleep.since.store(shared.now(), Relaxed);
+                // It may have seen the job by itself meanwhile.
+                if sleep.state.compare_exchange(Sleep::ASLEEP, Sleep::WOKEN, SeqCst, Relaxed).is_ok() {
+                    worker.thread().unpark();
+                }
             }
         }
         Self { pool }
@@ -249,12 +265,6 @@ impl<'a> Job<'a> {
     /// Waits for all who joined, and gives the first panic among the workers.
     fn close(self) -> Option<Panic> {
         self.wait();
-        for sleep in &self.pool.shared.sleep {
-            // Once for each time it slept.
-            if sleep.state.compare_exchange(Sleep::ASLEEP, Sleep::LATE, SeqCst, Relaxed).is_ok() {
-                sleep.place.not_here();
-            }
-        }
         self.pool.shared.panic().take()
     }
 
@@ -280,6 +290,23 @@ impl Drop for Job<'_> {
 }
 
 impl Shared {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    /// By the caller of a job: moves workers that it woke and that should have come by now. Whether any may still have to be.
+    fn hurry(&self) -> bool {
+        let mut expected = false;
+        for sleep in self.sleep.iter().filter(|sleep| sleep.state.load(Acquire) == Sleep::WOKEN) {
+            expected = true;
+            let is_late = self.now().saturating_sub(sleep.since.load(Relaxed)) > LATE.as_nanos() as u64;
+            if is_late && sleep.state.compare_exchange(Sleep::WOKEN, Sleep::MOVED, SeqCst, Relaxed).is_ok() {
+                sleep.place.not_here();
+            }
+        }
+        expected
+    }
+
     /// A worker's life.
     fn work(&self, slot: usize) {
         self.sleep[slot - 1].place.is_mine();
@@ -322,8 +349,9 @@ impl Shared {
             }
         }
         let sleep = &self.sleep[slot - 1];
-        sleep.state.store(Sleep::ASLEEP, SeqCst);
         let epoch = loop {
+            // Each time: it may have been woken for a job that it had seen.
+            sleep.state.store(Sleep::ASLEEP, SeqCst);
             match current() {
                 Some(epoch) => break epoch,
                 None => thread::park(),
