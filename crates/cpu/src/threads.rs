@@ -442,6 +442,26 @@ mod tests {
         }
     }
 
+    /// Each of two tasks waits for the other, so that both threads have to come; the pauses end about when a thread falls asleep.
+    #[test]
+    fn no_call_for_a_thread_that_falls_asleep_is_lost() {
+        let pool = Pool::new(2).unwrap();
+        for i in 0..2000 {
+            thread::sleep(Duration::from_micros(i % 40 * 2));
+            let begun = AtomicU32::new(0);
+            pool.run(2, |_, claims| {
+                for _ in claims {
+                    begun.fetch_add(1, SeqCst);
+                    let start = Instant::now();
+                    while begun.load(SeqCst) < 2 {
+                        assert!(start.elapsed() < Duration::from_secs(20), "job {i}: only one thread has come");
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+    }
+
     #[test]
     fn rows_are_filled_once_whatever_the_size() {
         let pool = Pool::new(3).unwrap();
