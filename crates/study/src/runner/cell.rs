@@ -20,8 +20,8 @@ use crate::worker::failure;
 /// may be busy, and some CPUs have units for matrices that it does not know.
 const BEYOND_PEAK: f64 = 4.0;
 
-/// How long everybody rests before a turn. Engines' threads look for more work for a while when theirs is done: those of PyTorch take
-/// one of two cores for 10 ms, in which an operation of 0.1 ms by somebody else took twice as long.
+/// How long everybody rests before a turn. Engines' threads look for more work for a while when theirs is done: PyTorch's take a core
+/// for 10 ms, and who is next would miss it.
 const REST: Duration = Duration::from_millis(25);
 
 impl Runner<'_> {

@@ -17,9 +17,6 @@ const LEAST: f64 = 1e-3;
 
 /// Values of the longest vector.
 const MOST_LANES: usize = 16;
-/// What is added to a value and taken off again is rounded to a whole number.
-const WHOLE: f32 = 1.5 * (1 << 23) as f32;
-
 /// By which parts of a weight's error those behind it change: for a block, a weight of each remainder by [`APART`] at a time.
 type Block = [[f32; BLOCK]; ORDER];
 
@@ -44,8 +41,7 @@ impl Feedback {
         steps: &[f32],
         range: RangeInclusive<f32>,
     ) {
-        let (least, most) = (s.splat(*range.start()), s.splat(*range.end()));
-        let whole = s.splat(WHOLE);
+        let bounds = (s.splat(*range.start()), s.splat(*range.end()));
         let lanes = S::LANES;
         // With room for a vector that begins at the last values.
         let (mut left, mut rounded) = ([0.0; BLOCK + MOST_LANES], [0.0; BLOCK + MOST_LANES]);
@@ -53,10 +49,9 @@ impl Feedback {
         let mut errors = [0.0; 2 * MOST_LANES];
         for (k, factors) in self.0[block].iter().enumerate() {
             let step = steps[k * steps.len() / ORDER];
-            let (step, inverse) = (s.splat(step), s.splat(super::inverse(step, 1.0)));
+            let step = (s.splat(step), s.splat(super::inverse(step, 1.0)));
             let now = s.get(&left[k * APART..]);
-            let nearest = s.max(s.min(s.mul(now, inverse), most), least);
-            let nearest = s.mul(s.sub(s.add(nearest, whole), whole), step);
+            let nearest = super::nearest(s, now, step, bounds);
             // Of each vector the first few count: the next is put over the others.
             s.put(&mut rounded[k * APART..], nearest);
             for at in (0..lanes).step_by(APART) {

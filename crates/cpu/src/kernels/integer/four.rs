@@ -13,9 +13,6 @@ pub(super) const MOST: f32 = 7.0;
 /// is nearer to all others.
 const PARTS: [f32; 3] = [1.0, 0.92, 0.85];
 
-/// What is added to a value and taken off again is rounded to a whole number.
-const WHOLE: f32 = 1.5 * (1 << 23) as f32;
-
 /// The scale, a bf16, with which the squares of a group's rounding errors are least. `most` is the largest magnitude. The same on
 /// every CPU.
 #[inline(always)]
@@ -36,12 +33,11 @@ pub(super) fn scale<S: Simd>(s: S, values: &[f32], most: f32) -> f32 {
 #[inline(always)]
 fn error<S: Simd>(s: S, values: &[f32], scale: f32) -> f32 {
     let mut squares = [0.0; Four::GROUP];
-    let (step, inverse) = (s.splat(scale), s.splat(super::inverse(scale, 1.0)));
-    let (whole, most, least) = (s.splat(WHOLE), s.splat(MOST), s.splat(LEAST));
+    let step = (s.splat(scale), s.splat(super::inverse(scale, 1.0)));
+    let bounds = (s.splat(LEAST), s.splat(MOST));
     for (values, squares) in values.chunks_exact(S::LANES).zip(squares.chunks_exact_mut(S::LANES)) {
         let value = s.get(values);
-        let nearest = s.max(s.min(s.mul(value, inverse), most), least);
-        let error = s.sub(value, s.mul(s.sub(s.add(nearest, whole), whole), step));
+        let error = s.sub(value, super::nearest(s, value, step, bounds));
         s.put(squares, s.mul(error, error));
     }
     // In one order, however many lanes there are.

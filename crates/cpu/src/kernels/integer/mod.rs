@@ -74,7 +74,7 @@ pub(crate) trait Weights: Copy {
     /// Inputs that share a scale. A block is a whole number of groups.
     const GROUP: usize;
     /// What scales are kept as.
-    type Scale: Weight + Default;
+    type Scale: Weight;
 
     /// Numbers for a block's weights in the form they are kept in, and their groups' scales, which are NaN if one of the weights is
     /// NaN or infinite. With the feedback of the block that `values` are, where there is one.
@@ -153,17 +153,17 @@ impl Weights for Four {
         scales: &mut [f32],
         out: &mut [i8; BLOCK],
     ) {
-        let mut all_finite = [0.0; BLOCK / Self::GROUP];
-        for ((group, scale), finite) in values.chunks_exact(Self::GROUP).zip(&mut *scales).zip(&mut all_finite) {
-            let Extent { most, not_finite } = Extent::of(d, group);
-            *scale = four::scale(d.floats(), group, most);
-            *finite = not_finite;
+        let mut not_finite = [0.0; BLOCK / Self::GROUP];
+        for ((group, scale), not_finite) in values.chunks_exact(Self::GROUP).zip(&mut *scales).zip(&mut not_finite) {
+            let extent = Extent::of(d, group);
+            *scale = four::scale(d.floats(), group, extent.most);
+            *not_finite = extent.not_finite;
         }
         if let Some((feedback, block)) = feedback {
             feedback.round(d.floats(), block, values, scales, four::LEAST..=four::MOST);
         }
         let groups = values.chunks_exact(Self::GROUP).zip(out.chunks_exact_mut(Self::GROUP));
-        for (((group, out), scale), not_finite) in groups.zip(scales).zip(all_finite) {
+        for (((group, out), scale), not_finite) in groups.zip(scales).zip(not_finite) {
             narrow(d, group, inverse(*scale, 1.0), out);
             for weight in out {
                 *weight = (*weight).clamp(four::LEAST as i8, four::MOST as i8) + 8;
@@ -191,6 +191,16 @@ impl Weights for Four {
 fn inverse(largest: f32, end: f32) -> f32 {
     let inverse = end / largest;
     if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// What is added to a value and taken off again is rounded to a whole number.
+const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+
+/// The nearest whole number of steps within bounds, times the step, of which `inverse` is the inverse; the same on every CPU.
+#[inline(always)]
+fn nearest<S: Simd>(s: S, value: S::V, (step, inverse): (S::V, S::V), (least, most): (S::V, S::V)) -> S::V {
+    let (steps, whole) = (s.max(s.min(s.mul(value, inverse), most), least), s.splat(WHOLE));
+    s.mul(s.sub(s.add(steps, whole), whole), step)
 }
 
 /// `out = activation(x wᵀ + bias)`: `x` is `[rows, inputs]`, `out` `[rows, outputs]`. `bias` stands in for the matrix's own.
