@@ -20,8 +20,8 @@ use crate::worker::failure;
 /// may be busy, and some CPUs have units for matrices that it does not know.
 const BEYOND_PEAK: f64 = 4.0;
 
-/// How long everybody rests before a turn. Engines' threads look for more work for a while when theirs is done: PyTorch's take a core
-/// for 10 ms, and who is next would miss it.
+/// How long everybody rests before a turn, where there are several. Engines' threads look for more work for a while when theirs is
+/// done: PyTorch's take a core for 10 ms, and who is next would miss it.
 const REST: Duration = Duration::from_millis(25);
 
 impl Runner<'_> {
@@ -127,12 +127,13 @@ impl Runner<'_> {
         random: &mut Random,
     ) -> Result<(), Ended> {
         let mut schedules = vec![Schedule { iterations: 0, rounds: 0 }; seats.len()];
+        let rest = if seats.len() > 1 { REST } else { Duration::ZERO };
         for ((seat, result), schedule) in seats.iter_mut().zip(results.iter_mut()).zip(&mut schedules) {
             if result.is_err() {
                 continue;
             }
             (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
-            thread::sleep(REST);
+            thread::sleep(rest);
             match warm_up(seat, effort) {
                 Ok(seconds) => {
                     self.paces.note(cell, &seat.variant, seconds);
@@ -153,7 +154,7 @@ impl Runner<'_> {
                 }
                 let seat = &mut *seats[i];
                 (self.hear)(Event::Turn { cell: &cell.id, variant: &seat.variant });
-                thread::sleep(REST);
+                thread::sleep(rest);
                 let start = Instant::now();
                 let before = self.meters.read(&seat.variant.device);
                 let times: Result<Times, Failure> = seat.ask(&Request::Run { iterations });
