@@ -93,7 +93,7 @@ impl Matrix {
     ) {
         let token = DotToken::of(token);
         let (inputs, blocks, bytes) = (self.inputs, self.blocks(), self.panel_bytes());
-        let numbers = blocks * (BLOCK / W::GROUP) * self.width;
+        let numbers = self.scale_bytes() / size_of::<W::Scale>();
         let (width, is_spread) = (self.width, self.is_spread);
         let (panels, scales) = (Shareable(self.panels.as_mut_ptr()), Shareable(self.scales.as_mut_ptr()));
         pool.run(self.count(), |_, claims| {

@@ -108,6 +108,7 @@ impl Quantize<'_> {
     /// With what is added to weights when they are packed.
     #[inline(always)]
     fn fill<D: Dot, W: Weights>(self, d: D, offset: i32) {
+        const { assert!(BLOCK / W::GROUP <= MOST_GROUPS) }
         let Panel { bytes, about, rows, .. } = self.out.panel(self.rows.clone());
         let inputs = self.block * BLOCK..self.inputs.min((self.block + 1) * BLOCK);
         for (r, row) in self.rows.enumerate() {
