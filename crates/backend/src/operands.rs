@@ -22,17 +22,21 @@ pub enum Precision {
     Int8,
     /// 4-bit weights with a scale for each output and some of its inputs; activations as for [`Precision::Int8`].
     Q4,
+    /// Weights and activations in floats of 8 bits (4 of the exponent, 3 of the fraction: e4m3), with a scale for each output and
+    /// each row. GPUs of NVIDIA only.
+    Fp8,
 }
 
 impl Precision {
     /// Every precision, with the name the command line gives it.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::F32, "f32"),
         (Self::Tf32, "tf32"),
         (Self::Bf16, "bf16"),
         (Self::F16, "f16"),
         (Self::Int8, "int8"),
         (Self::Q4, "q4"),
+        (Self::Fp8, "fp8"),
     ];
 
     /// The type of a weight's own number, where it is one number kept by itself.
@@ -42,7 +46,7 @@ impl Precision {
             Self::F32 | Self::Tf32 => Some(DType::F32),
             Self::Bf16 => Some(DType::Bf16),
             Self::F16 => Some(DType::F16),
-            Self::Int8 | Self::Q4 => None,
+            Self::Int8 | Self::Q4 | Self::Fp8 => None,
         }
     }
 
@@ -64,7 +68,9 @@ impl FromStr for Precision {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|(_, name)| *name == s);
-        found.map(|(p, _)| p).ok_or_else(|| format!("unknown precision {s:?}: one of f32, tf32, bf16, f16, int8, q4"))
+        found
+            .map(|(p, _)| p)
+            .ok_or_else(|| format!("unknown precision {s:?}: one of f32, tf32, bf16, f16, int8, q4, fp8"))
     }
 }
 

@@ -1,7 +1,7 @@
-//! Everything a GPU has to show, as JSON lines: the contract's table in every arithmetic, then an encoder of BERT-base's
+//! Everything a GPU has to show, as JSON lines: the contract's table in every precision, then an encoder of BERT-base's
 //! size compared with the CPU backend and timed: `cargo run --release -p mlxt-cuda --example check`.
 //!
-//! Arguments: `table` or `times` for one part alone; names of arithmetics for those alone; `small` for the cases of the
+//! Arguments: `table` or `times` for one part alone; names of precisions for those alone; `small` for the cases of the
 //! table that are not timed, which is enough for a memory checker; `32x122` and the like to time batches of that shape alone, with
 //! the fastest kernels only. Ends with status 1 where anything was wrong.
 
@@ -22,7 +22,8 @@ use serde_json::json;
 
 type Outcome<T = bool> = Result<T, Box<dyn Error>>;
 
-const ARITHMETICS: [Arithmetic; 4] = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::F16, Arithmetic::Bf16];
+const PRECISIONS: [Precision; 6] =
+    [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16, Precision::Int8, Precision::Fp8];
 /// Sequences and their length.
 const SHAPES: [(usize, usize); 9] =
     [(1, 14), (1, 50), (1, 122), (16, 14), (16, 50), (16, 122), (32, 14), (32, 50), (32, 122)];
@@ -47,24 +48,24 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Outcome {
     let has = |name: &str| arguments.iter().any(|a| a == name);
-    let all = !ARITHMETICS.iter().any(|a| has(&a.to_string()));
-    let arithmetics: Vec<Arithmetic> = ARITHMETICS.into_iter().filter(|a| all || has(&a.to_string())).collect();
+    let all = !PRECISIONS.iter().any(|p| has(p.name()));
+    let precisions: Vec<Precision> = PRECISIONS.into_iter().filter(|p| all || has(p.name())).collect();
     let mut right = true;
     if !has("times") {
-        for &arithmetic in &arithmetics {
-            right &= table(arithmetic, has("small"))?;
+        for &precision in &precisions {
+            right &= table(precision, has("small"))?;
         }
     }
     if !has("table") {
         let shapes: Vec<_> = SHAPES.into_iter().filter(|shape| has(&shape_name(*shape))).collect();
-        right &= encoder(&arithmetics, &shapes)?;
+        right &= encoder(&precisions, &shapes)?;
     }
     Ok(right)
 }
 
-fn open(arithmetic: Arithmetic, product: Option<&str>) -> Outcome<Cuda> {
+fn open(precision: Precision, product: Option<&str>) -> Outcome<Cuda> {
     let started = Instant::now();
-    let product = product.map(str::to_owned);
+    let (arithmetic, product) = (arithmetic(precision), product.map(str::to_owned));
     let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, product, ..CudaOptions::default() })?);
     let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
     let arithmetic = arithmetic.to_string();
@@ -75,33 +76,42 @@ fn open(arithmetic: Arithmetic, product: Option<&str>) -> Outcome<Cuda> {
     Ok(cuda)
 }
 
-fn precision(arithmetic: Arithmetic) -> Precision {
-    match arithmetic {
-        Arithmetic::F32 => Precision::F32,
-        Arithmetic::Tf32 => Precision::Tf32,
-        Arithmetic::F16 => Precision::F16,
-        Arithmetic::Bf16 => Precision::Bf16,
+/// What activations are where weights are of a precision.
+fn arithmetic(precision: Precision) -> Arithmetic {
+    match precision {
+        Precision::Tf32 => Arithmetic::Tf32,
+        Precision::Bf16 => Arithmetic::Bf16,
+        Precision::F16 | Precision::Int8 | Precision::Fp8 => Arithmetic::F16,
+        Precision::F32 | Precision::Q4 => Arithmetic::F32,
     }
 }
 
+/// Whether products multiply numbers of 8 bits: all else is as for f16.
+fn in_8_bits(precision: Precision) -> bool {
+    precision.element().is_none()
+}
+
 /// The whole table with the fastest kernels, and products with each of the kernels that multiply.
-fn table(arithmetic: Arithmetic, small: bool) -> Outcome {
+fn table(precision: Precision, small: bool) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
-    let others = if arithmetic.activations() == DType::F32 { &[] } else { &CudaDevice::PRODUCTS[1..] };
+    let others = if arithmetic(precision).activations() == DType::F32 { &[] } else { &CudaDevice::PRODUCTS[1..] };
+    let product_alone =
+        |operation: &Operation| matches!(operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
     for product in std::iter::once(first).chain(others.iter().copied().map(Some)) {
-        let cuda = open(arithmetic, product)?;
+        let cuda = open(precision, product)?;
         let started = Instant::now();
         let wanted = cases().into_iter().filter(|case| !(small && case.timed));
-        let wanted = wanted.filter(|case| product == first || matches!(case.operation, Operation::Linear { .. }));
-        let report = check_cases(&cuda, precision(arithmetic), wanted.collect());
+        let wanted =
+            wanted.filter(|case| product_alone(&case.operation) || (product == first && !in_8_bits(precision)));
+        let report = check_cases(&cuda, precision, wanted.collect());
         let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
         let used: Vec<_> =
             report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
         println!(
             "{}",
-            json!({ "table": arithmetic.to_string(), "product": product.unwrap_or("fastest"), "cases": report.cases,
+            json!({ "table": precision.name(), "product": product.unwrap_or("fastest"), "cases": report.cases,
                 "wrong": report.failures.len(), "seconds": started.elapsed().as_secs_f64(),
                 "tolerance_used": used.join(", "), "failures": failures })
         );
@@ -189,7 +199,7 @@ fn shape_name((sequences, tokens): (usize, usize)) -> String {
 }
 
 /// Values and times of the encoder; times of all shapes, with every kernel's values, if `wanted` names none.
-fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
+fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
     let (config, weights) = bert_base()?;
     let mut random = Random::new(2);
     let lengths = |_| (25.0 * (0.75 * random.normal()).exp()).clamp(5.0, 256.0) as usize;
@@ -203,8 +213,8 @@ fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
     };
     let all = wanted.is_empty();
     let mut right = true;
-    for &arithmetic in arithmetics {
-        let name = arithmetic.to_string();
+    for &precision in precisions {
+        let (name, arithmetic) = (precision.name(), arithmetic(precision));
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic.activations() {
             DType::F32 => &[None],
@@ -213,15 +223,17 @@ fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
         };
         let mut loaded = None;
         for &product in chosen {
-            let cuda = open(arithmetic, product)?;
+            let cuda = open(precision, product)?;
             let started = Instant::now();
-            let encoder = Encoder::load(&cuda, &config, &weights, precision(arithmetic))?;
+            let encoder = Encoder::load(&cuda, &config, &weights, precision)?;
             let loaded_s = started.elapsed().as_secs_f64();
             let (cosine, distance) = compare(&hidden_states(&cuda, &encoder, &samples)?, &expected);
-            let fine = match arithmetic {
-                Arithmetic::F32 => distance <= 1e-4,
-                Arithmetic::Tf32 => distance <= 2e-2 && cosine >= 0.999_99,
-                Arithmetic::F16 | Arithmetic::Bf16 => cosine >= 0.999_9,
+            let fine = match precision {
+                Precision::F32 => distance <= 1e-4,
+                Precision::Tf32 => distance <= 2e-2 && cosine >= 0.999_99,
+                Precision::F16 | Precision::Bf16 => cosine >= 0.999_9,
+                Precision::Int8 | Precision::Q4 => cosine >= 0.999,
+                Precision::Fp8 => cosine >= 0.99,
             };
             right &= fine;
             println!(
@@ -251,7 +263,7 @@ fn encoder(arithmetics: &[Arithmetic], wanted: &[(usize, usize)]) -> Outcome {
             let [least, median, p90] = [0, SAMPLES / 2, SAMPLES * 9 / 10].map(|i| (samples[i] * 1e4).round() / 1e4);
             println!(
                 "{}",
-                json!({ "time": shape, "arithmetic": name, "median_ms": median, "least_ms": least, "p90_ms": p90,
+                json!({ "time": shape, "precision": name, "median_ms": median, "least_ms": least, "p90_ms": p90,
                     "first_ms": first.round() })
             );
         }

@@ -219,6 +219,16 @@ __device__ __forceinline__ float warp_max(float v) {
     return v;
 }
 
+// Over a block of so many threads, by way of shared memory that nobody else uses.
+template <int THREADS> __device__ __forceinline__ float block_max(float v, float* scratch) {
+    v = warp_max(v);
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < THREADS / 32; i++) v = fmaxf(v, scratch[i]);
+    return v;
+}
+
 // The sequence in which a row lies: the last one that begins at or before it.
 __device__ __forceinline__ u32 sequence_of(const u32* offsets, u32 sequences, u32 row) {
     u32 low = 0, high = sequences;

@@ -8,41 +8,55 @@
 
 #if ELEMENT != 32
 
+// What two neighbouring outputs have besides their sums.
+struct Column2 {
+    float2 bias, scale;
+};
+__device__ __forceinline__ Column2 columns_of(const GemmOperands& o, int out) {
+    const bool there = out < o.outputs;
+    return {there ? *(const float2*)(o.bias + out) : make_float2(0.0f, 0.0f), scales_at(o.w_scales, out, there)};
+}
+
 // Two neighbours of a row, as part of the sum or as the result.
 template <typename Function>
-__device__ __forceinline__ void put2(const GemmOperands& o, int row, int out, float a, float b, float2 bias, Function function) {
+__device__ __forceinline__ void put2(const GemmOperands& o, int row, int out, Sum a, Sum b, Column2 columns, Function function) {
     const u64 at = (u64)row * o.outputs + out;
-    if (o.partial) *(float2*)(o.partial + blockIdx.z * o.stride + at) = make_float2(a, b);
-    else *(u32*)(o.out + at) = narrow2(function(a + bias.x), function(b + bias.y));
+    const float scale = scale_at(o.x_scales, row, true);
+    const float2 scales = make_float2(scale * columns.scale.x, scale * columns.scale.y), bias = columns.bias;
+    if (o.partial) *(float2*)(o.partial + blockIdx.z * o.stride + at) = make_float2(value(a, scales.x), value(b, scales.y));
+    else *(u32*)(o.out + at) = narrow2(function(value(a, scales.x, bias.x)), function(value(b, scales.y, bias.y)));
 }
 
 #define STREAM_WARPS 8
 
-// Each warp takes every eighth chunk of 32 inputs, `CHUNKS` of them at a time, for 8 * TILES outputs; the warps' sums
+// Inputs of a chunk.
+#define CHUNK_INPUTS (4 * PIECE_INPUTS)
+
+// Each warp takes every eighth chunk of 64 bytes of inputs, `CHUNKS` of them at a time, for 8 * TILES outputs; the warps' sums
 // are added at the end. A lane holds eight neighbours of a row where the instruction wants four pairs: the inputs are
 // taken in another order, the same for both operands.
 template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void stream(const GemmOperands& o) {
-    __shared__ float parts[STREAM_WARPS][ROWS][TILES][4][32];
+    __shared__ Sum parts[STREAM_WARPS][ROWS][TILES][4][32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, out0 = blockIdx.x * TILES * 8;
-    const int all = o.inputs / 32, low = all * blockIdx.z / gridDim.z, high = all * (blockIdx.z + 1) / gridDim.z;
-    const T* w = o.w + (u64)(out0 + lane / 4) * o.inputs + lane % 4 * 8;
-    const T* x = o.x + (u64)(lane / 4) * o.inputs + lane % 4 * 8;
+    const int all = o.inputs / CHUNK_INPUTS, low = all * blockIdx.z / gridDim.z, high = all * (blockIdx.z + 1) / gridDim.z;
+    const Q* w = o.w + (u64)(out0 + lane / 4) * o.inputs + lane % 4 * PIECE_INPUTS;
+    const Q* x = o.x + (u64)(lane / 4) * o.inputs + lane % 4 * PIECE_INPUTS;
     uint4 b[CHUNKS][TILES];
-    float sums[ROWS][TILES][4];
+    Sum sums[ROWS][TILES][4];
     let_next_start();
     const int rows = *o.rows;
     // What this thread adds up at the end: two neighbours of a row, or several such pairs.
     const int PAIRS = (ROWS * TILES * 64 + 255) / 256;
-    float2 bias[PAIRS];
+    Column2 columns[PAIRS];
 #pragma unroll
     for (int p = 0; p < PAIRS; p++) {
-        const int i = p * 256 + threadIdx.x, out = out0 + i / 64 % TILES * 8 + i % 4 * 2;
-        bias[p] = out < o.outputs ? *(const float2*)(o.bias + out) : make_float2(0.0f, 0.0f);
+        const int i = p * 256 + threadIdx.x;
+        columns[p] = columns_of(o, out0 + i / 64 % TILES * 8 + i % 4 * 2);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int t = 0; t < TILES; t++) sums[r][t][0] = sums[r][t][1] = sums[r][t][2] = sums[r][t][3] = 0.0f;
+        for (int t = 0; t < TILES; t++) sums[r][t][0] = sums[r][t][1] = sums[r][t][2] = sums[r][t][3] = 0;
     for (int round = low + warp; round < high; round += STREAM_WARPS * CHUNKS) {
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
@@ -50,7 +64,7 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
 #pragma unroll
             for (int t = 0; t < TILES; t++)
                 b[c][t] = chunk < high && out0 + t * 8 < o.outputs
-                              ? __ldg((const uint4*)(w + (u64)t * 8 * o.inputs + chunk * 32)) : make_uint4(0, 0, 0, 0);
+                              ? __ldg((const uint4*)(w + (u64)t * 8 * o.inputs + chunk * CHUNK_INPUTS)) : make_uint4(0, 0, 0, 0);
         }
         if (round == low + warp) wait_for_previous();
 #pragma unroll
@@ -59,12 +73,12 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
             if (chunk >= high) break;
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
-                const uint4 upper = *(const uint4*)(x + (u64)r * 16 * o.inputs + chunk * 32);
-                const uint4 lower = *(const uint4*)(x + (u64)(r * 16 + 8) * o.inputs + chunk * 32);
+                const uint4 upper = *(const uint4*)(x + (u64)r * 16 * o.inputs + chunk * CHUNK_INPUTS);
+                const uint4 lower = *(const uint4*)(x + (u64)(r * 16 + 8) * o.inputs + chunk * CHUNK_INPUTS);
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    multiply(sums[r][t], upper.x, lower.x, upper.y, lower.y, b[c][t].x, b[c][t].y);
-                    multiply(sums[r][t], upper.z, lower.z, upper.w, lower.w, b[c][t].z, b[c][t].w);
+                    accumulate(sums[r][t], upper.x, lower.x, upper.y, lower.y, b[c][t].x, b[c][t].y);
+                    accumulate(sums[r][t], upper.z, lower.z, upper.w, lower.w, b[c][t].z, b[c][t].w);
                 }
             }
         }
@@ -84,10 +98,10 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
             const int l = i % 32, h = i / 32 % 2, t = i / 64 % TILES, r = i / 64 / TILES;
             const int row = r * 16 + h * 8 + l / 4, out = out0 + t * 8 + l % 4 * 2;
             if (i >= ROWS * TILES * 64 || row >= rows || out >= o.outputs) continue;
-            float a = 0.0f, c = 0.0f;
+            Sum a = 0, c = 0;
 #pragma unroll
             for (int s = 0; s < STREAM_WARPS; s++) a += parts[s][r][t][2 * h][l], c += parts[s][r][t][2 * h + 1][l];
-            put2(o, row, out, a, c, bias[p], function);
+            put2(o, row, out, a, c, columns[p], function);
         }
     });
 }
@@ -109,17 +123,15 @@ STREAM(32, 1, 6)
 STREAM(32, 1, 12)
 #endif
 
-#define TILE_INPUTS 64
-
 // `ROWS` by `OUTS` results of a block of 4 warps, in a grid of WARPS by 4 / WARPS.
 template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ void tile(const GemmOperands& o) {
     extern __shared__ __align__(128) u8 memory[];
-    const int bytes = (ROWS + OUTS) * TILE_INPUTS * sizeof(T);
+    const int bytes = (ROWS + OUTS) * 128;
     const int mine = ROWS / WARPS, other = OUTS / (4 / WARPS), M = mine / 16, N = other / 8;
     const u32 shared = shared_address(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int row0 = blockIdx.y * ROWS, out0 = blockIdx.x * OUTS, rows = *o.rows;
-    const int all = (o.inputs + TILE_INPUTS - 1) / TILE_INPUTS;
+    const int all = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS;
     const int low = all * blockIdx.z / gridDim.z, steps = all * (blockIdx.z + 1) / gridDim.z - low;
     let_next_start();
     if (row0 >= rows) {
@@ -129,11 +141,11 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
     // Rows of 128 bytes; the eight pieces of each lie in an order that depends on the row, so that eight rows' pieces
     // of one number are in different banks.
     const auto place = [](u32 base, int row, int piece) { return base + row * 128 + ((piece ^ (row & 7)) << 4); };
-    const auto load = [&](u32 base, const T* from, int count, int first, int end, int step) {
-        const int k0 = (low + step) * TILE_INPUTS;
+    const auto load = [&](u32 base, const Q* from, int count, int first, int end, int step) {
+        const int k0 = (low + step) * STEP_INPUTS;
 #pragma unroll
         for (int c = threadIdx.x; c < count * 8; c += 128) {
-            const int row = c / 8, k = k0 + c % 8 * 8;
+            const int row = c / 8, k = k0 + c % 8 * PIECE_INPUTS;
             const bool there = first + row < end && k < o.inputs;
             copy16(place(base, row, c % 8), there ? from + (u64)(first + row) * o.inputs + k : from, there);
         }
@@ -143,23 +155,20 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
     for (int s = 0; s < STAGES - 1; s++)
         if (s < steps) load(stage(s) + ROWS * 128, o.w, OUTS, out0, o.outputs, s);
     const int row1 = warp % WARPS * mine, out1 = warp / WARPS * other;
-    float2 bias[N];
+    Column2 columns[N];
 #pragma unroll
-    for (int n = 0; n < N; n++) {
-        const int out = out0 + out1 + n * 8 + lane % 4 * 2;
-        bias[n] = out < o.outputs ? *(const float2*)(o.bias + out) : make_float2(0.0f, 0.0f);
-    }
+    for (int n = 0; n < N; n++) columns[n] = columns_of(o, out0 + out1 + n * 8 + lane % 4 * 2);
     wait_for_previous();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < steps) load(stage(s), o.x, ROWS, row0, rows, s);
         copies_end_group();
     }
-    float sums[M][N][4];
+    Sum sums[M][N][4];
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int n = 0; n < N; n++) sums[m][n][0] = sums[m][n][1] = sums[m][n][2] = sums[m][n][3] = 0.0f;
+        for (int n = 0; n < N; n++) sums[m][n][0] = sums[m][n][1] = sums[m][n][2] = sums[m][n][3] = 0;
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
@@ -170,7 +179,7 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
         copies_end_group();
         const u32 xs = stage(step), ws = xs + ROWS * 128;
 #pragma unroll
-        for (int k = 0; k < TILE_INPUTS / 16; k++) {
+        for (int k = 0; k < 4; k++) {
             u32 a[M][4];
 #pragma unroll
             for (int m = 0; m < M; m++) load_matrices(a[m], place(xs, row1 + m * 16 + lane % 16, k * 2 + lane / 16));
@@ -180,8 +189,8 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
                 load_matrices(b, place(ws, out1 + n * 8 + lane / 16 * 8 + lane % 8, k * 2 + lane / 8 % 2));
 #pragma unroll
                 for (int m = 0; m < M; m++) {
-                    multiply(sums[m][n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
-                    multiply(sums[m][n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
+                    accumulate(sums[m][n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
+                    accumulate(sums[m][n + 1], a[m][0], a[m][1], a[m][2], a[m][3], b[2], b[3]);
                 }
             }
         }
@@ -195,8 +204,8 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     const int row = row0 + row1 + m * 16 + lane / 4 + 8 * h, out = out0 + out1 + n * 8 + lane % 4 * 2;
-                    const float left = sums[m][n][2 * h], right = sums[m][n][2 * h + 1];
-                    if (row < rows && out < o.outputs) put2(o, row, out, left, right, bias[n], function);
+                    const Sum left = sums[m][n][2 * h], right = sums[m][n][2 * h + 1];
+                    if (row < rows && out < o.outputs) put2(o, row, out, left, right, columns[n], function);
                 }
     });
 }

@@ -14,11 +14,16 @@
 // Blocks of a cluster, at most.
 #define FEW_BLOCKS 8
 
+// Sums of two neighbouring outputs in two rows.
+struct __align__(16) Sum4 {
+    Sum x, y, z, w;
+};
+
 // Shared memory: the sums that come from the cluster, then stages, as many as there is memory for.
 template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOperands& p) {
     extern __shared__ u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * FEW_STAGES];
-    __shared__ __align__(8) float biases[OUTS];
+    __shared__ __align__(8) float biases[OUTS], scales[SCALED ? OUTS : 1];
     const GemmOperands& o = p.o;
     const int CONSUMERS = 2 * ROWS, bytes = (ROWS + OUTS) * 128;
     let_next_start();
@@ -33,10 +38,11 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
     const u32 begin = (shared_address(memory) + 1023) & ~1023, tiles = begin + sent;
     const u32 full = shared_address(barriers), empty = full + 8 * FEW_STAGES;
     const int row0 = blockIdx.y * ROWS, out0 = blockIdx.x * OUTS, lane = threadIdx.x % 32;
-    const int all = (o.inputs + HOPPER_INPUTS - 1) / HOPPER_INPUTS;
+    const int all = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS;
     const int low = all * blockIdx.z / gridDim.z, steps = all * (blockIdx.z + 1) / gridDim.z - low;
     const int rows = *o.rows, mine = out0 + threadIdx.x;
-    const float bias = threadIdx.x < OUTS && mine < o.outputs ? o.bias[mine] : 0.0f;
+    const bool named = threadIdx.x < OUTS && mine < o.outputs;
+    const float bias = named ? o.bias[mine] : 0.0f, scale = scale_at(o.w_scales, mine, named);
     if (threadIdx.x >= CONSUMERS && lane < stages) {
         barrier_make(full + 8 * lane, 1);
         barrier_make(empty + 8 * lane, CONSUMERS / 32);
@@ -49,21 +55,21 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
             const int early = min(steps, (int)stages);
             for (int s = 0; s < early; s++) {
                 barrier_expect(full + 8 * s, bytes);
-                copy_box(tiles + s * bytes + ROWS * 128, &p.w, full + 8 * s, (low + s) * HOPPER_INPUTS, out0);
+                copy_box(tiles + s * bytes + ROWS * 128, &p.w, full + 8 * s, (low + s) * STEP_INPUTS, out0);
             }
 #pragma unroll 1
-            for (int s = early; s < steps; s++) fetch_box(&p.w, (low + s) * HOPPER_INPUTS, out0);
+            for (int s = early; s < steps; s++) fetch_box(&p.w, (low + s) * STEP_INPUTS, out0);
             fetch_map(&p.x);
             wait_for_previous();
             for (int s = 0; s < early; s++)
-                copy_box(tiles + s * bytes, &p.x, full + 8 * s, (low + s) * HOPPER_INPUTS, row0);
+                copy_box(tiles + s * bytes, &p.x, full + 8 * s, (low + s) * STEP_INPUTS, row0);
             u32 stage = 0, phase = 0;
             for (int s = early; s < steps; s++) {
                 barrier_wait(empty + 8 * stage, phase);
                 const u32 to = tiles + stage * bytes, barrier = full + 8 * stage;
                 barrier_expect(barrier, bytes);
-                copy_box(to, &p.x, barrier, (low + s) * HOPPER_INPUTS, row0);
-                copy_box(to + ROWS * 128, &p.w, barrier, (low + s) * HOPPER_INPUTS, out0);
+                copy_box(to, &p.x, barrier, (low + s) * STEP_INPUTS, row0);
+                copy_box(to + ROWS * 128, &p.w, barrier, (low + s) * STEP_INPUTS, out0);
                 if (++stage == stages) stage = 0, phase ^= 1;
             }
         }
@@ -76,12 +82,15 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
         return;
     }
 
-    if (threadIdx.x < OUTS) biases[threadIdx.x] = bias;
+    if (threadIdx.x < OUTS) {
+        biases[threadIdx.x] = bias;
+        if (SCALED) scales[threadIdx.x] = scale;
+    }
     asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory");
     if (blocks > 1) cluster_wait();
-    float sums[OUTS / 2];
+    Sum sums[OUTS / 2];
 #pragma unroll
-    for (int i = 0; i < OUTS / 2; i++) sums[i] = 0.0f;
+    for (int i = 0; i < OUTS / 2; i++) sums[i] = 0;
     // Who has no inputs writes without having waited for any.
     wait_for_previous();
     // Rows of the tile before this group's.
@@ -93,7 +102,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
         const u64 a = describe(from + above * 128), b = describe(from + ROWS * 128);
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-        for (int k = 0; k < HOPPER_INPUTS / 16; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, 1);
+        for (int k = 0; k < 4; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, 1);
         asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
         // The step before this one has been read: its place is free.
         asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
@@ -119,18 +128,18 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
         if (blocks == 1) {
 #pragma unroll
             for (int n = 0; n < OUTS / 8; n++)
-                use(n, make_float4(sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3]));
+                use(n, Sum4{sums[4 * n], sums[4 * n + 1], sums[4 * n + 2], sums[4 * n + 3]});
             return;
         }
-        const float4* arrived = (const float4*)(memory + (begin - shared_address(memory))) + threadIdx.x;
+        const Sum4* arrived = (const Sum4*)(memory + (begin - shared_address(memory))) + threadIdx.x;
         const int count = min((int)own, OUTS / 8 - (int)(rank * own));
 #pragma unroll 2
         for (int i = 0; i < count; i++) {
-            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            Sum4 sum = {};
 #pragma unroll
             for (int s = 0; s < FEW_BLOCKS; s++) {
                 if (s >= blocks) continue;
-                const float4 share = arrived[(s * own + i) * CONSUMERS];
+                const Sum4 share = arrived[(s * own + i) * CONSUMERS];
                 sum.x += share.x, sum.y += share.y, sum.z += share.z, sum.w += share.w;
             }
             use(rank * own + i, sum);
@@ -138,22 +147,26 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
     };
     const int row = row0 + above + threadIdx.x / 32 % 4 * 16 + lane / 4, col = lane % 4 * 2;
     const bool upper = row < rows, lower = row + 8 < rows;
+    const float above_by = scale_at(o.x_scales, row, upper), below_by = scale_at(o.x_scales, row + 8, lower);
     if (o.partial) {
         float* out = o.partial + blockIdx.z / blocks * o.stride + (u64)row * o.outputs + out0 + col;
-        each([&](int n, float4 sum) {
+        each([&](int n, Sum4 sum) {
             const bool there = out0 + n * 8 < o.outputs;
-            if (upper && there) *(float2*)(out + n * 8) = make_float2(sum.x, sum.y);
-            if (lower && there) *(float2*)(out + n * 8 + 8 * (u64)o.outputs) = make_float2(sum.z, sum.w);
+            const float2 by = scales_at(scales, n * 8 + col, true);
+            const float2 first = make_float2(value(sum.x, above_by * by.x), value(sum.y, above_by * by.y));
+            const float2 second = make_float2(value(sum.z, below_by * by.x), value(sum.w, below_by * by.y));
+            if (upper && there) *(float2*)(out + n * 8) = first;
+            if (lower && there) *(float2*)(out + n * 8 + 8 * (u64)o.outputs) = second;
         });
         return;
     }
     T* out = o.out + (u64)row * o.outputs + out0 + col;
     with_activation(o.activation, [&](auto function) {
-        each([&](int n, float4 sum) {
+        each([&](int n, Sum4 sum) {
             const bool there = out0 + n * 8 < o.outputs;
-            const float2 add = *(const float2*)(biases + n * 8 + col);
-            const u32 first = narrow2(function(sum.x + add.x), function(sum.y + add.y));
-            const u32 second = narrow2(function(sum.z + add.x), function(sum.w + add.y));
+            const float2 add = *(const float2*)(biases + n * 8 + col), by = scales_at(scales, n * 8 + col, true);
+            const u32 first = narrow2(function(value(sum.x, above_by * by.x, add.x)), function(value(sum.y, above_by * by.y, add.y)));
+            const u32 second = narrow2(function(value(sum.z, below_by * by.x, add.x)), function(value(sum.w, below_by * by.y, add.y)));
             if (upper && there) *(u32*)(out + n * 8) = first;
             if (lower && there) *(u32*)(out + n * 8 + 8 * (u64)o.outputs) = second;
         });

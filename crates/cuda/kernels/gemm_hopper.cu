@@ -44,9 +44,10 @@ __device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
 // By way of shared memory, in a short loop, it took 11 us a tile with GELU where this takes 9; and pairs of blocks that copy
 // weights for each other (multicast) took longer in every size than blocks alone.
 template <int OUTS, typename Function>
-__device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums)[OUTS / 2], const float* bias, int row, int rows,
+__device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[OUTS / 2], const float* bias, const float* scales, int row, int rows,
                                        int first, Function function) {
     const int lane = threadIdx.x % 4;
+    const float above = scale_at(o.x_scales, row, row < rows), below = scale_at(o.x_scales, row + 8, row + 8 < rows);
 #pragma unroll
     for (int n = 0; n < OUTS / 8; n += 4) {
         // One after the other: with several begun at once, the sums would no longer fit into the registers.
@@ -54,10 +55,11 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums
         u32 upper[4], lower[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float2 add = *(const float2*)(bias + (n + i) * 8 + lane * 2);
-            const float* s = sums + 4 * (n + i);
-            upper[i] = narrow2(function(s[0] + add.x), function(s[1] + add.y));
-            lower[i] = narrow2(function(s[2] + add.x), function(s[3] + add.y));
+            const int col = (n + i) * 8 + lane * 2;
+            const float2 add = *(const float2*)(bias + col), by = scales_at(scales, col, true);
+            const Sum* s = sums + 4 * (n + i);
+            upper[i] = narrow2(function(value(s[0], above * by.x, add.x)), function(value(s[1], above * by.y, add.y)));
+            lower[i] = narrow2(function(value(s[2], below * by.x, add.x)), function(value(s[3], below * by.y, add.y)));
         }
         const uint4 a = turn_words(upper), b = turn_words(lower);
         const int out = first + (n + lane) * 8;
@@ -70,7 +72,7 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const float (&sums
 template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const HopperOperands& p) {
     extern __shared__ u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * STAGES + 2];
-    __shared__ __align__(8) float biases[2][OUTS];
+    __shared__ __align__(8) float biases[2][OUTS], scales[2][SCALED ? OUTS : 1];
     const GemmOperands& o = p.o;
     const u32 tiles = (shared_address(memory) + 1023) & ~1023;
     const u32 full = shared_address(barriers), empty = full + 8 * STAGES, multiplied = empty + 8 * STAGES;
@@ -87,7 +89,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
     }
     __syncthreads();
     const int rows = *o.rows, row_tiles = (rows + HOPPER_ROWS - 1) / HOPPER_ROWS;
-    const int count = row_tiles * ((o.outputs + OUTS - 1) / OUTS), steps = (o.inputs + HOPPER_INPUTS - 1) / HOPPER_INPUTS;
+    const int count = row_tiles * ((o.outputs + OUTS - 1) / OUTS), steps = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS;
 
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
@@ -96,7 +98,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
         const int ahead = blockIdx.x < count ? min(steps, STAGES) : 0;
         for (int step = 0; step < ahead; step++) {
             barrier_expect(full + 8 * step, bytes);
-            copy_box(tiles + step * bytes + HOPPER_ROWS * 128, &p.w, full + 8 * step, step * HOPPER_INPUTS,
+            copy_box(tiles + step * bytes + HOPPER_ROWS * 128, &p.w, full + 8 * step, step * STEP_INPUTS,
                      blockIdx.x / row_tiles * OUTS);
         }
         wait_for_previous();
@@ -108,9 +110,9 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
                 if (tile > blockIdx.x || step >= ahead) {
                     barrier_wait(empty + 8 * turn.stage, turn.phase ^ 1);
                     barrier_expect(barrier, bytes);
-                    copy_box(to + HOPPER_ROWS * 128, &p.w, barrier, step * HOPPER_INPUTS, out);
+                    copy_box(to + HOPPER_ROWS * 128, &p.w, barrier, step * STEP_INPUTS, out);
                 }
-                copy_box(to, &p.x, barrier, step * HOPPER_INPUTS, row);
+                copy_box(to, &p.x, barrier, step * STEP_INPUTS, row);
                 turn.skip(1);
             }
         }
@@ -119,13 +121,17 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
         Turn<STAGES> turn;
         if (group == 2) turn.skip(steps);
         for (int i = group - 1, tile = blockIdx.x + i * gridDim.x; tile < count; i += 2, tile += 2 * gridDim.x) {
-            float sums[2][OUTS / 2];
+            Sum sums[2][OUTS / 2];
             // On its way while the tile is multiplied: the last reader of the tile before is behind the first of these
             // barriers, which each group of four warps has for itself.
-            float* bias = biases[group - 1];
+            float *bias = biases[group - 1], *scale = scales[group - 1];
             const int first = tile / row_tiles * OUTS;
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
-            for (int n = threadIdx.x % 128; n < OUTS; n += 128) bias[n] = first + n < o.outputs ? o.bias[first + n] : 0.0f;
+            for (int n = threadIdx.x % 128; n < OUTS; n += 128) {
+                const bool there = first + n < o.outputs;
+                bias[n] = there ? o.bias[first + n] : 0.0f;
+                if (SCALED) scale[n] = scale_at(o.w_scales, first + n, there);
+            }
             asm volatile("bar.sync %0, 128;" ::"r"(group) : "memory");
             // Not before the other group has taken all steps of the tile in front: a stage tells whether its last copy but
             // an even number has come, so nobody may wait for one further ahead.
@@ -137,7 +143,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
                 const u64 a = describe(from), b = describe(from + HOPPER_ROWS * 128);
                 asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-                for (int k = 0; k < HOPPER_INPUTS / 16; k++) {
+                for (int k = 0; k < 4; k++) {
                     warpgroup_multiply(sums[0], a + 2 * k, b + 2 * k, step + k > 0);
                     // 64 rows further, in units of 16 bytes.
                     warpgroup_multiply(sums[1], a + 512 + 2 * k, b + 2 * k, step + k > 0);
@@ -154,8 +160,8 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             if (lane == 0) barrier_arrive(before);
             const int row = tile % row_tiles * HOPPER_ROWS + warp * 16 + lane / 4;
             with_activation(o.activation, [&](auto function) {
-                finish<OUTS>(o, sums[0], bias, row, rows, first, function);
-                finish<OUTS>(o, sums[1], bias, row + 64, rows, first, function);
+                finish<OUTS>(o, sums[0], bias, scale, row, rows, first, function);
+                finish<OUTS>(o, sums[1], bias, scale, row + 64, rows, first, function);
             });
             turn.skip(steps);
         }

@@ -7,102 +7,115 @@
 
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-#if ELEMENT == 16
-#define HALF "f16"
+// What `wgmma` is called for the operands: inputs and types, what follows its operands, and how sums are passed to it.
+#if SCALED && OPERAND == 8
+#define WGMMA_TYPES "k32.s32.s8.s8"
+#define WGMMA_END ", p;\n}"
+#define SUM_OPERAND "+r"
+#define SUM_BITS "r"
+#elif SCALED
+#define WGMMA_TYPES "k32.f32.e4m3.e4m3"
+#define WGMMA_END ", p, 1, 1;\n}"
+#define SUM_OPERAND "+f"
+#define SUM_BITS "f"
 #else
-#define HALF "bf16"
+#if ELEMENT == 16
+#define WGMMA_TYPES "k16.f32.f16.f16"
+#else
+#define WGMMA_TYPES "k16.f32.bf16.bf16"
+#endif
+#define WGMMA_END ", p, 1, 1, 0, 0;\n}"
+#define SUM_OPERAND "+f"
+#define SUM_BITS "f"
 #endif
 
 struct __align__(64) TensorMap {
     u64 words[16];
 };
 
-// Inputs that a step takes.
-#define HOPPER_INPUTS 64
-
 struct HopperOperands {
-    TensorMap x;           // [room, inputs] in boxes of 128 by 64
-    TensorMap w;           // [outputs, inputs] in boxes of OUTS by 64
+    TensorMap x;           // [room, inputs] in boxes of 128 by a step
+    TensorMap w;           // [outputs, inputs] in boxes of OUTS by a step
     GemmOperands o;
 };
 
-// d += a b, or d = a b: 64 rows, 16 inputs.
-__device__ __forceinline__ void warpgroup_multiply(float (&d)[96], u64 a, u64 b, int add) {
+// d += a b, or d = a b: 64 rows, 32 bytes of inputs.
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[96], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n192k16.f32." HALF "." HALF " {"
+                 "wgmma.mma_async.sync.aligned.m64n192" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
                  "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
                  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
                  "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
                  "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
                  "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-                 "}, %96, %97, p, 1, 1, 0, 0;\n}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-                   "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-                   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
-                   "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-                   "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
-                   "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
-                   "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
+                 "}, %96, %97" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15]),
+                   SUM_OPERAND(d[16]), SUM_OPERAND(d[17]), SUM_OPERAND(d[18]), SUM_OPERAND(d[19]), SUM_OPERAND(d[20]), SUM_OPERAND(d[21]), SUM_OPERAND(d[22]), SUM_OPERAND(d[23]),
+                   SUM_OPERAND(d[24]), SUM_OPERAND(d[25]), SUM_OPERAND(d[26]), SUM_OPERAND(d[27]), SUM_OPERAND(d[28]), SUM_OPERAND(d[29]), SUM_OPERAND(d[30]), SUM_OPERAND(d[31]),
+                   SUM_OPERAND(d[32]), SUM_OPERAND(d[33]), SUM_OPERAND(d[34]), SUM_OPERAND(d[35]), SUM_OPERAND(d[36]), SUM_OPERAND(d[37]), SUM_OPERAND(d[38]), SUM_OPERAND(d[39]),
+                   SUM_OPERAND(d[40]), SUM_OPERAND(d[41]), SUM_OPERAND(d[42]), SUM_OPERAND(d[43]), SUM_OPERAND(d[44]), SUM_OPERAND(d[45]), SUM_OPERAND(d[46]), SUM_OPERAND(d[47]),
+                   SUM_OPERAND(d[48]), SUM_OPERAND(d[49]), SUM_OPERAND(d[50]), SUM_OPERAND(d[51]), SUM_OPERAND(d[52]), SUM_OPERAND(d[53]), SUM_OPERAND(d[54]), SUM_OPERAND(d[55]),
+                   SUM_OPERAND(d[56]), SUM_OPERAND(d[57]), SUM_OPERAND(d[58]), SUM_OPERAND(d[59]), SUM_OPERAND(d[60]), SUM_OPERAND(d[61]), SUM_OPERAND(d[62]), SUM_OPERAND(d[63]),
+                   SUM_OPERAND(d[64]), SUM_OPERAND(d[65]), SUM_OPERAND(d[66]), SUM_OPERAND(d[67]), SUM_OPERAND(d[68]), SUM_OPERAND(d[69]), SUM_OPERAND(d[70]), SUM_OPERAND(d[71]),
+                   SUM_OPERAND(d[72]), SUM_OPERAND(d[73]), SUM_OPERAND(d[74]), SUM_OPERAND(d[75]), SUM_OPERAND(d[76]), SUM_OPERAND(d[77]), SUM_OPERAND(d[78]), SUM_OPERAND(d[79]),
+                   SUM_OPERAND(d[80]), SUM_OPERAND(d[81]), SUM_OPERAND(d[82]), SUM_OPERAND(d[83]), SUM_OPERAND(d[84]), SUM_OPERAND(d[85]), SUM_OPERAND(d[86]), SUM_OPERAND(d[87]),
+                   SUM_OPERAND(d[88]), SUM_OPERAND(d[89]), SUM_OPERAND(d[90]), SUM_OPERAND(d[91]), SUM_OPERAND(d[92]), SUM_OPERAND(d[93]), SUM_OPERAND(d[94]), SUM_OPERAND(d[95])
                  : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void warpgroup_multiply(float (&d)[64], u64 a, u64 b, int add) {
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[64], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." HALF "." HALF " {"
+                 "wgmma.mma_async.sync.aligned.m64n128" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
                  "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
                  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
                  "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-                 "}, %64, %65, p, 1, 1, 0, 0;\n}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-                   "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-                   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+                 "}, %64, %65" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15]),
+                   SUM_OPERAND(d[16]), SUM_OPERAND(d[17]), SUM_OPERAND(d[18]), SUM_OPERAND(d[19]), SUM_OPERAND(d[20]), SUM_OPERAND(d[21]), SUM_OPERAND(d[22]), SUM_OPERAND(d[23]),
+                   SUM_OPERAND(d[24]), SUM_OPERAND(d[25]), SUM_OPERAND(d[26]), SUM_OPERAND(d[27]), SUM_OPERAND(d[28]), SUM_OPERAND(d[29]), SUM_OPERAND(d[30]), SUM_OPERAND(d[31]),
+                   SUM_OPERAND(d[32]), SUM_OPERAND(d[33]), SUM_OPERAND(d[34]), SUM_OPERAND(d[35]), SUM_OPERAND(d[36]), SUM_OPERAND(d[37]), SUM_OPERAND(d[38]), SUM_OPERAND(d[39]),
+                   SUM_OPERAND(d[40]), SUM_OPERAND(d[41]), SUM_OPERAND(d[42]), SUM_OPERAND(d[43]), SUM_OPERAND(d[44]), SUM_OPERAND(d[45]), SUM_OPERAND(d[46]), SUM_OPERAND(d[47]),
+                   SUM_OPERAND(d[48]), SUM_OPERAND(d[49]), SUM_OPERAND(d[50]), SUM_OPERAND(d[51]), SUM_OPERAND(d[52]), SUM_OPERAND(d[53]), SUM_OPERAND(d[54]), SUM_OPERAND(d[55]),
+                   SUM_OPERAND(d[56]), SUM_OPERAND(d[57]), SUM_OPERAND(d[58]), SUM_OPERAND(d[59]), SUM_OPERAND(d[60]), SUM_OPERAND(d[61]), SUM_OPERAND(d[62]), SUM_OPERAND(d[63])
                  : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void warpgroup_multiply(float (&d)[48], u64 a, u64 b, int add) {
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[48], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n96k16.f32." HALF "." HALF " {"
+                 "wgmma.mma_async.sync.aligned.m64n96" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
                  "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
                  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
-                 "}, %48, %49, p, 1, 1, 0, 0;\n}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-                   "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-                   "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47])
+                 "}, %48, %49" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15]),
+                   SUM_OPERAND(d[16]), SUM_OPERAND(d[17]), SUM_OPERAND(d[18]), SUM_OPERAND(d[19]), SUM_OPERAND(d[20]), SUM_OPERAND(d[21]), SUM_OPERAND(d[22]), SUM_OPERAND(d[23]),
+                   SUM_OPERAND(d[24]), SUM_OPERAND(d[25]), SUM_OPERAND(d[26]), SUM_OPERAND(d[27]), SUM_OPERAND(d[28]), SUM_OPERAND(d[29]), SUM_OPERAND(d[30]), SUM_OPERAND(d[31]),
+                   SUM_OPERAND(d[32]), SUM_OPERAND(d[33]), SUM_OPERAND(d[34]), SUM_OPERAND(d[35]), SUM_OPERAND(d[36]), SUM_OPERAND(d[37]), SUM_OPERAND(d[38]), SUM_OPERAND(d[39]),
+                   SUM_OPERAND(d[40]), SUM_OPERAND(d[41]), SUM_OPERAND(d[42]), SUM_OPERAND(d[43]), SUM_OPERAND(d[44]), SUM_OPERAND(d[45]), SUM_OPERAND(d[46]), SUM_OPERAND(d[47])
                  : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void warpgroup_multiply(float (&d)[32], u64 a, u64 b, int add) {
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[32], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." HALF "." HALF " {"
+                 "wgmma.mma_async.sync.aligned.m64n64" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
                  "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-                 "}, %32, %33, p, 1, 1, 0, 0;\n}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-                   "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-                   "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+                 "}, %32, %33" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15]),
+                   SUM_OPERAND(d[16]), SUM_OPERAND(d[17]), SUM_OPERAND(d[18]), SUM_OPERAND(d[19]), SUM_OPERAND(d[20]), SUM_OPERAND(d[21]), SUM_OPERAND(d[22]), SUM_OPERAND(d[23]),
+                   SUM_OPERAND(d[24]), SUM_OPERAND(d[25]), SUM_OPERAND(d[26]), SUM_OPERAND(d[27]), SUM_OPERAND(d[28]), SUM_OPERAND(d[29]), SUM_OPERAND(d[30]), SUM_OPERAND(d[31])
                  : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void warpgroup_multiply(float (&d)[16], u64 a, u64 b, int add) {
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[16], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." HALF "." HALF " {"
+                 "wgmma.mma_async.sync.aligned.m64n32" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-                 "}, %16, %17, p, 1, 1, 0, 0;\n}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-                   "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+                 "}, %16, %17" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15])
                  : "l"(a), "l"(b), "r"(add));
 }
 
@@ -157,11 +170,11 @@ __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster
 __device__ __forceinline__ void cluster_arrive_empty() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 // Four numbers to another block's shared memory, at what is `address` in one's own.
-__device__ __forceinline__ void cluster_put(u32 address, u32 rank, float a, float b, float c, float d) {
+__device__ __forceinline__ void cluster_put(u32 address, u32 rank, Sum a, Sum b, Sum c, Sum d) {
     u32 there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};"
-                 ::"r"(there), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+    asm volatile("st.shared::cluster.v4.b32 [%0], {%1, %2, %3, %4};"
+                 ::"r"(there), SUM_BITS(a), SUM_BITS(b), SUM_BITS(c), SUM_BITS(d) : "memory");
 }
 
 #endif

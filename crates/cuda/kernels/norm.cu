@@ -2,8 +2,10 @@
 //
 // One block for each row, or one warp where rows are many, which keeps it in registers. The mean comes first and the
 // variance from distances to it: a one-pass variance loses its digits where the mean is large.
+//
+// Where products multiply numbers of 8 bits, a norm rounds what it has made for them.
 
-#include "common.cuh"
+#include "round.cuh"
 
 #define NORM_THREADS 128
 #define NORM_LOOKUPS 4
@@ -26,6 +28,9 @@ struct NormOperands {
     int lookups;
     int cols;
     int centred;             // LayerNorm rather than RMSNorm
+#if SCALED
+    Rounded rounded;
+#endif
 };
 
 // Sums over the block, of two numbers at once.
@@ -140,6 +145,13 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
             store_some(o.out + row * cols + first, left, even, values[c]);
         }
     }
+#if SCALED
+    if (!o.rounded.rows) return;
+    // Of the first sums all have been read behind the barrier of the second.
+    float* maxima = (float*)scratch[0];
+    const auto first = [](int c) { return (c * NORM_THREADS + (int)threadIdx.x) * 8; };
+    round_row(o.rounded, row, cols, values, first, [=](float most) { return block_max<NORM_THREADS>(most, maxima); });
+#endif
 }
 
 // A warp for each row of a value, where rows are many: no barriers, and all of the row is on its way at once. Gain and shift
@@ -200,6 +212,11 @@ template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperan
             store8(o.out + row * cols + first, values[c]);
         }
     }
+#if SCALED
+    if (!o.rounded.rows) return;
+    const auto first = [=](int c) { return (c * 32 + lane) * 8; };
+    round_row(o.rounded, row, cols, values, first, [](float most) { return warp_max(most); });
+#endif
 }
 
 #define NORM(name, source, chunks)                                                                                   \

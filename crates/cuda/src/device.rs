@@ -1,7 +1,7 @@
 //! A GPU as [`mlxt_lazy::Device`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mlxt_backend::{Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
 use mlxt_lazy::plan::SegmentsRoom;
@@ -14,6 +14,7 @@ use crate::ffi::failure;
 use crate::ffi::memory::Memory;
 use crate::ffi::module::Kernels;
 use crate::gemm::{self, Size, Way};
+use crate::operand::Operand;
 use crate::operations::State;
 use crate::program::Program;
 use crate::results::{Buffer, Landings, Results};
@@ -34,7 +35,10 @@ pub struct CudaDevice {
 #[derive(Debug)]
 pub(crate) struct Inner {
     // Dropped in this order: kernels and memory before the context they belong to.
-    pub(crate) kernels: Kernels,
+    kernels: Kernels,
+    /// Of [`Operand::Int8`] and [`Operand::Fp8`], from the first weights of that kind on.
+    eight_bits: [OnceLock<Kernels>; 2],
+    cache: Cache,
     pub(crate) blas: Arc<Blas>,
     pub(crate) arithmetic: Arithmetic,
     /// As [`CudaOptions::product`].
@@ -53,6 +57,23 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// The kernels that multiply an operand; what none is multiplied in is in those of [`Operand::Kept`] alone.
+    ///
+    /// # Errors
+    /// As [`kernels::load`].
+    pub(crate) fn kernels(&self, operand: Operand) -> Result<&Kernels> {
+        let place = match operand {
+            Operand::Kept => return Ok(&self.kernels),
+            Operand::Int8 => &self.eight_bits[0],
+            Operand::Fp8 => &self.eight_bits[1],
+        };
+        if let Some(kernels) = place.get() {
+            return Ok(kernels);
+        }
+        let kernels = kernels::load(&self.context, (self.arithmetic, operand), &self.cache)?;
+        Ok(place.get_or_init(|| kernels))
+    }
+
     /// The fastest way for a product of this size.
     ///
     /// # Errors
@@ -131,9 +152,11 @@ impl CudaDevice {
         }
         let blas = Blas::new(&context)?;
         let cache = Cache::new(options.cache.clone());
-        let kernels = kernels::load(&context, options.arithmetic, &cache)?;
+        let kernels = kernels::load(&context, (options.arithmetic, Operand::Kept), &cache)?;
         let inner = Inner {
             kernels,
+            eight_bits: Default::default(),
+            cache: cache.clone(),
             blas,
             arithmetic: options.arithmetic,
             product: options.product.clone(),
@@ -185,7 +208,7 @@ impl Device for CudaDevice {
 
     fn matrix(&self, source: MatrixSource) -> Result<Matrix> {
         self.inner.context.bind()?;
-        Matrix::new(&self.inner.context, self.inner.arithmetic, &source)
+        Matrix::new(&self.inner, &source)
     }
 
     fn table(&self, tensor: HostTensor) -> Result<Table> {

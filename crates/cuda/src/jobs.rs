@@ -1,6 +1,7 @@
 //! A plan's steps as what kernels do: embeddings are summed where they are normalised, and products may leave it to the
 //! norm behind them to add up their parts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Attention, Reduction, Rotation};
@@ -8,6 +9,7 @@ use mlxt_lazy::Plan;
 use mlxt_lazy::plan::{InputId, Operation, ValueId};
 
 use crate::CudaDevice;
+use crate::operand::Operand;
 use crate::weights::{Matrix, Norm, Relative, Table};
 
 /// Work for one kernel, or for few.
@@ -21,6 +23,8 @@ pub(crate) enum Job {
         /// Whether the only reader is a norm, which can add up parts of the sum.
         parts: bool,
     },
+    /// A value's rows in 8 bits, for products that multiply such.
+    Round { x: ValueId, operand: Operand, out: ValueId },
     /// Rows made, summed and normalised.
     Norm {
         source: Source,
@@ -28,6 +32,8 @@ pub(crate) enum Job {
         /// What was summed, where somebody wants it.
         sum: Option<ValueId>,
         normed: Option<(Arc<Norm>, ValueId)>,
+        /// The same in 8 bits, as [`Job::Round`] makes it.
+        rounded: Option<(Operand, ValueId)>,
     },
     /// As [`Operation::Gate`].
     Gate { x: ValueId, activation: Activation, out: ValueId },
@@ -61,6 +67,7 @@ impl Job {
                 source.into_iter().chain(*residual).collect()
             }
             Self::Linear { x, .. }
+            | Self::Round { x, .. }
             | Self::Gate { x, .. }
             | Self::Rotate { qkv: x, .. }
             | Self::Attention { qkv: x, .. }
@@ -72,8 +79,12 @@ impl Job {
     /// The values it makes.
     pub(crate) fn writes(&self) -> Vec<ValueId> {
         match self {
-            Self::Norm { sum, normed, .. } => sum.iter().copied().chain(normed.as_ref().map(|(_, out)| *out)).collect(),
+            Self::Norm { sum, normed, rounded, .. } => {
+                let made = [*sum, normed.as_ref().map(|(_, out)| *out), rounded.map(|(_, out)| out)];
+                made.into_iter().flatten().collect()
+            }
             Self::Linear { out, .. }
+            | Self::Round { out, .. }
             | Self::Gate { out, .. }
             | Self::Rotate { out, .. }
             | Self::Attention { out, .. }
@@ -83,8 +94,45 @@ impl Job {
     }
 }
 
-/// The jobs of a plan, in an order in which they can run. Values that are inputs as they are have none.
-pub(crate) fn jobs(plan: &Plan<CudaDevice>) -> Vec<Job> {
+/// The jobs of a plan, and the values that they have between them besides the plan's.
+pub(crate) struct Jobs {
+    /// In an order in which they can run. Values that are inputs as they are have none.
+    pub(crate) list: Vec<Job>,
+    /// Which value each of those behind the plan's is in 8 bits.
+    pub(crate) rounded: Vec<ValueId>,
+}
+
+impl Jobs {
+    /// Those of a plan.
+    pub(crate) fn of(plan: &Plan<CudaDevice>) -> Self {
+        let mut this = Self { list: Vec::new(), rounded: Vec::new() };
+        let mut known: HashMap<(ValueId, Operand), ValueId> = HashMap::new();
+        for mut job in jobs(plan) {
+            if let Job::Linear { x, w, .. } = &mut job
+                && w.operand != Operand::Kept
+            {
+                let (value, operand) = (*x, w.operand);
+                *x = *known.entry((value, operand)).or_insert_with(|| this.round(plan, value, operand));
+            }
+            this.list.push(job);
+        }
+        this
+    }
+
+    /// A value in 8 bits: made by the norm that makes the value, where one does, or by a job of its own.
+    fn round(&mut self, plan: &Plan<CudaDevice>, value: ValueId, operand: Operand) -> ValueId {
+        let out = ValueId(plan.values.len() + self.rounded.len());
+        self.rounded.push(value);
+        let made = |job: &&mut Job| matches!(job, Job::Norm { normed: Some((_, made)), .. } if *made == value);
+        match self.list.iter_mut().rev().find(made) {
+            Some(Job::Norm { rounded: rounded @ None, .. }) => *rounded = Some((operand, out)),
+            _ => self.list.push(Job::Round { x: value, operand, out }),
+        }
+        out
+    }
+}
+
+fn jobs(plan: &Plan<CudaDevice>) -> Vec<Job> {
     let readers = Readers::of(plan);
     let mut jobs = Vec::new();
     for step in &plan.steps {
@@ -95,7 +143,13 @@ pub(crate) fn jobs(plan: &Plan<CudaDevice>) -> Vec<Job> {
                 if readers.only_a_norm(out) && readers.norm_without_residual(out) {
                     continue;
                 }
-                Job::Norm { source: Source::Lookups(lookups.clone()), residual: None, sum: Some(out), normed: None }
+                Job::Norm {
+                    source: Source::Lookups(lookups.clone()),
+                    residual: None,
+                    sum: Some(out),
+                    normed: None,
+                    rounded: None,
+                }
             }
             Operation::Linear { x, w, activation } => {
                 let parts = *activation == Activation::Identity && readers.only_a_norm(out);
@@ -107,12 +161,14 @@ pub(crate) fn jobs(plan: &Plan<CudaDevice>) -> Vec<Job> {
                 residual: *residual,
                 sum: None,
                 normed: Some((Arc::clone(n), out)),
+                rounded: None,
             },
             Operation::AddNorm { x, residual, n } => Job::Norm {
                 source: readers.source(*x),
                 residual: Some(*residual),
                 sum: Some(out),
                 normed: Some((Arc::clone(n), ValueId(out.0 + 1))),
+                rounded: None,
             },
             Operation::Rotate { qkv, layout, rotation } => {
                 Job::Rotate { qkv: *qkv, layout: *layout, rotation: *rotation, out }

@@ -14,10 +14,14 @@ use crate::ffi;
 use crate::ffi::context::Context;
 use crate::ffi::module::{Kernels, Module};
 use crate::ffi::{libraries, nvrtc};
-use crate::sources::{FORWARDS, File, Header, OPERATIONS, Sources};
+use crate::operand::Operand;
+use crate::sources::{EIGHT_BITS, FORWARDS, File, Header, OPERATIONS, Sources};
 
 /// The stack of a thread that compiles: as much as a program's first one has.
 const STACK: usize = 8 << 20;
+
+/// What the study's operations compute in.
+const OPERATIONS_IN: (Arithmetic, Operand) = (Arithmetic::F32, Operand::Kept);
 
 /// Source that becomes one piece of machine code.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ struct Part {
 
 impl Part {
     /// All parts of some sources.
-    fn all(sources: &Sources, arithmetic: Arithmetic, capability: u32) -> Vec<Self> {
+    fn all(sources: &Sources, (arithmetic, operand): (Arithmetic, Operand), capability: u32) -> Vec<Self> {
         let element = match arithmetic {
             Arithmetic::F32 | Arithmetic::Tf32 => 32,
             Arithmetic::F16 => 16,
@@ -39,14 +43,16 @@ impl Part {
         // Instructions of Hopper and Blackwell that no later chip has need the name with an `a`.
         let own = if capability >= 90 { "a" } else { "" };
         let options = |part| {
-            vec![
+            let numbers = operand.definition().map(str::to_owned);
+            let all = [
                 format!("--gpu-architecture=sm_{capability}{own}"),
                 format!("-DELEMENT={element}"),
                 format!("-DPART={part}"),
                 "--std=c++17".to_owned(),
                 // Lambdas are functions of the device.
                 "--device-as-default-execution-space".to_owned(),
-            ]
+            ];
+            all.into_iter().chain(numbers).collect()
         };
         let parts = |file: &'static File| {
             (0..file.parts).map(move |part| Self { headers: sources.headers, file, options: options(part) })
@@ -74,7 +80,17 @@ impl Part {
 /// NVRTC is missing or refuses them.
 pub fn compile(arithmetic: Arithmetic, capability: u32, folder: Option<&Path>) -> Result<Vec<Vec<u8>>> {
     libraries::nvrtc(folder)?;
-    side_by_side(&Part::all(&FORWARDS, arithmetic, capability), Part::compile)
+    side_by_side(&Part::all(&FORWARDS, (arithmetic, Operand::Kept), capability), Part::compile)
+}
+
+/// As [`compile`], for the kernels that multiply weights of 8 bits in activations of [`Arithmetic::F16`]: `int8`, or else `fp8`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_8_bits(integers: bool, capability: u32, folder: Option<&Path>) -> Result<Vec<Vec<u8>>> {
+    libraries::nvrtc(folder)?;
+    let operand = if integers { Operand::Int8 } else { Operand::Fp8 };
+    side_by_side(&Part::all(&EIGHT_BITS, (Arithmetic::F16, operand), capability), Part::compile)
 }
 
 /// As [`compile`], for the kernels of the study's operations.
@@ -83,7 +99,7 @@ pub fn compile(arithmetic: Arithmetic, capability: u32, folder: Option<&Path>) -
 /// As [`compile`].
 pub fn compile_operations(capability: u32, folder: Option<&Path>) -> Result<Vec<Vec<u8>>> {
     libraries::nvrtc(folder)?;
-    side_by_side(&Part::all(&OPERATIONS, Arithmetic::F32, capability), Part::compile)
+    side_by_side(&Part::all(&OPERATIONS, OPERATIONS_IN, capability), Part::compile)
 }
 
 /// The kernels in machine code: the code of each is a section of its own, called `.text.` and its name.
@@ -102,12 +118,14 @@ pub fn names(code: &[u8]) -> Vec<String> {
     names
 }
 
-/// The kernels of forwards on a device, from the cache where they are in it.
+/// The kernels of forwards on a device, from the cache where they are in it: all, or where numbers of 8 bits are multiplied those
+/// that differ.
 ///
 /// # Errors
 /// NVRTC is missing, or newer than the driver.
-pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache) -> Result<Kernels> {
-    Ok(load_sources(context, &FORWARDS, arithmetic, cache)?.in_a_row())
+pub(crate) fn load(context: &Arc<Context>, numbers: (Arithmetic, Operand), cache: &Cache) -> Result<Kernels> {
+    let sources = if numbers.1 == Operand::Kept { &FORWARDS } else { &EIGHT_BITS };
+    Ok(load_sources(context, sources, numbers, cache)?.in_a_row())
 }
 
 /// As [`load`], those of the study's operations.
@@ -115,10 +133,15 @@ pub(crate) fn load(context: &Arc<Context>, arithmetic: Arithmetic, cache: &Cache
 /// # Errors
 /// As [`load`].
 pub(crate) fn load_operations(context: &Arc<Context>, cache: &Cache) -> Result<Kernels> {
-    load_sources(context, &OPERATIONS, Arithmetic::F32, cache)
+    load_sources(context, &OPERATIONS, OPERATIONS_IN, cache)
 }
 
-fn load_sources(context: &Arc<Context>, sources: &Sources, arithmetic: Arithmetic, cache: &Cache) -> Result<Kernels> {
+fn load_sources(
+    context: &Arc<Context>,
+    sources: &Sources,
+    numbers: (Arithmetic, Operand),
+    cache: &Cache,
+) -> Result<Kernels> {
     let version = nvrtc::version()?;
     let (major, minor) = version;
     let driver = context.driver;
@@ -130,7 +153,7 @@ fn load_sources(context: &Arc<Context>, sources: &Sources, arithmetic: Arithmeti
             driver / 1000
         )));
     }
-    let parts = Part::all(sources, arithmetic, context.capability);
+    let parts = Part::all(sources, numbers, context.capability);
     let get = |part: &Part| cache.get(&part.key(version), || part.compile());
     let codes = side_by_side(&parts, get)?;
     let mut kernels = Kernels::default();

@@ -5,7 +5,8 @@
 //! looked for when a [`CudaDevice`] is opened, and what is missing is an error that says what to do. Nothing falls back
 //! to the CPU.
 //!
-//! Activations, tables and weights are kept in the type of the [`Arithmetic`].
+//! Activations, tables and weights are kept in the type of the [`Arithmetic`]; with weights of 8 bits, products multiply rows
+//! rounded to 8 bits too (`operand.rs`).
 //!
 //! Where next: `device.rs` for what is offered, `jobs.rs` for how a plan's steps become kernels, `program.rs` and
 //! `record.rs` for how those become a graph, `results.rs` for what becomes of its results, `gemm/` for which kernel
@@ -20,6 +21,7 @@ mod inputs;
 mod jobs;
 pub mod kernels;
 mod layout;
+mod operand;
 mod operands;
 mod operations;
 mod program;

@@ -26,6 +26,26 @@ pub(crate) struct Norm {
     pub(crate) lookups: i32,
     pub(crate) cols: i32,
     pub(crate) centred: i32,
+    /// Where operands have 8 bits; kernels for others do not look at it.
+    pub(crate) rounded: Rounded,
+}
+
+/// `round.cuh`: codes and scales.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Rounded {
+    pub(crate) rows: u64,
+    pub(crate) scales: u64,
+}
+
+/// `round.cu`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Round {
+    pub(crate) x: u64,
+    pub(crate) out: Rounded,
+    pub(crate) rows: u64,
+    pub(crate) cols: i32,
 }
 
 /// `rows.cu`, `gate`
@@ -106,6 +126,8 @@ pub(crate) struct Gemm {
     pub(crate) x: u64,
     pub(crate) w: u64,
     pub(crate) bias: u64,
+    pub(crate) x_scales: u64,
+    pub(crate) w_scales: u64,
     pub(crate) out: u64,
     pub(crate) partial: u64,
     pub(crate) rows: u64,

@@ -16,8 +16,9 @@ use crate::ffi::graph::Graph;
 use crate::ffi::memory::{Memory, Pinned, copy};
 use crate::gemm::{Size, Way};
 use crate::inputs::Staging;
-use crate::jobs::{Job, jobs};
+use crate::jobs::{Job, Jobs};
 use crate::layout::{Lifetime, place};
+use crate::operand::Extent;
 use crate::record::Recorder;
 use crate::results::Buffer;
 use crate::room::ROWS;
@@ -75,8 +76,8 @@ impl Program {
     pub(crate) fn new(inner: &Inner, plan: Arc<Plan<CudaDevice>>) -> Result<Self> {
         let element = inner.arithmetic.activations();
         let staging = Staging::new(&plan.inputs, element);
-        let jobs = jobs(&plan);
-        let ways = ways(inner, &plan, &jobs)?;
+        let jobs = Jobs::of(&plan);
+        let ways = ways(inner, &plan, &jobs.list)?;
         let (block, pinned) =
             (Memory::new(&inner.context, staging.bytes())?, Pinned::new(&inner.context, staging.bytes())?);
 
@@ -99,12 +100,12 @@ impl Program {
             }
         }
         let (outputs, mut constants) = (plan.outputs.iter().map(|v| places[v.0]).collect(), Vec::new());
-        let frequencies = frequencies(inner, &jobs, &mut constants)?;
+        let frequencies = frequencies(inner, &jobs.list, &mut constants)?;
         let recorder = Recorder::new(inner, &plan, (&staging, block.address()), &places, (&jobs, &ways));
         let graph = Graph::record(&inner.context, || {
             // SAFETY: the block has the staging's size, and lives as long as the graph.
             unsafe { pinned.send(Queue::Record, block.address()) }?;
-            for (i, job) in jobs.iter().enumerate() {
+            for (i, job) in jobs.list.iter().enumerate() {
                 recorder.job(job, ways[i].as_deref(), frequencies.get(&i).copied())?;
             }
             Ok(())
@@ -164,14 +165,26 @@ fn ways(inner: &Inner, plan: &Plan<CudaDevice>, jobs: &[Job]) -> Result<Vec<Opti
 pub(crate) fn size(plan: &Plan<CudaDevice>, job: &Job) -> Option<Size> {
     let Job::Linear { w, activation, out, parts, .. } = job else { return None };
     let room = plan.values[out.0].room;
-    Some(Size { room, outputs: w.outputs, inputs: w.inputs, activation: *activation, parts: *parts })
+    Some(Size {
+        room,
+        outputs: w.outputs,
+        inputs: w.inputs,
+        activation: *activation,
+        parts: *parts,
+        operand: w.operand,
+    })
 }
 
 /// From when to when each value is needed, and how much room it takes.
-fn lifetimes(plan: &Plan<CudaDevice>, jobs: &[Job], ways: &[Option<Arc<Way>>], element: DType) -> Vec<Lifetime> {
-    let bytes = |value: &Value| value.room.next_multiple_of(ROWS) * value.cols * element.size();
-    let mut lives: Vec<_> =
-        plan.values.iter().map(|value| Lifetime { first: jobs.len(), last: 0, bytes: bytes(value) }).collect();
+fn lifetimes(plan: &Plan<CudaDevice>, jobs: &Jobs, ways: &[Option<Arc<Way>>], element: DType) -> Vec<Lifetime> {
+    let Jobs { list: jobs, rounded } = jobs;
+    let kept = |value: &Value| value.room.next_multiple_of(ROWS) * value.cols * element.size();
+    let rounded = rounded.iter().map(|of| {
+        let value = plan.values[of.0];
+        Extent::of(value.room, value.cols).bytes
+    });
+    let bytes = plan.values.iter().map(kept).chain(rounded);
+    let mut lives: Vec<_> = bytes.map(|bytes| Lifetime { first: jobs.len(), last: 0, bytes }).collect();
     for step in &plan.steps {
         if let Operation::Input(_) = step.operation {
             lives[step.result.0].first = 0;

@@ -15,7 +15,8 @@ use crate::ffi::memory::Memory;
 use crate::ffi::module::{Shape, launch};
 use crate::gemm::{Operands, Way};
 use crate::inputs::Staging;
-use crate::jobs::{Job, Source};
+use crate::jobs::{Job, Jobs, Source};
+use crate::operand::{Extent, Operand, round_kernel};
 use crate::operands;
 use crate::program::{Place, size};
 use crate::room;
@@ -46,9 +47,9 @@ impl<'a> Recorder<'a> {
         plan: &'a Plan<CudaDevice>,
         (staging, block): (&'a Staging, u64),
         places: &'a [Place],
-        (jobs, ways): (&[Job], &[Option<Arc<Way>>]),
+        (jobs, ways): (&Jobs, &[Option<Arc<Way>>]),
     ) -> Self {
-        let left = jobs.iter().zip(ways).filter_map(|(job, way)| match (job, way.as_ref()?.parts()) {
+        let left = jobs.list.iter().zip(ways).filter_map(|(job, way)| match (job, way.as_ref()?.parts()) {
             (Job::Linear { w, out, .. }, Some(parts)) => Some((*out, (parts, w.full_bias.address()))),
             _ => None,
         });
@@ -63,10 +64,24 @@ impl<'a> Recorder<'a> {
         match job {
             Job::Linear { x, w, out, .. } => {
                 let (Some(way), Some(size)) = (way, size(self.plan, job)) else { return Ok(()) };
-                let operands = Operands { x: self.at(*x), w, out: self.at(*out), rows: self.rows(*out) };
+                let operands::Rounded { rows: x, scales: x_scales } = self.rounded(*x, (size.room, size.inputs));
+                let operands = Operands { x, x_scales, w, out: self.at(*out), rows: self.rows(*out) };
                 way.start(self.inner, Queue::Record, size, operands)
             }
-            Job::Norm { source, residual, sum, normed } => self.norm(source, *residual, *sum, normed.as_ref()),
+            Job::Norm { source, residual, sum, normed, rounded } => {
+                self.norm(source, *residual, *sum, normed.as_ref(), *rounded)
+            }
+            Job::Round { x, operand, out } => {
+                let value = self.plan.values[x.0];
+                let operands = operands::Round {
+                    x: self.at(*x),
+                    out: self.rounded(*out, (value.room, value.cols)),
+                    rows: self.rows(*x),
+                    cols: value.cols as i32,
+                };
+                let shape = Shape { grid: [value.room, 1, 1], threads: THREADS, shared: 0 };
+                self.start_of(*operand, round_kernel(value.cols), shape, &operands)
+            }
             Job::Gate { x, activation, out } => {
                 let value = self.plan.values[out.0];
                 let (x, rows, activation) = (self.at(*x), self.rows(*out), *activation as i32);
@@ -99,6 +114,12 @@ impl<'a> Recorder<'a> {
         self.places[value.0].address
     }
 
+    /// Where codes and scales of a value of that size in 8 bits are; where it is not in 8 bits, only the first means anything.
+    fn rounded(&self, value: ValueId, (room, cols): (usize, usize)) -> operands::Rounded {
+        let rows = self.at(value);
+        operands::Rounded { rows, scales: rows + Extent::of(room, cols).scales as u64 }
+    }
+
     /// Where the number of a value's real rows is.
     fn rows(&self, value: ValueId) -> u64 {
         self.block + Staging::counts(self.plan.values[value.0].rows) as u64
@@ -115,7 +136,12 @@ impl<'a> Recorder<'a> {
     }
 
     fn start_shaped<P: Copy>(&self, name: &'static str, shape: Shape, operands: &P) -> Result<()> {
-        let function = self.inner.kernels.function(name, shape.shared)?;
+        self.start_of(Operand::Kept, name, shape, operands)
+    }
+
+    /// Starts one of the kernels for an operand of products.
+    fn start_of<P: Copy>(&self, operand: Operand, name: &'static str, shape: Shape, operands: &P) -> Result<()> {
+        let function = self.inner.kernels(operand)?.function(name, shape.shared)?;
         // SAFETY: operands are those of the kernel (`operands.rs`), at places that were made for their sizes.
         unsafe { launch((&self.inner.context, Queue::Record), function, shape, operands) }
     }
@@ -126,6 +152,7 @@ impl<'a> Recorder<'a> {
         residual: Option<ValueId>,
         sum: Option<ValueId>,
         normed: Option<&(Arc<Norm>, ValueId)>,
+        rounded: Option<(Operand, ValueId)>,
     ) -> Result<()> {
         let Some(result) = normed.map(|(_, out)| *out).or(sum) else { return Ok(()) };
         let value = self.plan.values[result.0];
@@ -142,6 +169,10 @@ impl<'a> Recorder<'a> {
             operands.shift = norm.shift.as_ref().map_or(0, Memory::address);
             operands.eps = norm.eps;
             operands.centred = i32::from(norm.kind == NormKind::LayerNorm);
+        }
+        let mut operand = Operand::Kept;
+        if let Some((of, out)) = rounded {
+            (operand, operands.rounded) = (of, self.rounded(out, (value.room, value.cols)));
         }
         match source {
             Source::Lookups(lookups) => {
@@ -170,7 +201,8 @@ impl<'a> Recorder<'a> {
         let even = value.cols.is_multiple_of(8);
         if source[0] == "norm_value_1" && even && value.cols <= 1024 && value.room >= MANY_ROWS {
             let name = if value.cols <= 768 { "norm_warp_3" } else { "norm_warp_4" };
-            return self.start(name, [value.room.div_ceil(THREADS / 32), 1, 1], &operands);
+            let shape = Shape { grid: [value.room.div_ceil(THREADS / 32), 1, 1], threads: THREADS, shared: 0 };
+            return self.start_of(operand, name, shape, &operands);
         }
         // By how many times eight columns a thread holds.
         let name = match value.cols.div_ceil(8 * THREADS) {
@@ -179,7 +211,7 @@ impl<'a> Recorder<'a> {
             0..=8 => source[2],
             _ => return Err(unsupported(format!("a norm of {} columns", value.cols))),
         };
-        self.start(name, [value.room, 1, 1], &operands)
+        self.start_of(operand, name, Shape { grid: [value.room, 1, 1], threads: THREADS, shared: 0 }, &operands)
     }
 
     fn rotate(&self, qkv: ValueId, layout: InputId, rotation: &Rotation, frequencies: u64, out: ValueId) -> Result<()> {

@@ -34,6 +34,8 @@ pub(crate) const FORWARDS: Sources = Sources {
         ("matrix.cuh", include_str!("../kernels/matrix.cuh")),
         ("hopper.cuh", include_str!("../kernels/hopper.cuh")),
         ("gemm.cuh", include_str!("../kernels/gemm.cuh")),
+        ("operand.cuh", include_str!("../kernels/operand.cuh")),
+        ("round.cuh", include_str!("../kernels/round.cuh")),
         ("attention.cuh", include_str!("../kernels/attention.cuh")),
         ("attention_f32.cuh", include_str!("../kernels/attention_f32.cuh")),
         ("flash.cuh", include_str!("../kernels/flash.cuh")),
@@ -48,6 +50,18 @@ pub(crate) const FORWARDS: Sources = Sources {
         file("attention.cu", include_str!("../kernels/attention.cu"), 1),
         file("rows.cu", include_str!("../kernels/rows.cu"), 1),
         file("gemm_any.cu", include_str!("../kernels/gemm_any.cu"), 1),
+    ],
+};
+
+/// The kernels of forwards in which products multiply numbers of 8 bits, beside those of [`FORWARDS`].
+pub(crate) const EIGHT_BITS: Sources = Sources {
+    headers: FORWARDS.headers,
+    files: &[
+        file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2),
+        file("gemm.cu", include_str!("../kernels/gemm.cu"), 3),
+        file("gemm_few.cu", include_str!("../kernels/gemm_few.cu"), 3),
+        file("norm.cu", include_str!("../kernels/norm.cu"), 3),
+        file("round.cu", include_str!("../kernels/round.cu"), 1),
     ],
 };
 

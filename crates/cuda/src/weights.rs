@@ -9,14 +9,20 @@ use mlxt_backend::{
 };
 use mlxt_lazy::Held;
 
+use crate::device::Inner;
 use crate::ffi::BACKEND;
-use crate::ffi::context::Context;
+use crate::ffi::context::{Context, Queue};
 use crate::ffi::memory::Memory;
+use crate::ffi::module::{Shape, launch};
+use crate::operand::{Extent, OLDEST_FOR_FP8, Operand, precisions, round_kernel};
+use crate::operands;
 use crate::results::Buffer;
 
-/// A linear layer: weights `[outputs, inputs]` in the device's type, the bias in it and as f32.
+/// A linear layer: weights `[outputs, inputs]` as they are multiplied, the bias in the device's type and as f32.
 #[derive(Debug)]
 pub struct Matrix {
+    pub(crate) operand: Operand,
+    /// Codes and their scales where they are of 8 bits: [`Extent`].
     pub(crate) weights: Memory,
     pub(crate) bias: Memory,
     pub(crate) full_bias: Memory,
@@ -73,18 +79,28 @@ impl Shaped for Table {
 impl Matrix {
     /// # Errors
     /// A precision other than the arithmetic's, a weight it cannot hold, no memory.
-    pub(crate) fn new(context: &Arc<Context>, arithmetic: Arithmetic, source: &MatrixSource) -> Result<Self> {
+    pub(crate) fn new(inner: &Inner, source: &MatrixSource) -> Result<Self> {
         let (outputs, inputs) = check::matrix(source)?;
-        let (dtype, precision) = (arithmetic.activations(), source.precision);
+        let (context, arithmetic, precision) = (&inner.context, inner.arithmetic, source.precision);
+        let dtype = arithmetic.activations();
         let unsupported = |supported| Error::UnsupportedPrecision { backend: BACKEND, precision, supported };
-        let rounded = precision.element().ok_or_else(|| unsupported(ALL))?;
+        if precision == Precision::Fp8 && context.capability < OLDEST_FOR_FP8 {
+            return Err(unsupported("f32, tf32, f16, bf16, int8 (fp8 from compute capability 8.9 on)"));
+        }
+        // What is rounded to 8 bits on the device comes there in 16.
+        let stored = match precision {
+            Precision::Int8 | Precision::Fp8 if arithmetic == Arithmetic::F16 => Precision::F16,
+            Precision::Int8 | Precision::Fp8 => return Err(unsupported(precisions(arithmetic))),
+            others => others,
+        };
+        let rounded = stored.element().ok_or_else(|| unsupported(ALL))?;
         // f32 holds what any of them has been rounded to; a 16-bit type only its own. Nobody gets TF32 for f32.
         let tf32 = arithmetic == Arithmetic::Tf32;
         if (dtype != DType::F32 && rounded != dtype) || tf32 != (precision == Precision::Tf32) {
-            return Err(unsupported(name(arithmetic)));
+            return Err(unsupported(precisions(arithmetic)));
         }
         if rounded != DType::F32 {
-            check::weight_range(source, precision)?;
+            check::weight_range(source, stored)?;
         }
         let (mut weights, mut bias, mut full_bias) = (Vec::new(), Vec::new(), Vec::new());
         for part in &source.parts {
@@ -94,8 +110,14 @@ impl Matrix {
             bias.extend(encode(&values, dtype));
             full_bias.extend(encode(&values, DType::F32));
         }
+        let (operand, weights) = (Operand::of(source, (outputs, inputs)), Memory::with(context, &weights)?);
+        let weights = match operand {
+            Operand::Kept => weights,
+            Operand::Int8 | Operand::Fp8 => round(inner, operand, &weights, (outputs, inputs))?,
+        };
         Ok(Self {
-            weights: Memory::with(context, &weights)?,
+            operand,
+            weights,
             bias: Memory::with(context, &bias)?,
             full_bias: Memory::with(context, &full_bias)?,
             outputs,
@@ -163,16 +185,23 @@ impl Relative {
 }
 
 /// What weights can be had in.
-const ALL: &str = "f32, tf32, f16, bf16";
+const ALL: &str = "f32, tf32, f16, bf16, int8, fp8";
 
-/// The precisions whose weights an arithmetic takes.
-const fn name(arithmetic: Arithmetic) -> &'static str {
-    match arithmetic {
-        Arithmetic::F16 => "f16",
-        Arithmetic::Bf16 => "bf16",
-        Arithmetic::F32 => "f32, f16, bf16",
-        Arithmetic::Tf32 => "tf32",
-    }
+/// Weights rounded to 8 bits, each output with a scale, by the kernel that rounds activations.
+fn round(inner: &Inner, operand: Operand, weights: &Memory, (outputs, inputs): (usize, usize)) -> Result<Memory> {
+    let extent = Extent::of(outputs, inputs);
+    let (out, rows) = (Memory::new(&inner.context, extent.bytes)?, Memory::with(&inner.context, &[outputs as u32])?);
+    let function = inner.kernels(operand)?.function(round_kernel(inputs), 0)?;
+    let operands = operands::Round {
+        x: weights.address(),
+        out: operands::Rounded { rows: out.address(), scales: out.address() + extent.scales as u64 },
+        rows: rows.address(),
+        cols: inputs as i32,
+    };
+    let shape = Shape { grid: [outputs, 1, 1], threads: 128, shared: 0 };
+    // SAFETY: the kernel takes these operands; the weights are whole, and there is room for their codes and scales.
+    unsafe { launch((&inner.context, Queue::Work), function, shape, &operands) }?;
+    Ok(out)
 }
 
 /// The tensor itself where it has the type already.

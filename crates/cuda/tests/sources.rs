@@ -83,6 +83,19 @@ fn blackwell() {
 }
 
 #[test]
+fn products_of_8_bits() {
+    let all = ["round_1", "round_8", "norm_value_1", "norm_parts_8", "stream_16_1_12", "tile_128_64"];
+    for (integers, capability) in [(true, 80), (true, 90), (false, 89), (false, 90), (true, 100), (false, 100)] {
+        let compiled = kernels::compile_8_bits(integers, capability, folder().as_deref());
+        let Some(known) = kernels_in(compiled) else { return };
+        let of_hopper = OF_HOPPER.iter().filter(|_| capability == 90);
+        for name in all.iter().chain(of_hopper) {
+            assert!(known.contains(*name), "there is no {name} for {capability}: {known:?}");
+        }
+    }
+}
+
+#[test]
 fn operations_of_the_study() {
     let Some(known) = kernels_in(kernels::compile_operations(90, folder().as_deref())) else { return };
     let some = [

@@ -260,12 +260,20 @@ impl From<LoadError> for Unavailable {
 
 fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
     let options =
-        CudaOptions { ordinal: ordinal as usize, arithmetic: arithmetic(precision), ..CudaOptions::default() };
+        CudaOptions { ordinal: ordinal as usize, arithmetic: cuda_arithmetic(precision), ..CudaOptions::default() };
     let device = CudaDevice::new(&options).map_err(|error| Unavailable {
         reason: error.to_string(),
         advice: "another device works meanwhile: --device cpu".into(),
     })?;
     Ok(Cuda::new(device))
+}
+
+/// What our own kernels for a GPU compute in: activations of 16 bits where products multiply numbers of 8.
+fn cuda_arithmetic(precision: Precision) -> Arithmetic {
+    match precision {
+        Precision::Int8 | Precision::Fp8 => Arithmetic::F16,
+        _ => arithmetic(precision),
+    }
 }
 
 /// What a GPU computes in where weights are of that precision.
@@ -274,7 +282,7 @@ fn arithmetic(precision: Precision) -> Arithmetic {
         Precision::Tf32 => Arithmetic::Tf32,
         Precision::F16 => Arithmetic::F16,
         Precision::Bf16 => Arithmetic::Bf16,
-        Precision::F32 | Precision::Int8 | Precision::Q4 => Arithmetic::F32,
+        Precision::F32 | Precision::Int8 | Precision::Q4 | Precision::Fp8 => Arithmetic::F32,
     }
 }
 

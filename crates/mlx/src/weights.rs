@@ -22,7 +22,7 @@ pub(crate) fn bits(precision: Precision) -> Option<i32> {
     match precision {
         Precision::Int8 => Some(8),
         Precision::Q4 => Some(4),
-        Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16 => None,
+        Precision::F32 | Precision::Tf32 | Precision::Bf16 | Precision::F16 | Precision::Fp8 => None,
     }
 }
 

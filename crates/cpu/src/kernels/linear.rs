@@ -52,7 +52,7 @@ impl Matrix {
         };
         match source.precision {
             Precision::F32 => float(Kept::F32),
-            precision @ Precision::Tf32 => {
+            precision @ (Precision::Tf32 | Precision::Fp8) => {
                 Err(Error::UnsupportedPrecision { backend: "cpu", precision, supported: "f32, bf16, f16, int8, q4" })
             }
             Precision::Bf16 => float(pairs.map_or(Kept::Bf16, Kept::Pairs)),

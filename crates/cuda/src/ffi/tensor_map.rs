@@ -5,7 +5,32 @@ use mlxt_backend::{Arithmetic, Result};
 
 use super::{check, failure};
 
-/// A matrix of 16-bit elements in device memory, and the boxes it is copied in.
+/// What a matrix is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Element {
+    F16,
+    Bf16,
+    /// Codes of 8 bits.
+    Byte,
+}
+
+impl Element {
+    /// What activations are.
+    ///
+    /// # Errors
+    /// 32 bits: the copy engine's users multiply halves and bytes.
+    pub(crate) fn of(arithmetic: Arithmetic) -> Result<Self> {
+        match arithmetic {
+            Arithmetic::F16 => Ok(Self::F16),
+            Arithmetic::Bf16 => Ok(Self::Bf16),
+            Arithmetic::F32 | Arithmetic::Tf32 => {
+                Err(failure("the copy engine is used for halves and bytes alone".into()))
+            }
+        }
+    }
+}
+
+/// A matrix in device memory, and the boxes it is copied in.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct TensorMap(sys::CUtensorMap);
@@ -16,20 +41,18 @@ impl TensorMap {
     /// # Errors
     /// An address or row that is not aligned to 16 bytes, boxes the engine does not have.
     pub(crate) fn new(
-        arithmetic: Arithmetic,
+        element: Element,
         address: u64,
         (rows, cols): (usize, usize),
         (box_rows, box_cols): (usize, usize),
     ) -> Result<Self> {
-        let element = match arithmetic {
-            Arithmetic::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            Arithmetic::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            Arithmetic::F32 | Arithmetic::Tf32 => {
-                return Err(failure("the copy engine is used for halves alone".into()));
-            }
+        let (element, bytes) = match element {
+            Element::F16 => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2),
+            Element::Bf16 => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2),
+            Element::Byte => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, 1),
         };
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        let (size, pitch) = ([cols as u64, rows as u64], [2 * cols as u64]);
+        let (size, pitch) = ([cols as u64, rows as u64], [bytes * cols as u64]);
         let (boxes, steps) = ([box_cols as u32, box_rows as u32], [1_u32; 2]);
         // SAFETY: all arrays have the two dimensions announced, the pitch one less; nothing is read at the address.
         let code = unsafe {

@@ -3,8 +3,7 @@
 
 use mlxt_backend::Result;
 
-use super::own::HOPPER_INPUTS;
-use super::{Size, Way};
+use super::{STEP, Size, Way};
 use crate::device::Inner;
 use crate::ffi::module::Shape;
 
@@ -42,7 +41,7 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     }
     let way = |cut: Cut| {
         let Cut { name, rows, outputs, cluster, parts, shared } = cut;
-        let function = inner.kernels.function(name, WHOLE)?;
+        let function = inner.kernels(size.operand)?.function(name, WHOLE)?;
         let grid = [size.outputs.div_ceil(outputs), size.room.div_ceil(rows), cluster * parts];
         // Two for each row, and a warp that copies.
         let shape = Shape { grid, threads: 2 * rows + 32, shared };
@@ -67,7 +66,7 @@ fn cuts(size: Size, processors: usize) -> Vec<Cut> {
     if !(LEAST..=MOST).contains(&size.room) {
         return cuts;
     }
-    let steps = size.inputs.div_ceil(HOPPER_INPUTS);
+    let steps = size.inputs.div_ceil(size.step());
     for (name, rows, outputs) in TILES.into_iter().filter(|&(_, rows, _)| rows == 64 || size.room > 64) {
         let tiles = size.room.div_ceil(rows) * size.outputs.div_ceil(outputs);
         // One block for each processor, and two steps for each block.
@@ -97,7 +96,7 @@ fn cuts(size: Size, processors: usize) -> Vec<Cut> {
 
 /// Bytes of the tiles of one step.
 fn stage(rows: usize, outputs: usize) -> usize {
-    (rows + outputs) * HOPPER_INPUTS * 2
+    (rows + outputs) * STEP
 }
 
 /// Bytes in which the sums of a cluster's blocks arrive: eight outputs of all rows go together.
@@ -108,6 +107,7 @@ fn exchange(rows: usize, outputs: usize, cluster: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operand::Operand;
     use mlxt_backend::Activation;
     use proptest::prelude::*;
 
@@ -116,7 +116,7 @@ mod tests {
     const STAGES: usize = 18;
 
     fn of(room: usize, outputs: usize, inputs: usize, parts: bool) -> Vec<Cut> {
-        cuts(Size { room, outputs, inputs, activation: Activation::Identity, parts }, H100)
+        cuts(Size { room, outputs, inputs, activation: Activation::Identity, parts, operand: Operand::Kept }, H100)
     }
 
     proptest! {
@@ -129,7 +129,7 @@ mod tests {
             processors in 60_usize..150,
         ) {
             let (room, outputs, inputs) = (16 * room, 8 * outputs, 8 * inputs);
-            let size = Size { room, outputs, inputs, activation: Activation::Identity, parts };
+            let size = Size { room, outputs, inputs, activation: Activation::Identity, parts, operand: Operand::Kept };
             let found = cuts(size, processors);
             prop_assert!(found.len() <= 12 && (found.is_empty() || (LEAST..=MOST).contains(&room)), "{found:?}");
             for cut in found {
@@ -140,7 +140,7 @@ mod tests {
                 // As the kernel finds them.
                 let left = cut.shared - ALIGNED - exchange(cut.rows, cut.outputs, cut.cluster);
                 let (stages, share) =
-                    (left / stage(cut.rows, cut.outputs), inputs.div_ceil(HOPPER_INPUTS).div_ceil(shares));
+                    (left / stage(cut.rows, cut.outputs), inputs.div_ceil(size.step()).div_ceil(shares));
                 prop_assert!((share.min(2)..=STAGES).contains(&stages) && cut.shared <= WHOLE, "{cut:?}");
             }
         }

@@ -13,7 +13,8 @@ use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::{Memory, copy};
 use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
-use crate::ffi::tensor_map::TensorMap;
+use crate::ffi::tensor_map::{Element, TensorMap};
+use crate::operand::{Extent, Operand};
 use crate::operands;
 use crate::weights::Matrix;
 
@@ -26,6 +27,9 @@ const NOTED: usize = 6;
 /// Timings of each way, of which the shortest counts.
 const TIMINGS: usize = 3;
 
+/// Bytes of a row that our kernels of tensor cores take at a time.
+const STEP: usize = 128;
+
 /// What a product's time depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Size {
@@ -35,6 +39,14 @@ pub(crate) struct Size {
     pub(crate) activation: Activation,
     /// Whether the sum may be left in parts.
     pub(crate) parts: bool,
+    pub(crate) operand: Operand,
+}
+
+impl Size {
+    /// Inputs in 128 bytes, which our kernels of tensor cores take at a time.
+    fn step(self) -> usize {
+        STEP / self.operand.bytes()
+    }
 }
 
 /// How a product is computed.
@@ -55,6 +67,8 @@ pub(crate) enum Way {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operands<'a> {
     pub(crate) x: u64,
+    /// Those of its rows, where they were rounded.
+    pub(crate) x_scales: u64,
     pub(crate) w: &'a Matrix,
     pub(crate) out: u64,
     /// Where the number of real rows is.
@@ -114,8 +128,12 @@ impl Way {
                     launch((context, queue), *function, *shape, &o.gemm(size, *parts))
                 }
                 Self::Hopper { function, shape, tile: (rows, outs), cluster, parts, .. } => {
+                    let element = match size.operand {
+                        Operand::Kept => Element::of(inner.arithmetic)?,
+                        Operand::Int8 | Operand::Fp8 => Element::Byte,
+                    };
                     let map = |address, rows, box_rows| {
-                        TensorMap::new(inner.arithmetic, address, (rows, size.inputs), (box_rows, own::HOPPER_INPUTS))
+                        TensorMap::new(element, address, (rows, size.inputs), (box_rows, size.step()))
                     };
                     let (x, w) = (map(o.x, size.room, *rows)?, map(w, size.outputs, *outs)?);
                     let operands = operands::Hopper { x, w, gemm: o.gemm(size, *parts) };
@@ -134,6 +152,8 @@ impl Operands<'_> {
             x: self.x,
             w: self.w.weights.address(),
             bias: self.w.full_bias.address(),
+            x_scales: self.x_scales,
+            w_scales: self.w.weights.address() + Extent::of(size.outputs, size.inputs).scales as u64,
             out,
             partial,
             rows: self.rows,
@@ -167,7 +187,8 @@ pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Res
     let activation = if size.activation == Activation::Identity { "" } else { "+" };
     let shown = timed.iter().take(NOTED).map(|(time, way)| format!("{} {:.1}", way.describe(), time * 1e3));
     let shown = shown.collect::<Vec<_>>().join(", ");
-    inner.note(format!("{}x{}x{}{activation} us: {shown}", size.room, size.outputs, size.inputs));
+    let operand = if size.operand == Operand::Kept { String::new() } else { format!(" {:?}", size.operand) };
+    inner.note(format!("{}x{}x{}{activation}{operand} us: {shown}", size.room, size.outputs, size.inputs));
     Ok(Arc::new(timed.swap_remove(0).1))
 }
 
@@ -175,7 +196,7 @@ pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Res
 fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     let wide = 16 / inner.arithmetic.activations().size();
     if !size.inputs.is_multiple_of(wide) || !size.outputs.is_multiple_of(wide) {
-        return Ok(vec![Way::Any(inner.kernels.function("gemm_any", 0)?)]);
+        return Ok(vec![Way::Any(inner.kernels(Operand::Kept)?.function("gemm_any", 0)?)]);
     }
     let mut ways = Vec::new();
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
@@ -185,15 +206,15 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     // cuBLASLt rounds what the activation is applied to. With bf16 that shows: over 387 rows of an encoder the least cosine
     // is 0.99987 with it, 0.99990 without.
     let coarse = inner.arithmetic == Arithmetic::Bf16 && size.activation != Activation::Identity;
-    if ways.is_empty() || !coarse {
-        let activate = inner.kernels.function("activate_rows", 0)?;
+    if size.operand == Operand::Kept && (ways.is_empty() || !coarse) {
+        let activate = inner.kernels(Operand::Kept)?.function("activate_rows", 0)?;
         let sizes = (size.room, size.outputs, size.inputs);
         let product = Arc::new(inner.blas.product(inner.arithmetic, sizes, ALGORITHMS)?);
         let blas = |algorithm| Way::Blas { product: Arc::clone(&product), algorithm, activate };
         ways.extend((0..product.algorithms()).map(blas));
     }
     if ways.is_empty() {
-        ways.push(Way::Any(inner.kernels.function("gemm_any", 0)?));
+        ways.push(Way::Any(inner.kernels(Operand::Kept)?.function("gemm_any", 0)?));
     }
     Ok(ways)
 }
@@ -203,6 +224,7 @@ struct Bench<'a> {
     inner: &'a Inner,
     size: Size,
     x: Memory,
+    x_scales: Memory,
     out: Memory,
     rows: Memory,
     events: [Event; 2],
@@ -225,17 +247,19 @@ impl<'a> Bench<'a> {
                 break;
             }
         }
+        let x_scales = Memory::with(context, &vec![1.0_f32; size.room])?;
         let out = Memory::new(context, size.room * size.outputs * parts * DType::F32.size())?;
         let rows = Memory::with(context, &(size.room as u32).to_le_bytes())?;
-        Ok(Self { inner, size, x, out, rows, events: [Event::new(context)?, Event::new(context)?] })
+        Ok(Self { inner, size, x, x_scales, out, rows, events: [Event::new(context)?, Event::new(context)?] })
     }
 
     /// Milliseconds that one product takes among others.
     fn time(&self, way: &Way, matrices: &[Arc<Matrix>]) -> Result<f32> {
         let graph = Graph::record(&self.inner.context, || {
             for w in matrices.iter().cycle().take(LAUNCHES) {
-                let (x, out, rows) = (self.x.address(), self.out.address(), self.rows.address());
-                way.start(self.inner, Queue::Record, self.size, Operands { x, w, out, rows })?;
+                let (x, x_scales) = (self.x.address(), self.x_scales.address());
+                let (out, rows) = (self.out.address(), self.rows.address());
+                way.start(self.inner, Queue::Record, self.size, Operands { x, x_scales, w, out, rows })?;
             }
             Ok(())
         })?;

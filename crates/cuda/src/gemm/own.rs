@@ -2,14 +2,13 @@
 
 use mlxt_backend::Result;
 
-use super::{Size, Way};
+use super::{STEP, Size, Way};
 use crate::device::Inner;
 use crate::ffi::module::Shape;
+use crate::operand::Operand;
 
 /// Rows of a tile of `gemm_hopper.cu`.
 const HOPPER_ROWS: usize = 128;
-/// Inputs that it and `gemm_few.cu` take at a time.
-pub(super) const HOPPER_INPUTS: usize = 64;
 /// Rows from which it is worth a try: most of one tile.
 const HOPPER_LEAST: usize = 96;
 /// Its tiles, by outputs, and how many of them are on their way at a time.
@@ -20,18 +19,18 @@ const HOPPER: [(&str, usize, usize); 2] = [("hopper_192", 192, 5), ("hopper_128"
 /// # Errors
 /// The driver's own.
 pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
-    let mut ways = Vec::new();
+    let (mut ways, kernels) = (Vec::new(), inner.kernels(size.operand)?);
     for kernel in KERNELS.iter().filter(|kernel| kernel.takes(size)) {
         for parts in kernel.parts(size) {
-            let function = inner.kernels.function(kernel.name, kernel.shared)?;
+            let function = kernels.function(kernel.name, kernel.shared)?;
             ways.push(Way::Own { name: kernel.name, function, shape: kernel.shape(size, parts), parts });
         }
     }
     if inner.context.capability == 90 && size.room >= HOPPER_LEAST {
         for (name, outputs, stages) in HOPPER {
             // Stages begin at multiples of 1024 bytes.
-            let shared = stages * (HOPPER_ROWS + outputs) * HOPPER_INPUTS * 2 + 1024;
-            let function = inner.kernels.function(name, shared)?;
+            let shared = stages * (HOPPER_ROWS + outputs) * STEP + 1024;
+            let function = kernels.function(name, shared)?;
             let tiles = size.room.div_ceil(HOPPER_ROWS) * size.outputs.div_ceil(outputs);
             let shape = Shape { grid: [tiles.min(inner.context.processors), 1, 1], threads: 384, shared };
             let tile = (HOPPER_ROWS, outputs);
@@ -48,7 +47,7 @@ struct Kernel {
     /// Results of one block.
     rows: usize,
     outputs: usize,
-    /// Inputs that it takes at a time.
+    /// Bytes of inputs that it takes at a time.
     step: usize,
     threads: usize,
     shared: usize,
@@ -59,12 +58,12 @@ struct Kernel {
 
 const fn stream(name: &'static str, rows: usize, tiles: usize) -> Kernel {
     let least = if rows == 16 { 1 } else { 17 };
-    Kernel { name, rows, outputs: 8 * tiles, step: 32, threads: 256, shared: 0, least, most: rows }
+    Kernel { name, rows, outputs: 8 * tiles, step: STEP / 2, threads: 256, shared: 0, least, most: rows }
 }
 
 const fn tile(name: &'static str, rows: usize, outputs: usize, stages: usize, least: usize, most: usize) -> Kernel {
-    let shared = (rows + outputs) * 64 * 2 * stages;
-    Kernel { name, rows, outputs, step: 64, threads: 128, shared, least, most }
+    let shared = (rows + outputs) * STEP * stages;
+    Kernel { name, rows, outputs, step: STEP, threads: 128, shared, least, most }
 }
 
 const KERNELS: [Kernel; 15] = [
@@ -82,19 +81,27 @@ const KERNELS: [Kernel; 15] = [
     tile("tile_32_32", 32, 32, 6, 17, 256),
     tile("tile_64_32", 64, 32, 5, 33, 512),
     tile("tile_64_64", 64, 64, 4, 33, 1024),
-    tile("tile_128_64", 128, 64, 4, 65, 2048),
+    tile("tile_128_64", MOST_ROWS, 64, 4, 65, 2048),
 ];
+
+/// Rows of the largest tile.
+const MOST_ROWS: usize = 128;
 
 impl Kernel {
     fn takes(&self, size: Size) -> bool {
-        (self.least..=self.most).contains(&size.room) && (self.step == 64 || size.inputs.is_multiple_of(self.step))
+        let bytes = size.inputs * size.operand.bytes();
+        // Nobody else multiplies many rows of 8 bits on what is not Hopper.
+        let most = if self.rows == MOST_ROWS && size.operand != Operand::Kept { usize::MAX } else { self.most };
+        (self.least..=most).contains(&size.room) && (self.step == STEP || bytes.is_multiple_of(self.step))
     }
 
     /// Into how many parts it may be worth cutting the sum.
     fn parts(&self, size: Size) -> Vec<usize> {
         let blocks = size.room.div_ceil(self.rows) * size.outputs.div_ceil(self.outputs);
         // Beyond a few blocks for each processor there is nothing to win, nor where a part is a few steps.
-        let worth = |&parts: &usize| parts == 1 || (blocks * parts <= 800 && size.inputs / self.step >= 4 * parts);
+        let worth = |&parts: &usize| {
+            parts == 1 || (blocks * parts <= 800 && size.inputs * size.operand.bytes() / self.step >= 4 * parts)
+        };
         [1, 2, 3, 4, 6, 8].into_iter().filter(|parts| *parts == 1 || size.parts).filter(worth).collect()
     }
 
