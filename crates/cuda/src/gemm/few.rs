@@ -16,7 +16,7 @@ const CLUSTER: usize = 8;
 const PARTS: usize = 4;
 /// Shared memory of a block that has a processor to itself, and of one that leaves half of it to the next kernel's, whose
 /// weights can then be on their way. Less what a kernel has by itself.
-const WHOLE: usize = 226 << 10;
+const WHOLE: usize = 225 << 10;
 const HALF: usize = 112 << 10;
 /// Shared memory is used from a multiple of this on.
 const ALIGNED: usize = 1024;
