@@ -89,7 +89,11 @@ fn table(arithmetic: Arithmetic, small: bool) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
-    let others = if arithmetic.activations() == DType::F32 { &[] } else { &CudaDevice::PRODUCTS[1..] };
+    let others = if arithmetic.activations() == DType::F32 {
+        &CudaDevice::PRODUCTS_F32[1..]
+    } else {
+        &CudaDevice::PRODUCTS[1..]
+    };
     for product in std::iter::once(first).chain(others.iter().copied().map(Some)) {
         let cuda = open(arithmetic, product)?;
         let started = Instant::now();

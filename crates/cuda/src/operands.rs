@@ -99,7 +99,7 @@ pub(crate) struct GemmAny {
     pub(crate) activation: i32,
 }
 
-/// `gemm.cu`
+/// `gemm.cu` and `gemm_f32.cu`
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Gemm {
