@@ -157,15 +157,15 @@ enum Activation {
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
-#if ELEMENT == 32
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-#else
 // 2^x, off by 2^-22 of it.
 __device__ __forceinline__ float power_of_two(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
+#if ELEMENT == 32
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
+#else
 // Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: half the complementary error function of
 // |x| / sqrt(2), off by at most 7.5e-8, where the result is rounded to 11 bits afterwards. With it, x times the normal
 // distribution of x is max(x, 0) less |x| times that half: 13 instructions, where `erff` alone takes 30.

@@ -124,7 +124,7 @@ pub(crate) struct Hopper {
     pub(crate) gemm: Gemm,
 }
 
-/// `attention.cu`, `flash.cu` and `attention_f32.cu`
+/// `attention.cu`, `flash.cu`, `flash_tf32.cu` and `attention_f32.cu`
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Attention {
