@@ -96,7 +96,10 @@ fn table(precision: Precision, small: bool) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
-    let others = if arithmetic(precision).activations() == DType::F32 { &[] } else { &CudaDevice::PRODUCTS[1..] };
+    let others = match arithmetic(precision).activations() {
+        DType::F32 => &CudaDevice::PRODUCTS_F32[1..],
+        DType::F16 | DType::Bf16 => &CudaDevice::PRODUCTS[1..],
+    };
     let product_alone =
         |operation: &Operation| matches!(operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
     for product in std::iter::once(first).chain(others.iter().copied().map(Some)) {

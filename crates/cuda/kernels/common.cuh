@@ -157,23 +157,24 @@ enum Activation {
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
-#if ELEMENT == 32
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-#else
 // 2^x, off by 2^-22 of it.
 __device__ __forceinline__ float power_of_two(float x) {
     float r;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
-// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26: half the complementary error function of
-// |x| / sqrt(2), off by at most 7.5e-8, where the result is rounded to 11 bits afterwards. With it, x times the normal
-// distribution of x is max(x, 0) less |x| times that half: 13 instructions, where `erff` alone takes 30.
+#if ELEMENT == 32
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
+#else
+// x times the normal distribution of x is max(x, 0) less |x| times the part of the distribution that lies beyond |x|. That part
+// is 2^-p, and p nearly a polynomial: this one was fitted to make the largest error of the result least. Beside the rounding
+// of f32 it is off by 4.4e-7, at most 6.4e-7 in all, where the result is rounded to 11 bits afterwards; 8 instructions, where
+// `erff` alone takes 30.
 __device__ __forceinline__ float gelu(float x) {
-    float t, a = fabsf(x);
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.23164189f, a, 1.0f)));
-    float p = fmaf(fmaf(fmaf(fmaf(0.5307027145f, t, -0.7265760135f), t, 0.7107068705f), t, -0.142248368f), t, 0.127414796f);
-    return fmaf(-a, p * t * power_of_two(x * x * -0.72134752f), fmaxf(x, 0.0f));
+    const float a = fabsf(x);
+    float p = fmaf(-4.7330931e-4f, a, 7.0845575e-3f);
+    p = fmaf(fmaf(fmaf(fmaf(p, a, -5.1827384e-2f), a, -4.5999244e-1f), a, -1.1507879f), a, -1.0000376f);
+    return fmaf(-a, power_of_two(p), fmaxf(x, 0.0f));
 }
 #endif
 

@@ -1,6 +1,7 @@
 // Attention on tensor cores for heads of 8 to 128 columns, a multiple of 8: scores never leave the registers
 // (Dao, "FlashAttention-2", 2023). One block takes some queries of one sequence and head; the host lists which, so ragged
-// batches have no padding but that of their last tile. Keys are taken 32 at a time.
+// batches have no padding but that of their last tile. Keys are taken 32 at a time. What does not depend on the type of
+// numbers that are multiplied serves flash_tf32.cuh too.
 //
 // Where rows are many, a block has 128 queries and all its warps go over the same keys. Where they are few it has 16, and
 // each warp goes over other keys: a sequence of 122 tokens is then work for 96 blocks and not for 12.
@@ -10,26 +11,22 @@
 #include "attention.cuh"
 #include "matrix.cuh"
 
-#if ELEMENT != 32
-
 #define FLASH_KEYS 32
-#define FLASH_QUERIES 128
-#define FLASH_FEW 16
-#define FLASH_FEW_WARPS 4
 
-// Rows of a tile lie 16 bytes more apart than they are long: eight of them then begin in different banks.
-template <int SIZE> struct Tile {
-    static const int stride = SIZE + 8;
+// Rows of a tile lie MORE columns more apart than they are long. Of 16 bits it is 16 bytes: eight of them then begin in
+// different banks.
+template <int SIZE, int MORE = 8> struct Tile {
+    static const int stride = SIZE + MORE;
     static const int bytes = FLASH_KEYS * stride * sizeof(T);
-    // Lanes side by side for a row of 8 columns each: a power of two, so those beyond 96 columns have nothing to do.
-    static const int lanes = SIZE == 96 ? 16 : SIZE / 8;
+    // Lanes side by side for a row of 16 bytes each: a power of two, so those beyond 96 columns have nothing to do.
+    static const int wide = 16 / sizeof(T), lanes = SIZE == 96 ? 16 : SIZE / wide;
     static __device__ __forceinline__ u32 at(u32 tile, int row, int col) {
         return tile + (row * stride + col) * (int)sizeof(T);
     }
     // Rows `first..first + ROWS`, with zeros from `end` and column `size` on, by the `THREADS` threads that call it.
     template <int ROWS, int THREADS>
     static __device__ __forceinline__ void load(u32 tile, const T* rows, u32 pitch, int first, int end, int size) {
-        const int pass = THREADS / lanes, row = threadIdx.x % THREADS / lanes, col = threadIdx.x % lanes * 8;
+        const int pass = THREADS / lanes, row = threadIdx.x % THREADS / lanes, col = threadIdx.x % lanes * wide;
         if (SIZE == 96 && col >= SIZE) return;
         // How many rows there are from this thread's first on.
         const int left = col < size ? end - first - row : 0;
@@ -43,52 +40,28 @@ template <int SIZE> struct Tile {
     }
 };
 
-// 16 GROUPS queries of a warp, and what it knows after some of their keys. Of two halves `h`, a lane has row 8 h + lane / 4 of
-// each group.
-template <int SIZE, int GROUPS> struct Queries {
-    u32 q[GROUPS][SIZE / 16][4];
+// What a warp knows of 16 GROUPS queries after some of their keys. Of two halves `h`, a lane has row 8 h + lane / 4 of each group.
+template <int SIZE, int GROUPS> struct Softmax {
+    static const int rows = 16 * GROUPS;
     float out[GROUPS][SIZE / 8][4]; // weighted values
     float total[GROUPS][2];         // a lane's part of the sum of weights
     float top[GROUPS][2];           // weights are 2^(score - top)
     int first;                      // the first query's place in its sequence
 
-    __device__ __forceinline__ void start(u32 tile, int row) {
-        const int lane = threadIdx.x % 32;
+    __device__ __forceinline__ void clear() {
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
-#pragma unroll
-            for (int c = 0; c < SIZE / 16; c++)
-                load_matrices(q[g][c], Tile<SIZE>::at(tile, row + g * 16 + lane % 16, c * 16 + lane / 16 * 8));
 #pragma unroll
             for (int n = 0; n < SIZE / 8; n++) out[g][n][0] = out[g][n][1] = out[g][n][2] = out[g][n][3] = 0.0f;
             total[g][0] = total[g][1] = 0.0f, top[g][0] = top[g][1] = -INFINITE;
         }
     }
 
-    // Takes keys `base..base + 32`, of which those before `end` are real. `scale` is that of exponents of 2, above 0.
-    template <typename Wait>
-    __device__ __forceinline__ void take(u32 keys, u32 values, int base, int end, const AttentionOperands& o, float scale,
-                                         Wait wait_for_values) {
+    // Makes weights of the scores of keys `base..base + 32`, of which those before `end` are real. `scale` is that of exponents
+    // of 2, above 0.
+    __device__ __forceinline__ void weigh(float (&s)[GROUPS][FLASH_KEYS / 8][4], int base, int end, const AttentionOperands& o,
+                                          float scale) {
         const int lane = threadIdx.x % 32;
-        float s[GROUPS][FLASH_KEYS / 8][4];
-#pragma unroll
-        for (int n = 0; n < FLASH_KEYS / 8; n += 2) {
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) s[g][n][e] = s[g][n + 1][e] = 0.0f;
-#pragma unroll
-            for (int c = 0; c < SIZE / 16; c++) {
-                u32 b[4];
-                load_matrices(b, Tile<SIZE>::at(keys, n * 8 + lane / 16 * 8 + lane % 8, c * 16 + lane / 8 % 2 * 8));
-#pragma unroll
-                for (int g = 0; g < GROUPS; g++) {
-                    const u32(&a)[4] = q[g][c];
-                    multiply(s[g][n], a[0], a[1], a[2], a[3], b[0], b[1]);
-                    multiply(s[g][n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
-                }
-            }
-        }
         const int last = first + 16 * GROUPS - 1;
         if (base + FLASH_KEYS > end || base < last - o.before || base + FLASH_KEYS - 1 > first + o.after) {
 #pragma unroll
@@ -144,6 +117,128 @@ template <int SIZE, int GROUPS> struct Queries {
                         total[g][h] += s[g][n][e];
                     }
             }
+    }
+
+    // Adds up the lanes' parts of the sums of weights.
+    __device__ __forceinline__ void finish() {
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                total[g][h] += __shfl_xor_sync(0xffffffff, total[g][h], 1);
+                total[g][h] += __shfl_xor_sync(0xffffffff, total[g][h], 2);
+            }
+    }
+};
+
+// QUERIES queries, dealt out to warps that keep what they know in an `Own`. Keys and values of SLOTS steps are on their way while
+// a step is worked on.
+template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void flash_by(const AttentionOperands& o) {
+    extern __shared__ __align__(16) u8 memory[];
+    typedef typename Own::Keys Keys;
+    typedef typename Own::Values Values;
+    const int THREADS = QUERIES / Own::rows * 32;
+    const u32 queries = shared_address(memory), keys = queries + QUERIES / FLASH_KEYS * Keys::bytes;
+    const u32 values = keys + SLOTS * Keys::bytes;
+    const int row = threadIdx.x / 32 * Own::rows, size = o.head_size, hidden = o.heads * size;
+    let_next_start();
+    Share share;
+    const bool any = share_of(o, share);
+    wait_for_previous();
+    if (!any) return;
+    const int first = share.first, length = share.length, mine = first + row;
+    const u32 pitch = 3 * hidden;
+    const T* q = o.qkv + (u64)share.start * pitch + share.head * size;
+    const T *k = q + hidden, *v = k + hidden;
+
+    // Keys that any of these queries sees.
+    const int low = max(0, first - o.before), high = min(length, first + QUERIES + o.after);
+    const int steps = (high - low + FLASH_KEYS - 1) / FLASH_KEYS;
+    const auto fetch = [&](int step) {
+        if (step < steps) {
+            const int slot = step % SLOTS, base = low + step * FLASH_KEYS;
+            Keys::template load<FLASH_KEYS, THREADS>(keys + slot * Keys::bytes, k, pitch, base, high, size);
+            Values::template load<FLASH_KEYS, THREADS>(values + slot * Values::bytes, v, pitch, base, high, size);
+        }
+        copies_end_group();
+    };
+    Keys::template load<QUERIES, THREADS>(queries, q, pitch, first, length, size);
+#pragma unroll
+    for (int step = 0; step < SLOTS; step++) fetch(step);
+    copies_wait<SLOTS - 1>();
+    __syncthreads();
+    Own own;
+    own.first = mine;
+    own.start(queries, row);
+    const float scale = o.scale * 1.44269504f; // exponents of 2
+
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+        const int slot = step % SLOTS, base = low + step * FLASH_KEYS;
+        if (step > 0) {
+            copies_wait<SLOTS - 1>();
+            __syncthreads();
+        }
+        // Not where this warp has no queries, or all of them come too early or too late for these keys.
+        if (mine < length && base + FLASH_KEYS > mine - o.before && base < mine + Own::rows + o.after)
+            own.take(keys + slot * Keys::bytes, values + slot * Values::bytes, base, high, o, scale, [] {});
+        if (step + SLOTS < steps) __syncthreads();
+        fetch(step + SLOTS);
+    }
+    if (mine >= length) return;
+    own.finish();
+    own.store((T*)memory + row * Keys::stride, o.out + (u64)(share.start + mine) * hidden + share.head * size, length - mine, hidden,
+              size);
+}
+
+#if ELEMENT != 32
+
+#define FLASH_QUERIES 128
+#define FLASH_FEW 16
+#define FLASH_FEW_WARPS 4
+
+// 16 GROUPS queries of a warp.
+template <int SIZE, int GROUPS> struct Queries : Softmax<SIZE, GROUPS> {
+    using Softmax<SIZE, GROUPS>::out, Softmax<SIZE, GROUPS>::total;
+    typedef Tile<SIZE> Keys;
+    typedef Tile<SIZE> Values;
+    u32 q[GROUPS][SIZE / 16][4];
+
+    __device__ __forceinline__ void start(u32 tile, int row) {
+        const int lane = threadIdx.x % 32;
+        this->clear();
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int c = 0; c < SIZE / 16; c++)
+                load_matrices(q[g][c], Tile<SIZE>::at(tile, row + g * 16 + lane % 16, c * 16 + lane / 16 * 8));
+    }
+
+    // Takes keys as `weigh`.
+    template <typename Wait>
+    __device__ __forceinline__ void take(u32 keys, u32 values, int base, int end, const AttentionOperands& o, float scale,
+                                         Wait wait_for_values) {
+        const int lane = threadIdx.x % 32;
+        float s[GROUPS][FLASH_KEYS / 8][4];
+#pragma unroll
+        for (int n = 0; n < FLASH_KEYS / 8; n += 2) {
+#pragma unroll
+            for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[g][n][e] = s[g][n + 1][e] = 0.0f;
+#pragma unroll
+            for (int c = 0; c < SIZE / 16; c++) {
+                u32 b[4];
+                load_matrices(b, Tile<SIZE>::at(keys, n * 8 + lane / 16 * 8 + lane % 8, c * 16 + lane / 8 % 2 * 8));
+#pragma unroll
+                for (int g = 0; g < GROUPS; g++) {
+                    const u32(&a)[4] = q[g][c];
+                    multiply(s[g][n], a[0], a[1], a[2], a[3], b[0], b[1]);
+                    multiply(s[g][n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+                }
+            }
+        }
+        this->weigh(s, base, end, o, scale);
         wait_for_values();
 #pragma unroll
         for (int c = 0; c < FLASH_KEYS / 16; c++) {
@@ -165,94 +260,35 @@ template <int SIZE, int GROUPS> struct Queries {
         }
     }
 
-    // Adds up the lanes' parts of the sums of weights.
-    __device__ __forceinline__ void finish() {
+    // Writes the results of the first `left` queries to rows that are `hidden` apart, by way of the warp's own `rows` of
+    // shared memory, so that whole rows are written at once.
+    __device__ __forceinline__ void store(T* rows, T* to, int left, int hidden, int size) {
+        const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                total[g][h] += __shfl_xor_sync(0xffffffff, total[g][h], 1);
-                total[g][h] += __shfl_xor_sync(0xffffffff, total[g][h], 2);
+                const float part = __fdividef(1.0f, total[g][h]);
+                T* at = rows + (g * 16 + h * 8 + lane / 4) * Keys::stride + lane % 4 * 2;
+#pragma unroll
+                for (int n = 0; n < SIZE / 8; n++)
+                    *(u32*)(at + n * 8) = narrow2(out[g][n][2 * h] * part, out[g][n][2 * h + 1] * part);
             }
+        __syncwarp();
+        const int pass = 32 / Keys::lanes, i = lane / Keys::lanes, col = lane % Keys::lanes * 8;
+        if (col >= size) return;
+        uint4 pieces[16 * GROUPS / pass];
+#pragma unroll
+        for (int r = 0; r < 16 * GROUPS; r += pass) pieces[r / pass] = *(const uint4*)(rows + (i + r) * Keys::stride + col);
+#pragma unroll
+        for (int r = 0; r < 16 * GROUPS; r += pass)
+            if (i + r < left) store16(to + (u64)(i + r) * hidden + col, pieces[r / pass]);
     }
 };
 
-// 128 queries: GROUPS times 16 for each warp. Keys and values of SLOTS steps are on their way while a step is worked on.
+// 128 queries: GROUPS times 16 for each warp.
 template <int SIZE, int GROUPS, int SLOTS> __device__ __forceinline__ void flash(const AttentionOperands& o) {
-    extern __shared__ __align__(16) u8 memory[];
-    typedef Tile<SIZE> Tile;
-    const int THREADS = FLASH_QUERIES / (16 * GROUPS) * 32;
-    const u32 queries = shared_address(memory), keys = queries + FLASH_QUERIES / FLASH_KEYS * Tile::bytes;
-    const u32 values = keys + SLOTS * Tile::bytes;
-    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 * GROUPS, size = o.head_size, hidden = o.heads * size;
-    let_next_start();
-    Share share;
-    const bool any = share_of(o, share);
-    wait_for_previous();
-    if (!any) return;
-    const int first = share.first, length = share.length, mine = first + row;
-    const u32 pitch = 3 * hidden;
-    const T* q = o.qkv + (u64)share.start * pitch + share.head * size;
-    const T *k = q + hidden, *v = k + hidden;
-
-    // Keys that any of these queries sees.
-    const int low = max(0, first - o.before), high = min(length, first + FLASH_QUERIES + o.after);
-    const int steps = (high - low + FLASH_KEYS - 1) / FLASH_KEYS;
-    const auto fetch = [&](int step) {
-        if (step < steps) {
-            const int slot = step % SLOTS * Tile::bytes, base = low + step * FLASH_KEYS;
-            Tile::template load<FLASH_KEYS, THREADS>(keys + slot, k, pitch, base, high, size);
-            Tile::template load<FLASH_KEYS, THREADS>(values + slot, v, pitch, base, high, size);
-        }
-        copies_end_group();
-    };
-    Tile::template load<FLASH_QUERIES, THREADS>(queries, q, pitch, first, length, size);
-#pragma unroll
-    for (int step = 0; step < SLOTS; step++) fetch(step);
-    copies_wait<SLOTS - 1>();
-    __syncthreads();
-    Queries<SIZE, GROUPS> own;
-    own.first = mine;
-    own.start(queries, row);
-    const float scale = o.scale * 1.44269504f; // exponents of 2
-
-#pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        const int slot = step % SLOTS * Tile::bytes, base = low + step * FLASH_KEYS;
-        if (step > 0) {
-            copies_wait<SLOTS - 1>();
-            __syncthreads();
-        }
-        // Not where this warp has no queries, or all of them come too early or too late for these keys.
-        if (mine < length && base + FLASH_KEYS > mine - o.before && base < mine + 16 * GROUPS + o.after)
-            own.take(keys + slot, values + slot, base, high, o, scale, [] {});
-        if (step + SLOTS < steps) __syncthreads();
-        fetch(step + SLOTS);
-    }
-    if (mine >= length) return;
-    own.finish();
-    // By way of the warp's own queries, so that whole rows are written at once.
-    T* rows = (T*)memory + row * Tile::stride;
-#pragma unroll
-    for (int g = 0; g < GROUPS; g++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const float part = __fdividef(1.0f, own.total[g][h]);
-            T* to = rows + (g * 16 + h * 8 + lane / 4) * Tile::stride + lane % 4 * 2;
-#pragma unroll
-            for (int n = 0; n < SIZE / 8; n++)
-                *(u32*)(to + n * 8) = narrow2(own.out[g][n][2 * h] * part, own.out[g][n][2 * h + 1] * part);
-        }
-    __syncwarp();
-    T* out = o.out + (u64)(share.start + mine) * hidden + share.head * size;
-    const int pass = 32 / Tile::lanes, i = lane / Tile::lanes, col = lane % Tile::lanes * 8;
-    if (col >= size) return;
-    uint4 pieces[16 * GROUPS / pass];
-#pragma unroll
-    for (int r = 0; r < 16 * GROUPS; r += pass) pieces[r / pass] = *(const uint4*)(rows + (i + r) * Tile::stride + col);
-#pragma unroll
-    for (int r = 0; r < 16 * GROUPS; r += pass)
-        if (mine + i + r < length) store16(out + (u64)(i + r) * hidden + col, pieces[r / pass]);
+    flash_by<Queries<SIZE, GROUPS>, FLASH_QUERIES, SLOTS>(o);
 }
 
 // 16 queries; every warp takes 32 of 128 keys, and in the end the warps' results are put together.

@@ -57,6 +57,8 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
         for (int t = 0; t < TILES; t++) sums[r][t][0] = sums[r][t][1] = sums[r][t][2] = sums[r][t][3] = 0;
+    // The compiler would take two rounds together, and load weights behind the wait where there is one alone.
+#pragma unroll 1
     for (int round = low + warp; round < high; round += STREAM_WARPS * CHUNKS) {
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {

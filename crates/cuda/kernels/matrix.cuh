@@ -4,8 +4,6 @@
 
 #include "common.cuh"
 
-#if ELEMENT != 32
-
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 // 16 bytes to shared memory, behind the back of the threads; zeros where there are none.
@@ -18,6 +16,8 @@ __device__ __forceinline__ void copies_end_group() { asm volatile("cp.async.comm
 template <int LEFT> __device__ __forceinline__ void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
+
+#if ELEMENT != 32
 
 __device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

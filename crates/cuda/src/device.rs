@@ -136,6 +136,9 @@ impl CudaDevice {
         "few_128_96",
     ];
 
+    /// The same where activations are f32.
+    pub const PRODUCTS_F32: [&str; 5] = ["cuBLASLt", "stream_f32_8", "stream_f32_16", "stream_f32_24", "stream_f32_32"];
+
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (seconds, on all cores, once).
     ///
     /// # Errors

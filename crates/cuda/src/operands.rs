@@ -119,7 +119,7 @@ pub(crate) struct GemmAny {
     pub(crate) activation: i32,
 }
 
-/// `gemm.cu`
+/// `gemm.cu` and `gemm_f32.cu`
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Gemm {
@@ -146,7 +146,7 @@ pub(crate) struct Hopper {
     pub(crate) gemm: Gemm,
 }
 
-/// `attention.cu`, `flash.cu` and `attention_f32.cu`
+/// `attention.cu`, `flash.cu`, `flash_tf32.cu` and `attention_f32.cu`
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct Attention {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mlxt_backend::{Attention, Error, Mask, NormKind, Reduction, Result, Rotation};
+use mlxt_backend::{Arithmetic, Attention, Error, Mask, NormKind, Reduction, Result, Rotation};
 use mlxt_lazy::Plan;
 use mlxt_lazy::plan::{InputId, InputKind, Rows, ValueId};
 
@@ -28,6 +28,9 @@ const THREADS: usize = 128;
 /// From so many rows on a norm gives a warp to each, below it a block: that is where a row for each warp fills a device
 /// of 132 multiprocessors twice over.
 const MANY_ROWS: usize = 1024;
+
+/// Up to so many rows attention in f32 has a warp for each query, and above it tiles of them, which at 14 rows take 6 us more.
+const FEW_ROWS: usize = 32;
 
 /// What is needed to start the jobs of one program.
 pub(crate) struct Recorder<'a> {
@@ -273,9 +276,11 @@ impl<'a> Recorder<'a> {
             operands.relative_bias = part(&term.bias);
         }
         // They take maxima before they scale.
-        let tiled = relative.is_none() && attention.scale > 0.0;
         let queries = self.staging.queries(layout);
-        if let Some(kernel) = Tiled::of(queries, attention.head_size).filter(|_| tiled) {
+        let arithmetic = self.inner.arithmetic;
+        let few = arithmetic == Arithmetic::F32 && room.rows <= FEW_ROWS;
+        let tiled = relative.is_none() && attention.scale > 0.0 && !few;
+        if let Some(kernel) = Tiled::of(arithmetic, queries, attention.head_size).filter(|_| tiled) {
             // Those of a tile lie side by side: what there is to do comes first, and blocks without work last.
             let grid = [room::tiles(room, queries) * attention.heads, 1, 1];
             let shape = Shape { grid, threads: kernel.threads, shared: kernel.shared };
@@ -316,8 +321,11 @@ struct Tiled {
 
 impl Tiled {
     /// The one for tiles of so many queries and heads of a size: of `flash.cu` for activations of 16 bits, of
-    /// `attention_f32.cu` for others.
-    fn of(queries: usize, head_size: usize) -> Option<Self> {
+    /// `flash_tf32.cu` or `attention_f32.cu` for others.
+    fn of(arithmetic: Arithmetic, queries: usize, head_size: usize) -> Option<Self> {
+        if arithmetic == Arithmetic::Tf32 && head_size.is_multiple_of(4) && head_size <= 128 {
+            return Self::of_tf32(queries, head_size);
+        }
         if queries == room::QUERIES {
             let kernels = [("tiled_16", 16), ("tiled_32", 32), ("tiled_64", 64), ("tiled_128", 128)];
             let (name, size) = kernels.into_iter().find(|(_, size)| head_size <= *size)?;
@@ -341,6 +349,16 @@ impl Tiled {
         // Queries, and 32 keys and values for each step, in rows of 8 columns more.
         Some(Self { name, threads, shared: (queries + 2 * 32 * slots) * (size + 8) * 2 })
     }
+
+    fn of_tf32(queries: usize, head_size: usize) -> Option<Self> {
+        // For how many steps they hold keys.
+        let kernels =
+            [(16, "flash_tf32_16", 2), (32, "flash_tf32_32", 2), (64, "flash_tf32_64", 2), (128, "flash_tf32_128", 1)];
+        let (size, name, slots) = kernels.into_iter().find(|(size, ..)| head_size <= *size)?;
+        // Rows of queries and keys have 8 columns more, those of values 4; a warp takes 16 queries.
+        let values = (queries + 32 * slots) * (size + 8) + 32 * slots * (size + 4);
+        Some(Self { name, threads: queries * 2, shared: values * 4 })
+    }
 }
 
 fn unsupported(what: String) -> Error {
@@ -353,7 +371,7 @@ mod tests {
 
     #[test]
     fn heads_go_to_the_smallest_kernel_that_holds_them() {
-        let name = |queries, size| Tiled::of(queries, size).map(|kernel| kernel.name);
+        let name = |queries, size| Tiled::of(Arithmetic::F16, queries, size).map(|kernel| kernel.name);
         for (size, kernel) in
             [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")]
         {
@@ -364,18 +382,32 @@ mod tests {
             assert_eq!(name(room::MANY_QUERIES, size), None, "{size}");
             assert_eq!(name(room::FEW_QUERIES, size), None, "{size}");
         }
+        let name = |arithmetic, size| Tiled::of(arithmetic, room::QUERIES, size).map(|kernel| kernel.name);
         for (size, kernel) in [(1, "tiled_16"), (33, "tiled_64"), (64, "tiled_64"), (65, "tiled_128")] {
-            assert_eq!(name(room::QUERIES, size), Some(kernel), "{size}");
+            assert_eq!(name(Arithmetic::F32, size), Some(kernel), "{size}");
         }
-        assert_eq!(name(room::QUERIES, 129), None);
+        for (size, kernel) in [
+            (4, "flash_tf32_16"),
+            (20, "flash_tf32_32"),
+            (64, "flash_tf32_64"),
+            (68, "flash_tf32_128"),
+            (33, "tiled_64"),
+        ] {
+            assert_eq!(name(Arithmetic::Tf32, size), Some(kernel), "{size}");
+        }
+        assert_eq!((name(Arithmetic::F32, 129), name(Arithmetic::Tf32, 132)), (None, None));
     }
 
     #[test]
-    fn tiles_of_16_bits_fit_into_the_shared_memory_of_every_device() {
+    fn tiles_for_tensor_cores_fit_into_the_shared_memory_of_every_device() {
         // 99 KB for a block: compute capability 8.6 and 8.9, the least of those from 8.0 on.
-        for queries in [room::FEW_QUERIES, room::MANY_QUERIES] {
+        for (arithmetic, queries) in [
+            (Arithmetic::F16, room::FEW_QUERIES),
+            (Arithmetic::F16, room::MANY_QUERIES),
+            (Arithmetic::Tf32, room::QUERIES),
+        ] {
             for size in [16, 32, 64, 96, 128] {
-                let shared = Tiled::of(queries, size).map(|kernel| kernel.shared);
+                let shared = Tiled::of(arithmetic, queries, size).map(|kernel| kernel.shared);
                 assert!(shared.is_some_and(|bytes| bytes <= 98 * 1024), "{queries} queries of {size}: {shared:?}");
             }
         }

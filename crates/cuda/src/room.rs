@@ -18,7 +18,7 @@ pub(crate) fn segments(segments: &Segments) -> SegmentsRoom {
     SegmentsRoom { rows: room, sequences: segments.count().next_power_of_two().max(ROWS), longest: room }
 }
 
-/// Queries of one block of attention where activations are f32: see `attention_f32.cu`.
+/// Queries of one block of attention where activations are f32: see `attention_f32.cu` and `flash_tf32.cu`.
 pub(crate) const QUERIES: usize = 64;
 /// Where they have 16 bits and rows are few, and where rows are many: see `flash.cu`.
 pub(crate) const FEW_QUERIES: usize = 16;

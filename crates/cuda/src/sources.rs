@@ -39,6 +39,7 @@ pub(crate) const FORWARDS: Sources = Sources {
         ("attention.cuh", include_str!("../kernels/attention.cuh")),
         ("attention_f32.cuh", include_str!("../kernels/attention_f32.cuh")),
         ("flash.cuh", include_str!("../kernels/flash.cuh")),
+        ("flash_tf32.cuh", include_str!("../kernels/flash_tf32.cuh")),
     ],
     files: &[
         file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2),
@@ -46,6 +47,8 @@ pub(crate) const FORWARDS: Sources = Sources {
         file("gemm_few.cu", include_str!("../kernels/gemm_few.cu"), 3),
         file("flash.cu", include_str!("../kernels/flash.cu"), 1),
         file("norm.cu", include_str!("../kernels/norm.cu"), 3),
+        file("gemm_f32.cu", include_str!("../kernels/gemm_f32.cu"), 1),
+        file("flash_tf32.cu", include_str!("../kernels/flash_tf32.cu"), 1),
         file("attention_f32.cu", include_str!("../kernels/attention_f32.cu"), 1),
         file("attention.cu", include_str!("../kernels/attention.cu"), 1),
         file("rows.cu", include_str!("../kernels/rows.cu"), 1),

@@ -56,7 +56,7 @@ fn compiles(arithmetic: Arithmetic, capability: u32, some: &[&str], others: &[&s
 const ALL: [&str; 6] = ["norm_value_1", "norm_lookups_8", "norm_parts_2", "attention_64", "take_rows", "gemm_any"];
 /// Of those for activations of 16 bits.
 const OF_16_BITS: [&str; 5] = ["stream_16_1_12", "tile_16_64", "tile_128_64", "flash_64", "flash_few_128"];
-const OF_F32: [&str; 1] = ["tiled_64"];
+const OF_F32: [&str; 4] = ["tiled_64", "flash_tf32_64", "stream_f32_8", "stream_f32_32"];
 const OF_HOPPER: [&str; 5] = ["hopper_128", "hopper_192", "few_64_32", "few_64_96", "few_128_64"];
 
 #[test]
@@ -75,6 +75,8 @@ fn hopper() {
     // Of those that multiply, the first is not ours.
     let products = &CudaDevice::PRODUCTS[1..];
     compiles(Arithmetic::F16, 90, &[&ALL[..], &OF_16_BITS, &OF_HOPPER, products].concat(), &OF_F32);
+    let products = &CudaDevice::PRODUCTS_F32[1..];
+    compiles(Arithmetic::F32, 90, &[&ALL[..], &OF_F32, products].concat(), &[&OF_16_BITS[..], &OF_HOPPER].concat());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
 
 mod few;
+mod full;
 mod own;
 
 use std::sync::Arc;
@@ -56,7 +57,7 @@ pub(crate) enum Way {
     Any(Function),
     /// By cuBLASLt, and an activation by itself behind it.
     Blas { product: Arc<Product>, algorithm: usize, activate: Function },
-    /// By a kernel of `gemm.cu`.
+    /// By a kernel of `gemm.cu` or `gemm_f32.cu`.
     Own { name: &'static str, function: Function, shape: Shape, parts: usize },
     /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`, in tiles of so many rows and outputs. Blocks of a cluster add up
     /// their sums; what is left is in parts.
@@ -202,6 +203,8 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
         ways.extend(own::ways(inner, size)?);
         ways.extend(few::ways(inner, size)?);
+    } else {
+        ways.extend(full::ways(inner, size)?);
     }
     // cuBLASLt rounds what the activation is applied to. With bf16 that shows: over 387 rows of an encoder the least cosine
     // is 0.99987 with it, 0.99990 without.
