@@ -86,7 +86,7 @@ fn linear_layers(cpu: &Cpu, precision: Precision, limits: &Limits) -> Result<()>
     let bits = match precision {
         Precision::F32 | Precision::Tf32 => 32,
         Precision::Bf16 | Precision::F16 => 16,
-        Precision::Int8 => 8,
+        Precision::Int8 | Precision::Fp8 => 8,
         Precision::Q4 => 4,
     };
     println!("outputs x inputs  rows   best ms  median ms  GFLOP/s  of the limit");

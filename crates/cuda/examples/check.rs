@@ -101,7 +101,7 @@ fn table(precision: Precision, small: bool) -> Outcome {
         DType::F16 | DType::Bf16 => &CudaDevice::PRODUCTS[1..],
     };
     let product_alone =
-        |operation: &Operation| matches!(operation, Operation::Linear { .. } | Operation::PackedLinear { .. });
+        |operation: &Operation| operation.flops() > 0 && !matches!(operation, Operation::Attention { .. });
     for product in std::iter::once(first).chain(others.iter().copied().map(Some)) {
         let cuda = open(precision, product)?;
         let started = Instant::now();
@@ -222,7 +222,15 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
         let chosen: &[Option<&str>] = match arithmetic.activations() {
             DType::F32 => &[None],
             _ if !all => &[None],
-            _ => &[Some("stream_32"), Some("tile_64"), Some("hopper"), Some("few"), None],
+            _ => &[
+                Some("stream_32"),
+                Some("tile_64"),
+                Some("hopper"),
+                Some("few"),
+                Some("normed_64"),
+                Some("normed_128"),
+                None,
+            ],
         };
         let mut loaded = None;
         for &product in chosen {

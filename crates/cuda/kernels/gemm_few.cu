@@ -5,12 +5,10 @@
 // 64 rows each. Blocks of a cluster have the same tile: each sends every other its share of the sums, and finishes the
 // outputs that are its own. What clusters leave uncut, `partial` cuts for a norm that adds it up.
 
-#include "hopper.cuh"
+#include "share.cuh"
 
 #if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// The most that shared memory holds of the smallest, 64 by 32.
-#define FEW_STAGES 18
 // Blocks of a cluster, at most.
 #define FEW_BLOCKS 8
 
@@ -21,58 +19,31 @@ struct __align__(16) Sum4 {
 
 // Shared memory: the sums that come from the cluster, then stages, as many as there is memory for.
 template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOperands& p) {
+    typedef Share<ROWS, OUTS> S;
     extern __shared__ u8 memory[];
-    __shared__ __align__(8) u64 barriers[2 * FEW_STAGES];
+    __shared__ __align__(8) u64 barriers[2 * SHARE_STAGES];
     __shared__ __align__(8) float biases[OUTS], scales[SCALED ? OUTS : 1];
     const GemmOperands& o = p.o;
-    const int CONSUMERS = 2 * ROWS, bytes = (ROWS + OUTS) * 128;
+    const int CONSUMERS = S::CONSUMERS;
     let_next_start();
     const u32 blocks = cluster_blocks(), rank = cluster_rank();
     // Nobody writes to a block that has not begun.
     if (blocks > 1) cluster_arrive_empty();
     // Eight outputs of a thread go to one block together: two neighbours in two rows, 16 bytes.
     const u32 own = (OUTS / 8 + blocks - 1) / blocks, sent = blocks > 1 ? blocks * own * CONSUMERS * 16 : 0;
-    u32 given;
-    asm("mov.u32 %0, %%dynamic_smem_size;" : "=r"(given));
-    const u32 stages = (given - 1024 - sent) / bytes;
-    const u32 begin = (shared_address(memory) + 1023) & ~1023, tiles = begin + sent;
-    const u32 full = shared_address(barriers), empty = full + 8 * FEW_STAGES;
-    const int row0 = blockIdx.y * ROWS, out0 = blockIdx.x * OUTS, lane = threadIdx.x % 32;
     const int all = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS;
     const int low = all * blockIdx.z / gridDim.z, steps = all * (blockIdx.z + 1) / gridDim.z - low;
+    const int row0 = blockIdx.y * ROWS, out0 = blockIdx.x * OUTS, lane = threadIdx.x % 32;
+    const u32 begin = (shared_address(memory) + 1023) & ~1023;
+    const S share(shared_address(barriers), begin + sent, sent, row0, out0, low, steps);
     const int rows = *o.rows, mine = out0 + threadIdx.x;
     const bool named = threadIdx.x < OUTS && mine < o.outputs;
     const float bias = named ? o.bias[mine] : 0.0f, scale = scale_at(o.w_scales, mine, named);
-    if (threadIdx.x >= CONSUMERS && lane < stages) {
-        barrier_make(full + 8 * lane, 1);
-        barrier_make(empty + 8 * lane, CONSUMERS / 32);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
+    if (threadIdx.x >= CONSUMERS) share.make_barriers();
     __syncthreads();
 
     if (threadIdx.x >= CONSUMERS) {
-        if (lane == 0) {
-            const int early = min(steps, (int)stages);
-            for (int s = 0; s < early; s++) {
-                barrier_expect(full + 8 * s, bytes);
-                copy_box(tiles + s * bytes + ROWS * 128, &p.w, full + 8 * s, (low + s) * STEP_INPUTS, out0);
-            }
-#pragma unroll 1
-            for (int s = early; s < steps; s++) fetch_box(&p.w, (low + s) * STEP_INPUTS, out0);
-            fetch_map(&p.x);
-            wait_for_previous();
-            for (int s = 0; s < early; s++)
-                copy_box(tiles + s * bytes, &p.x, full + 8 * s, (low + s) * STEP_INPUTS, row0);
-            u32 stage = 0, phase = 0;
-            for (int s = early; s < steps; s++) {
-                barrier_wait(empty + 8 * stage, phase);
-                const u32 to = tiles + stage * bytes, barrier = full + 8 * stage;
-                barrier_expect(barrier, bytes);
-                copy_box(to, &p.x, barrier, (low + s) * STEP_INPUTS, row0);
-                copy_box(to + ROWS * 128, &p.w, barrier, (low + s) * STEP_INPUTS, out0);
-                if (++stage == stages) stage = 0, phase ^= 1;
-            }
-        }
+        if (lane == 0) share.copy(p.x, p.w);
         __syncwarp();
         if (blocks > 1) {
             cluster_wait();
@@ -88,28 +59,10 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
     }
     asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory");
     if (blocks > 1) cluster_wait();
-    Sum sums[OUTS / 2];
-#pragma unroll
-    for (int i = 0; i < OUTS / 2; i++) sums[i] = 0;
     // Who has no inputs writes without having waited for any.
     wait_for_previous();
-    // Rows of the tile before this group's.
-    const u32 above = ROWS == 64 ? 0 : threadIdx.x / 128 * 64;
-    u32 stage = 0, phase = 0;
-    for (int step = 0; step < steps; step++) {
-        barrier_wait(full + 8 * stage, phase);
-        const u32 from = tiles + stage * bytes;
-        const u64 a = describe(from + above * 128), b = describe(from + ROWS * 128);
-        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-        for (int k = 0; k < 4; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, 1);
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-        // The step before this one has been read: its place is free.
-        asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (step > 0 && lane == 0) barrier_arrive(empty + 8 * (stage == 0 ? stages - 1 : stage - 1));
-        if (++stage == stages) stage = 0, phase ^= 1;
-    }
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    Sum sums[OUTS / 2];
+    share.multiply(sums);
 
     if (blocks > 1) {
         const u32 place = begin + threadIdx.x * 16;
@@ -145,7 +98,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
             use(rank * own + i, sum);
         }
     };
-    const int row = row0 + above + threadIdx.x / 32 % 4 * 16 + lane / 4, col = lane % 4 * 2;
+    const int row = row0 + share.row(), col = lane % 4 * 2;
     const bool upper = row < rows, lower = row + 8 < rows;
     const float above_by = scale_at(o.x_scales, row, upper), below_by = scale_at(o.x_scales, row + 8, lower);
     if (o.partial) {

@@ -21,24 +21,6 @@ template <int STAGES> struct Turn {
     }
 };
 
-// Four words of each of four neighbouring lanes, turned: lane `l` gets word `l` of all four.
-__device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
-    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        const u32 other = __shfl_xor_sync(0xffffffff, odd ? v[i] : v[i + 1], 1);
-        if (odd) v[i] = other;
-        else v[i + 1] = other;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const u32 other = __shfl_xor_sync(0xffffffff, upper ? v[i] : v[i + 2], 2);
-        if (upper) v[i] = other;
-        else v[i + 2] = other;
-    }
-    return make_uint4(v[0], v[1], v[2], v[3]);
-}
-
 // Bias, activation and stores of 64 rows, of which `row` is this thread's first. Eight neighbours of a row at a time:
 // the instruction leaves two in each of four lanes.
 // By way of shared memory, in a short loop, it took 11 us a tile with GELU where this takes 9; and pairs of blocks that copy

@@ -153,6 +153,24 @@ __device__ __forceinline__ u64 describe(u32 address) {
     return (u64)((address & 0x3ffff) >> 4) | ((u64)1 << 16) | ((u64)64 << 32) | ((u64)1 << 62);
 }
 
+// Four words of each of four neighbouring lanes, turned: lane `l` gets word `l` of all four.
+__device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const u32 other = __shfl_xor_sync(0xffffffff, odd ? v[i] : v[i + 1], 1);
+        if (odd) v[i] = other;
+        else v[i + 1] = other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const u32 other = __shfl_xor_sync(0xffffffff, upper ? v[i] : v[i + 2], 2);
+        if (upper) v[i] = other;
+        else v[i + 2] = other;
+    }
+    return make_uint4(v[0], v[1], v[2], v[3]);
+}
+
 // Blocks of a cluster (1, 1, n) run at the same time, and write to each other's shared memory. Every thread of all of
 // them arrives and waits in turn: what was written before an arrival is there behind the wait.
 __device__ __forceinline__ u32 cluster_blocks() {
@@ -169,7 +187,12 @@ __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster
 // By who has written nothing: a release at the start of a kernel is a fence for the whole device.
 __device__ __forceinline__ void cluster_arrive_empty() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-// Four numbers to another block's shared memory, at what is `address` in one's own.
+// Numbers to another block's shared memory, at what is `address` in one's own.
+__device__ __forceinline__ void cluster_put(u32 address, u32 rank, float2 v) {
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(there), "f"(v.x), "f"(v.y) : "memory");
+}
 __device__ __forceinline__ void cluster_put(u32 address, u32 rank, Sum a, Sum b, Sum c, Sum d) {
     u32 there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));

@@ -117,7 +117,7 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 
 impl CudaDevice {
     /// Kernels that multiply: see [`CudaOptions::product`].
-    pub const PRODUCTS: [&str; 16] = [
+    pub const PRODUCTS: [&str; 22] = [
         "cuBLASLt",
         "stream_16_1_12",
         "stream_16_3_3",
@@ -134,6 +134,12 @@ impl CudaDevice {
         "few_64_128",
         "few_128_64",
         "few_128_96",
+        "normed_64_96",
+        "normed_64_128",
+        "normed_64_192",
+        "normed_128_96",
+        "normed_128_128",
+        "normed_128_192",
     ];
 
     /// The same where activations are f32.

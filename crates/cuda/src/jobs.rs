@@ -1,7 +1,7 @@
 //! A plan's steps as what kernels do: embeddings are summed where they are normalised, and products may leave it to the
 //! norm behind them to add up their parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Attention, Reduction, Rotation};
@@ -9,7 +9,9 @@ use mlxt_lazy::Plan;
 use mlxt_lazy::plan::{InputId, Operation, ValueId};
 
 use crate::CudaDevice;
+use crate::gemm::{Size, Way};
 use crate::operand::Operand;
+use crate::program::size;
 use crate::weights::{Matrix, Norm, Relative, Table};
 
 /// Work for one kernel, or for few.
@@ -22,6 +24,8 @@ pub(crate) enum Job {
         out: ValueId,
         /// Whether the only reader is a norm, which can add up parts of the sum.
         parts: bool,
+        /// Whether that norm does nothing but that which a product can do with it.
+        normed: bool,
     },
     /// A value's rows in 8 bits, for products that multiply such.
     Round { x: ValueId, operand: Operand, out: ValueId },
@@ -51,6 +55,8 @@ pub(crate) enum Job {
 pub(crate) enum Source {
     /// A value, or parts of one that its product left.
     Value(ValueId),
+    /// A product that is one with the norm: what is multiplied, by what, and how.
+    Product { x: ValueId, w: Arc<Matrix>, size: Size, way: Arc<Way> },
     /// Tables, and what is looked up in each.
     Lookups(Vec<(Arc<Table>, InputId)>),
 }
@@ -61,7 +67,7 @@ impl Job {
         match self {
             Self::Norm { source, residual, .. } => {
                 let source = match source {
-                    Source::Value(x) => Some(*x),
+                    Source::Value(x) | Source::Product { x, .. } => Some(*x),
                     Source::Lookups(_) => None,
                 };
                 source.into_iter().chain(*residual).collect()
@@ -116,7 +122,47 @@ impl Jobs {
             }
             this.list.push(job);
         }
+        this.find_normed();
         this
+    }
+
+    /// Marks products that may be one with the norms that read them.
+    fn find_normed(&mut self) {
+        let simple = self.list.iter().filter_map(|job| match job {
+            Job::Norm { source: Source::Value(x), normed: Some(_), rounded: None, .. } => Some(*x),
+            _ => None,
+        });
+        let simple: HashSet<ValueId> = simple.collect();
+        for job in &mut self.list {
+            if let Job::Linear { out, parts, normed, .. } = job {
+                *normed = *parts && simple.contains(out);
+            }
+        }
+    }
+
+    /// Puts products into the norms that read them, where their way is to be one with it; `ways` are those of all jobs, and then
+    /// those of the jobs that are left.
+    pub(crate) fn join(&mut self, plan: &Plan<CudaDevice>, ways: &mut Vec<Option<Arc<Way>>>) {
+        let mut joined: HashMap<ValueId, Source> = HashMap::new();
+        let kept = self.list.iter().zip(&*ways).map(|(job, way)| match (job, size(plan, job), way) {
+            (Job::Linear { x, w, out, .. }, Some(size), Some(way)) if way.is_normed() => {
+                joined.insert(*out, Source::Product { x: *x, w: Arc::clone(w), size, way: Arc::clone(way) });
+                false
+            }
+            _ => true,
+        });
+        let kept: Vec<bool> = kept.collect();
+        let (mut of_jobs, mut of_ways) = (kept.iter(), kept.iter());
+        self.list.retain(|_| of_jobs.next().is_none_or(|kept| *kept));
+        ways.retain(|_| of_ways.next().is_none_or(|kept| *kept));
+        for job in &mut self.list {
+            if let Job::Norm { source, .. } = job
+                && let Source::Value(x) = source
+                && let Some(product) = joined.remove(x)
+            {
+                *source = product;
+            }
+        }
     }
 
     /// A value in 8 bits: made by the norm that makes the value, where one does, or by a job of its own.
@@ -153,7 +199,7 @@ fn jobs(plan: &Plan<CudaDevice>) -> Vec<Job> {
             }
             Operation::Linear { x, w, activation } => {
                 let parts = *activation == Activation::Identity && readers.only_a_norm(out);
-                Job::Linear { x: *x, w: Arc::clone(w), activation: *activation, out, parts }
+                Job::Linear { x: *x, w: Arc::clone(w), activation: *activation, out, parts, normed: false }
             }
             Operation::Gate { x, activation } => Job::Gate { x: *x, activation: *activation, out },
             Operation::Norm { x, residual, n } => Job::Norm {

@@ -21,6 +21,7 @@ mod inputs;
 mod jobs;
 pub mod kernels;
 mod layout;
+mod norm;
 mod operand;
 mod operands;
 mod operations;

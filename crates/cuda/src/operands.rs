@@ -146,6 +146,21 @@ pub(crate) struct Hopper {
     pub(crate) gemm: Gemm,
 }
 
+/// `gemm_norm.cu`
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Normed {
+    pub(crate) x: TensorMap,
+    pub(crate) w: TensorMap,
+    pub(crate) gemm: Gemm,
+    pub(crate) residual: u64,
+    pub(crate) sum: u64,
+    pub(crate) gain: u64,
+    pub(crate) shift: u64,
+    pub(crate) eps: f32,
+    pub(crate) centred: i32,
+}
+
 /// `attention.cu`, `flash.cu`, `flash_tf32.cu` and `attention_f32.cu`
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]

@@ -76,8 +76,9 @@ impl Program {
     pub(crate) fn new(inner: &Inner, plan: Arc<Plan<CudaDevice>>) -> Result<Self> {
         let element = inner.arithmetic.activations();
         let staging = Staging::new(&plan.inputs, element);
-        let jobs = Jobs::of(&plan);
-        let ways = ways(inner, &plan, &jobs.list)?;
+        let mut jobs = Jobs::of(&plan);
+        let mut ways = ways(inner, &plan, &jobs.list)?;
+        jobs.join(&plan, &mut ways);
         let (block, pinned) =
             (Memory::new(&inner.context, staging.bytes())?, Pinned::new(&inner.context, staging.bytes())?);
 
@@ -163,16 +164,10 @@ fn ways(inner: &Inner, plan: &Plan<CudaDevice>, jobs: &[Job]) -> Result<Vec<Opti
 
 /// The size of a product.
 pub(crate) fn size(plan: &Plan<CudaDevice>, job: &Job) -> Option<Size> {
-    let Job::Linear { w, activation, out, parts, .. } = job else { return None };
+    let Job::Linear { w, activation, out, parts, normed, .. } = job else { return None };
     let room = plan.values[out.0].room;
-    Some(Size {
-        room,
-        outputs: w.outputs,
-        inputs: w.inputs,
-        activation: *activation,
-        parts: *parts,
-        operand: w.operand,
-    })
+    let (outputs, inputs, activation) = (w.outputs, w.inputs, *activation);
+    Some(Size { room, outputs, inputs, activation, parts: *parts, normed: *normed, operand: w.operand })
 }
 
 /// From when to when each value is needed, and how much room it takes.

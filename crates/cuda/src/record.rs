@@ -16,6 +16,7 @@ use crate::ffi::module::{Shape, launch};
 use crate::gemm::{Operands, Way};
 use crate::inputs::Staging;
 use crate::jobs::{Job, Jobs, Source};
+use crate::norm;
 use crate::operand::{Extent, Operand, round_kernel};
 use crate::operands;
 use crate::program::{Place, size};
@@ -24,10 +25,6 @@ use crate::weights::{Norm, Relative};
 
 /// Threads of the kernels that take a row or part of one, eight columns each.
 const THREADS: usize = 128;
-
-/// From so many rows on a norm gives a warp to each, below it a block: that is where a row for each warp fills a device
-/// of 132 multiprocessors twice over.
-const MANY_ROWS: usize = 1024;
 
 /// Up to so many rows attention in f32 has a warp for each query, and above it tiles of them, which at 14 rows take 6 us more.
 const FEW_ROWS: usize = 32;
@@ -195,26 +192,13 @@ impl<'a> Recorder<'a> {
                 }
                 None => operands.x = self.at(*x),
             },
+            Source::Product { x, w, size, way } => {
+                let product = Operands { x: self.at(*x), x_scales: 0, w, out: 0, rows: operands.rows };
+                return way.start_normed(self.inner, Queue::Record, *size, (product, &operands));
+            }
         }
-        let source = match source {
-            Source::Lookups(_) => ["norm_lookups_1", "norm_lookups_2", "norm_lookups_8"],
-            Source::Value(x) if self.parts.contains_key(x) => ["norm_parts_1", "norm_parts_2", "norm_parts_8"],
-            Source::Value(_) => ["norm_value_1", "norm_value_2", "norm_value_8"],
-        };
-        let even = value.cols.is_multiple_of(8);
-        if source[0] == "norm_value_1" && even && value.cols <= 1024 && value.room >= MANY_ROWS {
-            let name = if value.cols <= 768 { "norm_warp_3" } else { "norm_warp_4" };
-            let shape = Shape { grid: [value.room.div_ceil(THREADS / 32), 1, 1], threads: THREADS, shared: 0 };
-            return self.start_of(operand, name, shape, &operands);
-        }
-        // By how many times eight columns a thread holds.
-        let name = match value.cols.div_ceil(8 * THREADS) {
-            0..=1 if even => source[0],
-            2 if even => source[1],
-            0..=8 => source[2],
-            _ => return Err(unsupported(format!("a norm of {} columns", value.cols))),
-        };
-        self.start_of(operand, name, Shape { grid: [value.room, 1, 1], threads: THREADS, shared: 0 }, &operands)
+        // SAFETY: operands are at places that were made for their sizes.
+        unsafe { norm::start(self.inner, Queue::Record, (operand, value.room), &operands) }
     }
 
     fn rotate(&self, qkv: ValueId, layout: InputId, rotation: &Rotation, frequencies: u64, out: ValueId) -> Result<()> {

@@ -63,6 +63,22 @@ pub enum Operation {
         /// Which.
         kind: NormKind,
     },
+    /// [`crate::Backend::linear`], and its result by [`crate::Backend::norm`] or [`crate::Backend::add_norm`]: backends may make one
+    /// operation of both.
+    NormedLinear {
+        /// Rows of the input.
+        rows: usize,
+        /// Its columns.
+        inputs: usize,
+        /// Columns of the result.
+        cols: usize,
+        /// Which norm; LayerNorm has a shift.
+        kind: NormKind,
+        /// Whether a residual is added before it.
+        residual: bool,
+        /// Whether the sum is wanted, too; it comes first.
+        sum: bool,
+    },
     /// [`crate::Backend::gate`]
     Gate {
         /// Rows.
@@ -166,6 +182,7 @@ impl Operation {
             Self::PackedLinear { .. } => "packed linear",
             Self::Norm { .. } => "norm",
             Self::AddNorm { .. } => "add norm",
+            Self::NormedLinear { .. } => "normed linear",
             Self::Gate { .. } => "gate",
             Self::Rotate { .. } => "rotate",
             Self::Attention { relative: None, .. } => "attention",
@@ -183,6 +200,7 @@ impl Operation {
             Self::Linear { rows, inputs, outputs, .. } | Self::PackedLinear { rows, inputs, outputs, .. } => {
                 2 * (rows * inputs * outputs.iter().sum::<usize>()) as u64
             }
+            Self::NormedLinear { rows, inputs, cols, .. } => 2 * (rows * inputs * cols) as u64,
             Self::Attention { lengths, heads, head_size, mask, relative, .. } => {
                 let seen = |&n: &usize| (0..n).map(|i| mask.visible(i, n).len()).sum::<usize>();
                 let products = 2 + relative.map_or(0, |r| usize::from(r.keys) + usize::from(r.queries));
@@ -232,6 +250,7 @@ pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     linear(&mut all);
     norm(&mut all);
+    normed_linear(&mut all);
     between(&mut all);
     attention(&mut all);
     relative(&mut all);
@@ -294,6 +313,22 @@ fn packed(all: &mut Vec<Case>) {
             for stored in [DType::F32, DType::F16, DType::Bf16] {
                 add(rows, inputs, &[96], Scheme::Affine { bits, group: 64 }, stored);
             }
+        }
+    }
+}
+
+/// Few rows and many, in the widths of encoders, which kernels that have whole rows take in tiles of 96 to 192 columns.
+fn normed_linear(all: &mut Vec<Case>) {
+    let sizes =
+        [(1, 37, 23), (7, 32, 64), (18, 64, 96), (130, 96, 384), (200, 64, 768), (257, 40, 1024), (300, 768, 512)];
+    for (rows, inputs, cols) in sizes {
+        for (kind, residual, sum) in [
+            (NormKind::LayerNorm, true, false),
+            (NormKind::LayerNorm, false, false),
+            (NormKind::RmsNorm, true, true),
+            (NormKind::LayerNorm, true, true),
+        ] {
+            all.push(Case::new(Operation::NormedLinear { rows, inputs, cols, kind, residual, sum }));
         }
     }
 }

@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use super::cases::{Case, Operation, RelativeTerm};
 use super::random::Random;
 use crate::{
-    Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormSource, Precision,
-    Quantised, Reduction, RelativeSource, Result, Rotation, Scales, Scheme, Segments,
+    Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormKind, NormSource,
+    Precision, Quantised, Reduction, RelativeSource, Result, Rotation, Scales, Scheme, Segments,
 };
 
 /// A case with its operands on a backend.
@@ -21,6 +21,7 @@ enum Operands<B: Backend> {
     Linear { x: B::Tensor, w: B::Matrix, activation: Activation },
     Norm { rows: usize, cols: usize, x: Vec<f32>, residual: Option<B::Tensor>, n: B::Norm },
     AddNorm { rows: usize, cols: usize, x: Vec<f32>, residual: B::Tensor, n: B::Norm },
+    NormedLinear { x: B::Tensor, w: B::Matrix, residual: Option<B::Tensor>, n: B::Norm, sum: bool },
     Gate { x: B::Tensor, activation: Activation },
     Rotate { rows: usize, cols: usize, qkv: Vec<f32>, layout: B::Layout, rotation: Rotation },
     Attention { qkv: B::Tensor, layout: B::Layout, attention: Attention, relative: Option<B::Relative> },
@@ -75,6 +76,20 @@ pub(super) fn prepare<'a, B: Backend>(
             let n = backend.norm_weights(NormSource { kind: *kind, gain, shift: None, eps: 1e-5 })?;
             let (x, residual) = (values(random, rows * cols), normal(random, *rows, *cols)?);
             Operands::AddNorm { rows: *rows, cols: *cols, x, residual, n }
+        }
+        Operation::NormedLinear { rows, inputs, cols, kind, residual, sum } => {
+            let weight = tensor(random, &[*cols, *inputs], 1.0 / (*inputs as f32).sqrt(), DType::F32)?.into();
+            let part = LinearPart { weight, bias: Some(tensor(random, &[*cols], 1.0, DType::F32)?) };
+            let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
+            let shift =
+                (*kind == NormKind::LayerNorm).then(|| tensor(random, &[*cols], 1.0, DType::F32)).transpose()?;
+            Operands::NormedLinear {
+                x: normal(random, *rows, *inputs)?,
+                w: backend.matrix(MatrixSource::new(vec![part], precision))?,
+                residual: residual.then(|| normal(random, *rows, *cols)).transpose()?,
+                n: backend.norm_weights(NormSource { kind: *kind, gain, shift, eps: 1e-5 })?,
+                sum: *sum,
+            }
         }
         Operation::Gate { rows, cols, activation } => {
             Operands::Gate { x: normal(random, *rows, 2 * cols)?, activation: *activation }
@@ -157,6 +172,16 @@ impl<B: Backend> Prepared<'_, B> {
                 started = Instant::now();
                 let (sum, normed) = b.add_norm(x, residual, n)?;
                 return Ok((vec![sum, normed], started));
+            }
+            Operands::NormedLinear { x, w, residual, n, sum } => {
+                let product = b.linear(x, w, Activation::Identity)?;
+                match residual {
+                    Some(residual) if *sum => {
+                        let (sum, normed) = b.add_norm(product, residual, n)?;
+                        return Ok((vec![sum, normed], started));
+                    }
+                    residual => b.norm(product, residual.as_ref(), n),
+                }
             }
             Operands::Gate { x, activation } => b.gate(x, *activation),
             Operands::Rotate { rows, cols, qkv, layout, rotation } => {

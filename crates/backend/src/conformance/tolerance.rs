@@ -40,6 +40,10 @@ pub fn tolerance(operation: &Operation, precision: Precision, arithmetic: Arithm
     Tolerance { absolute: exact.absolute + rounding.absolute, relative: exact.relative + rounding.relative }
 }
 
+/// A norm of a product and a residual divides by at least their deviation, about 1.4, and multiplies by a gain of up to 4: what a
+/// product may be off is allowed three times behind it.
+const BEHIND_A_NORM: f64 = 3.0;
+
 /// Where activations are f32 and products exact but for their sums.
 fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
     let exact = Tolerance { absolute: 0.0, relative: 0.0 };
@@ -62,6 +66,10 @@ fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
         (Operation::PackedLinear { .. }, Precision::Bf16) => of(1.5e-2, 0.0),
         (Operation::PackedLinear { .. }, Precision::F16) => of(2e-3, 0.0),
         (Operation::Norm { .. } | Operation::AddNorm { .. }, _) => of(4e-6, 2e-6),
+        (&Operation::NormedLinear { rows, inputs, cols, .. }, _) => {
+            let product = in_full(&Operation::linear(rows, inputs, cols), precision);
+            of(BEHIND_A_NORM * product.absolute + 4e-6, BEHIND_A_NORM * product.relative + 2e-6)
+        }
         // Scores grow with the square of the spread, and so does their rounding, which the softmax passes on whole
         // where two keys are nearly even: 144 * 3 deviations * 6e-8 * (values 2 apart) for a spread of 12.
         (Operation::Attention { spread, .. }, _) => of(4e-6 + 5e-7 * f64::from(spread * spread - 1.0), 2e-6),
@@ -86,7 +94,14 @@ fn rounding(operation: &Operation, arithmetic: Arithmetic) -> Tolerance {
         // deviation, and a table of thousands of values goes up to 5 of these. Scores grow with the square of the spread.
         (Arithmetic::Tf32, Operation::Linear { .. } | Operation::PackedLinear { .. }) => of(12.0, 2.0),
         (Arithmetic::Tf32, Operation::Attention { spread, .. }) => of(12.0 * f64::from(spread * spread), 2.0),
-        (Arithmetic::F32 | Arithmetic::Tf32, _) | (_, Operation::TakeRows { .. }) => of(0.0, 0.0),
+        (Arithmetic::F32, _) | (_, Operation::TakeRows { .. }) => of(0.0, 0.0),
+        // The product is rounded as one, and what is made of it as a norm.
+        (_, &Operation::NormedLinear { rows, inputs, cols, .. }) => {
+            let product = rounding(&Operation::linear(rows, inputs, cols), arithmetic);
+            let (own, factor) = (if arithmetic == Arithmetic::Tf32 { 0.0 } else { u }, BEHIND_A_NORM);
+            Tolerance { absolute: factor * product.absolute + own, relative: factor * product.relative + 2.0 * own }
+        }
+        (Arithmetic::Tf32, _) => of(0.0, 0.0),
         // The result is rounded; before that the bias, up to 4, and what the activation is applied to. The slope of an
         // activation is at most 2 in proportion to its value.
         (_, Operation::Linear { .. } | Operation::PackedLinear { .. }) => of(4.0, 4.0),

@@ -16,10 +16,10 @@ const CLUSTER: usize = 8;
 const PARTS: usize = 4;
 /// Shared memory of a block that has a processor to itself, and of one that leaves half of it to the next kernel's, whose
 /// weights can then be on their way. Less what a kernel has by itself.
-const WHOLE: usize = 225 << 10;
+pub(super) const WHOLE: usize = 225 << 10;
 const HALF: usize = 112 << 10;
 /// Shared memory is used from a multiple of this on.
-const ALIGNED: usize = 1024;
+pub(super) const ALIGNED: usize = 1024;
 
 /// Tiles by rows and outputs.
 const TILES: [(&str, usize, usize); 6] = [
@@ -116,7 +116,18 @@ mod tests {
     const STAGES: usize = 18;
 
     fn of(room: usize, outputs: usize, inputs: usize, parts: bool) -> Vec<Cut> {
-        cuts(Size { room, outputs, inputs, activation: Activation::Identity, parts, operand: Operand::Kept }, H100)
+        cuts(
+            Size {
+                room,
+                outputs,
+                inputs,
+                activation: Activation::Identity,
+                parts,
+                normed: false,
+                operand: Operand::Kept,
+            },
+            H100,
+        )
     }
 
     proptest! {
@@ -129,7 +140,7 @@ mod tests {
             processors in 60_usize..150,
         ) {
             let (room, outputs, inputs) = (16 * room, 8 * outputs, 8 * inputs);
-            let size = Size { room, outputs, inputs, activation: Activation::Identity, parts, operand: Operand::Kept };
+            let size = Size { room, outputs, inputs, activation: Activation::Identity, parts, normed: false, operand: Operand::Kept };
             let found = cuts(size, processors);
             prop_assert!(found.len() <= 12 && (found.is_empty() || (LEAST..=MOST).contains(&room)), "{found:?}");
             for cut in found {

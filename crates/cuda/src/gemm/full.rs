@@ -56,7 +56,15 @@ mod tests {
     use mlxt_backend::Activation;
 
     fn of(room: usize, outputs: usize, inputs: usize, parts: bool) -> Vec<(&'static str, usize, usize)> {
-        cuts(Size { room, outputs, inputs, activation: Activation::Identity, parts, operand: Operand::Kept })
+        cuts(Size {
+            room,
+            outputs,
+            inputs,
+            activation: Activation::Identity,
+            parts,
+            normed: false,
+            operand: Operand::Kept,
+        })
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod few;
 mod full;
+mod normed;
 mod own;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use mlxt_backend::{Activation, Arithmetic, DType, Result};
 use crate::device::Inner;
 use crate::ffi::blas::{Places, Product};
 use crate::ffi::context::{Event, Queue};
+use crate::ffi::failure;
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::{Memory, copy};
 use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
@@ -40,6 +42,8 @@ pub(crate) struct Size {
     pub(crate) activation: Activation,
     /// Whether the sum may be left in parts.
     pub(crate) parts: bool,
+    /// Whether the norm that reads it may be part of it. All that may be may be left in parts, too.
+    pub(crate) normed: bool,
     pub(crate) operand: Operand,
 }
 
@@ -62,6 +66,8 @@ pub(crate) enum Way {
     /// By a kernel of `gemm_hopper.cu` or `gemm_few.cu`, in tiles of so many rows and outputs. Blocks of a cluster add up
     /// their sums; what is left is in parts.
     Hopper { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize, parts: usize },
+    /// By a kernel of `gemm_norm.cu`, which is also the norm behind it: [`Way::start_normed`].
+    Normed { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize },
 }
 
 /// Operands of one product; `out` has room for the parts of [`Way::parts`].
@@ -85,6 +91,11 @@ impl Way {
         }
     }
 
+    /// Whether it is also the norm behind the product.
+    pub(crate) fn is_normed(&self) -> bool {
+        matches!(self, Self::Normed { .. })
+    }
+
     /// What it is, for whoever looks at timings.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -94,6 +105,7 @@ impl Way {
             Self::Hopper { name, shape, cluster, parts, .. } => {
                 format!("{name} / {parts}, clusters of {cluster}, {} KiB", shape.shared / 1024)
             }
+            Self::Normed { name, cluster, .. } => format!("{name}, clusters of {cluster}"),
         }
     }
 
@@ -129,23 +141,58 @@ impl Way {
                     launch((context, queue), *function, *shape, &o.gemm(size, *parts))
                 }
                 Self::Hopper { function, shape, tile: (rows, outs), cluster, parts, .. } => {
-                    let element = match size.operand {
-                        Operand::Kept => Element::of(inner.arithmetic)?,
-                        Operand::Int8 | Operand::Fp8 => Element::Byte,
-                    };
-                    let map = |address, rows, box_rows| {
-                        TensorMap::new(element, address, (rows, size.inputs), (box_rows, size.step()))
-                    };
-                    let (x, w) = (map(o.x, size.room, *rows)?, map(w, size.outputs, *outs)?);
+                    let (x, w) = o.maps(inner, size, (*rows, *outs))?;
                     let operands = operands::Hopper { x, w, gemm: o.gemm(size, *parts) };
                     launch_in_clusters((context, queue), *function, *shape, *cluster, &operands)
                 }
+                Self::Normed { .. } => Err(failure("a product that is also a norm was started without one".into())),
             }
         }
+    }
+
+    /// Starts it with the norm behind it, for which it is made ([`Way::is_normed`]): `out` of the product is not used.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub(crate) fn start_normed(
+        &self,
+        inner: &Inner,
+        queue: Queue,
+        size: Size,
+        (o, norm): (Operands<'_>, &operands::Norm),
+    ) -> Result<()> {
+        let Self::Normed { function, shape, tile, cluster, .. } = self else {
+            return Err(failure("a product that is no norm was started as one".into()));
+        };
+        let (x, w) = o.maps(inner, size, *tile)?;
+        let operands = operands::Normed {
+            x,
+            w,
+            gemm: Operands { out: norm.out, ..o }.gemm(size, 1),
+            residual: norm.residual,
+            sum: norm.sum,
+            gain: norm.gain,
+            shift: norm.shift,
+            eps: norm.eps,
+            centred: norm.centred,
+        };
+        // SAFETY: the operands have the sizes of `size`, by which this way was chosen.
+        unsafe { launch_in_clusters((&inner.context, queue), *function, *shape, *cluster, &operands) }
     }
 }
 
 impl Operands<'_> {
+    /// What the copy engine is told of both sides, for tiles of so many rows and outputs.
+    fn maps(&self, inner: &Inner, size: Size, (rows, outputs): (usize, usize)) -> Result<(TensorMap, TensorMap)> {
+        let element = match size.operand {
+            Operand::Kept => Element::of(inner.arithmetic)?,
+            Operand::Int8 | Operand::Fp8 => Element::Byte,
+        };
+        let map =
+            |address, rows, box_rows| TensorMap::new(element, address, (rows, size.inputs), (box_rows, size.step()));
+        Ok((map(self.x, size.room, rows)?, map(self.w.weights.address(), size.outputs, outputs)?))
+    }
+
     /// What kernels of tensor cores take.
     fn gemm(&self, size: Size, parts: usize) -> operands::Gemm {
         let (out, partial) = if parts > 1 { (0, self.out) } else { (self.out, 0) };
@@ -203,6 +250,7 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
         ways.extend(own::ways(inner, size)?);
         ways.extend(few::ways(inner, size)?);
+        ways.extend(normed::ways(inner, size)?);
     } else {
         ways.extend(full::ways(inner, size)?);
     }
@@ -230,6 +278,8 @@ struct Bench<'a> {
     x_scales: Memory,
     out: Memory,
     rows: Memory,
+    /// Rows that a norm makes, ones and zeros for it, where one reads the product.
+    norm: Option<[Memory; 2]>,
     events: [Event; 2],
 }
 
@@ -253,16 +303,52 @@ impl<'a> Bench<'a> {
         let x_scales = Memory::with(context, &vec![1.0_f32; size.room])?;
         let out = Memory::new(context, size.room * size.outputs * parts * DType::F32.size())?;
         let rows = Memory::with(context, &(size.room as u32).to_le_bytes())?;
-        Ok(Self { inner, size, x, x_scales, out, rows, events: [Event::new(context)?, Event::new(context)?] })
+        let numbers: Vec<f32> = [1.0, 0.0].into_iter().flat_map(|n| vec![n; size.outputs]).collect();
+        let normed = || {
+            Ok([Memory::new(context, size.room * size.outputs * DType::F32.size())?, Memory::with(context, &numbers)?])
+        };
+        let norm = size.parts.then(normed).transpose()?;
+        Ok(Self { inner, size, x, x_scales, out, rows, norm, events: [Event::new(context)?, Event::new(context)?] })
     }
 
-    /// Milliseconds that one product takes among others.
+    /// The norm that reads the product; its rows are their own residual.
+    fn norm(&self, way: &Way, w: &Matrix) -> Option<operands::Norm> {
+        let [normed, numbers] = self.norm.as_ref()?;
+        let (outputs, out) = (self.size.outputs, self.out.address());
+        let parts = way.parts();
+        Some(operands::Norm {
+            x: if parts.is_none() { out } else { 0 },
+            partial: if parts.is_some() { out } else { 0 },
+            bias: w.full_bias.address(),
+            residual: normed.address(),
+            out: normed.address(),
+            gain: numbers.address(),
+            shift: numbers.address() + (outputs * DType::F32.size()) as u64,
+            rows: self.rows.address(),
+            stride: (self.size.room * outputs) as u64,
+            splits: parts.unwrap_or(0) as i32,
+            cols: outputs as i32,
+            centred: 1,
+            ..operands::Norm::default()
+        })
+    }
+
+    /// Milliseconds that one product takes among others, with the norm that reads it: what is left to that is not free.
     fn time(&self, way: &Way, matrices: &[Arc<Matrix>]) -> Result<f32> {
         let graph = Graph::record(&self.inner.context, || {
             for w in matrices.iter().cycle().take(LAUNCHES) {
                 let (x, x_scales) = (self.x.address(), self.x_scales.address());
                 let (out, rows) = (self.out.address(), self.rows.address());
-                way.start(self.inner, Queue::Record, self.size, Operands { x, x_scales, w, out, rows })?;
+                let (to, operands) = (Queue::Record, Operands { x, x_scales, w, out, rows });
+                match self.norm(way, w) {
+                    Some(norm) if way.is_normed() => way.start_normed(self.inner, to, self.size, (operands, &norm))?,
+                    Some(norm) => {
+                        way.start(self.inner, to, self.size, operands)?;
+                        // SAFETY: everything has room for the rows of the size.
+                        unsafe { crate::norm::start(self.inner, to, (Operand::Kept, self.size.room), &norm) }?;
+                    }
+                    None => way.start(self.inner, to, self.size, operands)?,
+                }
             }
             Ok(())
         })?;
