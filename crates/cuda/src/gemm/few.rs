@@ -15,8 +15,8 @@ const CLUSTER: usize = 8;
 /// Parts, at most: so many the norm that adds them up has on their way at a time.
 const PARTS: usize = 4;
 /// Shared memory of a block that has a processor to itself, and of one that leaves half of it to the next kernel's, whose
-/// weights can then be on their way. Less what a kernel has by itself.
-pub(super) const WHOLE: usize = 225 << 10;
+/// weights can then be on their way. Less what a kernel has by itself: barriers, and up to two numbers for each of 128 outputs.
+const WHOLE: usize = 225 << 10;
 const HALF: usize = 112 << 10;
 /// Shared memory is used from a multiple of this on.
 pub(super) const ALIGNED: usize = 1024;

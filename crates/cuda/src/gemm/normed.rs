@@ -3,7 +3,7 @@
 
 use mlxt_backend::{Arithmetic, Result};
 
-use super::few::{ALIGNED, WHOLE};
+use super::few::ALIGNED;
 use super::{STEP, Size, Way};
 use crate::device::Inner;
 use crate::ffi::module::Shape;
@@ -13,6 +13,9 @@ use crate::operand::Operand;
 const CLUSTER: usize = 8;
 /// The least rows: below, rows are too few for as many clusters as a device has place for.
 const LEAST: usize = 129;
+
+/// Shared memory of a block, less what kernels have by themselves: barriers, and three numbers for each of 192 outputs.
+const WHOLE: usize = 224 << 10;
 
 /// Tiles by rows and outputs.
 const TILES: [(&str, usize, usize); 6] = [
