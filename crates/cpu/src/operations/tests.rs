@@ -47,6 +47,15 @@ fn far_results_are_the_near_ones() {
     let linear = |x| run(&cpu, Operation::Linear, &[x, w[0].clone(), w[1].clone()]).unwrap();
     let (far, near) = (linear(array(rows, &x)), linear(array(200, part)));
     assert_eq!(far.floats()[..200 * 40], *near.floats());
+    let x = noise(super::FAR + 17 * 48, 1.0);
+    for size in [40, 48] {
+        let attend = |batch: usize| {
+            let x = HostArray::f32(&[batch, 1, 17, size], x[..batch * 17 * size].to_vec()).unwrap();
+            run(&cpu, Operation::ScaledDotProductAttention, &[x.clone(), x.clone(), x]).unwrap()
+        };
+        let (far, near) = (attend(super::FAR / (17 * size) + 1), attend(30));
+        assert_eq!(far.floats()[..near.floats().len()], *near.floats(), "attention of {size}");
+    }
 }
 
 #[test]
