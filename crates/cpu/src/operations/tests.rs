@@ -4,7 +4,7 @@ use mlxt_backend::operations::{HostArray, Operation, Operations, conformance};
 use mlxt_backend::{Error, Result};
 
 use crate::simd::MAX_LANES;
-use crate::tests::{every_cpu, noise};
+use crate::tests::{assert_near, every_cpu, noise};
 use crate::{Cpu, CpuOptions};
 
 fn run(cpu: &Cpu, operation: Operation, inputs: &[HostArray]) -> Result<HostArray> {
@@ -137,6 +137,27 @@ fn rows_of_all_kinds_are_those_of_the_reference() {
                 .for_each(|(r, row)| row[..(len - 1).max(r % 2)].fill(f32::NEG_INFINITY));
             check(cpu, x, len)?;
             check(cpu, vec![f32::NEG_INFINITY; len], len)?;
+        }
+        Ok(())
+    });
+}
+
+/// Columns that are cut into strips, of which there are as many as threads or as fit the nearest cache; and several blocks of rows.
+#[test]
+fn strips_of_columns_are_those_of_the_reference() {
+    every_cpu(|cpu| {
+        for [outer, len, inner] in [[1, 150, 40], [2, 150, 1000], [1, 3, 9001], [1, 70, 2 * MAX_LANES + 1]] {
+            let x = HostArray::f32(&[outer, len, inner], noise(outer * len * inner, 1.0))?;
+            for operation in [Operation::Sum(1), Operation::Argmax(1)] {
+                let got = run(cpu, operation, std::slice::from_ref(&x))?;
+                let want = mlxt_backend::Reference.run(&operation, &[&x])?;
+                if operation == Operation::Argmax(1) {
+                    assert_eq!(got, want, "{outer}, {len}, {inner}");
+                } else {
+                    // Up to 64 are added one by one.
+                    assert_near(got.floats(), want.floats(), 2e-5);
+                }
+            }
         }
         Ok(())
     });
