@@ -16,8 +16,10 @@ mod softmax;
 mod sort;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
-use mlxt_backend::operations::shapes::{Axis, Convolution, Product};
+use mlxt_backend::operations::shapes::{self, Axis, Convolution, Product};
 use mlxt_backend::operations::{Element, Form, HostArray, Operation, Operations, Values};
 use mlxt_backend::{Activation, Error, HostTensor, LinearPart, Result};
 
@@ -45,6 +47,24 @@ impl Context<'_> {
         } else {
             self.pool.run(tasks, |_, claims| claims.for_each(&body));
         }
+    }
+
+    /// That every index is in `0..limit`, on all threads.
+    ///
+    /// # Errors
+    /// The first that is not.
+    fn indices(&self, operation: &Operation, indices: &[i32], limit: usize) -> Result<()> {
+        /// Indices of a task: 64 KiB.
+        const PART: usize = 1 << 14;
+        let inside = |part: &[i32]| shapes::indices(operation, part, limit);
+        let all_inside = AtomicBool::new(true);
+        self.each(indices.len().div_ceil(PART), indices.len(), |i| {
+            if inside(&indices[i * PART..indices.len().min((i + 1) * PART)]).is_err() {
+                all_inside.store(false, Relaxed);
+            }
+        });
+        // Which is the first, one thread finds out where there is one.
+        if all_inside.into_inner() { Ok(()) } else { inside(indices) }
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn gather(
     out: &mut [f32],
 ) -> Result<()> {
     let &[rows, cols] = shape else { return Ok(()) };
-    shapes::indices(operation, index, rows)?;
+    context.indices(operation, index, rows)?;
     let far = out.len() >= FAR;
     context.pool.rows(out, cols, cols.div_ceil(4), |first, out| {
         context.token.run(Take { x, cols, index: &index[first..], out, far });

@@ -4,7 +4,7 @@
 //! where it is large one thread does all, because it would spend more on clearing and joining than on the edges.
 
 use mlxt_backend::Result;
-use mlxt_backend::operations::{Operation, shapes};
+use mlxt_backend::operations::Operation;
 
 use super::Context;
 use crate::simd::{Kernel, Simd};
@@ -23,8 +23,8 @@ pub(super) fn scatter(
     out: &mut [f32],
 ) -> Result<()> {
     let &[rows, cols] = shape else { return Ok(()) };
-    shapes::indices(operation, source, rows)?;
-    shapes::indices(operation, target, rows)?;
+    context.indices(operation, source, rows)?;
+    context.indices(operation, target, rows)?;
     match operation {
         Operation::ScatterSum => combine(context, Edges { x, cols, source, target, sum: true }, out),
         Operation::ScatterMax => combine(context, Edges { x, cols, source, target, sum: false }, out),

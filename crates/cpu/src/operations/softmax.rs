@@ -48,11 +48,18 @@ impl Kernel for Rows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { x, len, out, far } = self;
+        match len {
+            2 => return packed::<S, 2>(s, x, out, far),
+            4 => return packed::<S, 4>(s, x, out, far),
+            8 if S::LANES >= 8 => return packed::<S, 8>(s, x, out, far),
+            16 if S::LANES >= 16 => return packed::<S, 16>(s, x, out, far),
+            _ => {}
+        }
         let mut near = [0.0; ROW];
         if len <= S::LANES {
-            let rows = S::LANES * len;
-            for (x, out) in x.chunks(rows).zip(out.chunks_mut(rows)) {
-                narrow(s, x, len, out, far);
+            let group = S::LANES * len;
+            for (i, out) in out.chunks_mut(group).enumerate() {
+                narrow(s, &x[i * group..], len, out, far);
             }
         } else {
             for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
@@ -63,13 +70,41 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// As many rows as a vector has lanes, of no more values than that: turned about, so that a row is in one lane.
+/// Rows of `LEN` values, a power of two that is at most LANES: whole rows lie in each vector, and lanes of a row change places
+/// until each has met all others.
+#[inline(always)]
+fn packed<S: Simd, const LEN: usize>(s: S, x: &[f32], out: &mut [f32], far: bool) {
+    const DISTANCES: [usize; 4] = [1, 2, 4, 8];
+    // Memory begins at multiples of a vector, so what `write` does before the first whole one is rows too.
+    debug_assert!(out.as_ptr().addr().is_multiple_of(LEN * size_of::<f32>()));
+    write(s, x, out, far, |x| {
+        let mut largest = x;
+        for distance in DISTANCES {
+            if distance < LEN {
+                largest = s.max(largest, s.swap(largest, distance));
+            }
+        }
+        let e = exp(s, s.sub(x, largest));
+        let mut total = e;
+        for distance in DISTANCES {
+            if distance < LEN {
+                total = s.add(total, s.swap(total, distance));
+            }
+        }
+        s.div(e, total)
+    });
+    s.fence();
+}
+
+/// As many rows as a vector has lanes, of no more values than that: turned about, so that a row is in one lane. What lies
+/// behind them in `x` may be read: loads of parts of vectors wait twice as long for memory.
 #[inline(always)]
 fn narrow<S: Simd>(s: S, x: &[f32], len: usize, out: &mut [f32], far: bool) {
-    let rows = x.len() / len;
+    let rows = out.len() / len;
+    let cols = if x.len() >= (rows - 1) * len + S::LANES { S::LANES } else { len };
     let mut columns = [0.0; MAX_LANES * MAX_LANES];
-    // SAFETY: `x` is `rows` by `len`, both at most LANES, and there is room for that many vectors.
-    unsafe { s.transpose(x.as_ptr(), len, rows, len, columns.as_mut_ptr(), S::LANES) };
+    // SAFETY: `cols` values can be read from each of `rows` rows on, both are at most LANES, and there is room for that many vectors.
+    unsafe { s.transpose(x.as_ptr(), len, rows, cols, columns.as_mut_ptr(), S::LANES) };
     let columns = &mut columns[..len * S::LANES];
     let mut largest = s.splat(f32::NEG_INFINITY);
     for x in columns.chunks_exact(S::LANES) {
@@ -88,7 +123,7 @@ fn narrow<S: Simd>(s: S, x: &[f32], len: usize, out: &mut [f32], far: bool) {
     let mut turned = [0.0; MAX_LANES * (MAX_LANES + 1)];
     // SAFETY: as above; rows are `len` apart, and the last may spill a vector.
     unsafe { s.transpose(columns.as_ptr(), S::LANES, len, rows, turned.as_mut_ptr(), len) };
-    write(s, &turned[..x.len()], out, far, |x| x);
+    write(s, &turned[..rows * len], out, far, |x| x);
 }
 
 #[inline(always)]
@@ -101,7 +136,8 @@ fn short<S: Simd>(s: S, x: &[f32], out: &mut [f32], far: bool, exponentials: &mu
 /// The total in one pass, in blocks whose sums are scaled to the largest value so far; then everything once more.
 #[inline(always)]
 fn long<S: Simd>(s: S, x: &[f32], out: &mut [f32], far: bool) {
-    let (mut most, mut total) = (f32::NEG_INFINITY, 0.0);
+    // Not minus infinity, whose distance from itself is no number: a block may hold nothing else.
+    let (mut most, mut total) = (f32::MIN, 0.0);
     for block in x.chunks(ROW) {
         let new = most.max(largest(s, block));
         let sum = f64::from(weigh(s, block, new, None));

@@ -123,6 +123,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn swap(self, a: __m256, distance: usize) -> __m256 {
+        unsafe {
+            match distance {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(a),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(a),
+                _ => _mm256_permute2f128_ps::<0x01>(a, a),
+            }
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));

@@ -157,6 +157,18 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn swap(self, a: __m512, distance: usize) -> __m512 {
+        unsafe {
+            match distance {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(a),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+                _ => _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+            }
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(a) }
     }

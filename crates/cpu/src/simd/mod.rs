@@ -176,6 +176,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn select(self, mask: Self::Mask, a: Self::V, b: Self::V) -> Self::V;
     /// `a 2ⁿ` for whole numbers `n` in −252..=252; under- and overflow as for one rounded product.
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
+    /// Lanes `i` and `i ^ distance` change places; `distance` is a power of two below `LANES`.
+    fn swap(self, a: Self::V, distance: usize) -> Self::V;
     /// The sum of the lanes, in an order of its own.
     fn sum(self, a: Self::V) -> f32;
     /// The largest of the lanes.

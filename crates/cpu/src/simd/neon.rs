@@ -108,6 +108,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn swap(self, a: float32x4_t, distance: usize) -> float32x4_t {
+        unsafe { if distance == 1 { vrev64q_f32(a) } else { vextq_f32::<2>(a, a) } }
+    }
+
+    #[inline(always)]
     fn sum(self, a: float32x4_t) -> f32 {
         unsafe { vaddvq_f32(a) }
     }

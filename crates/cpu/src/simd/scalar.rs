@@ -98,6 +98,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn swap(self, a: [f32; 4], distance: usize) -> [f32; 4] {
+        std::array::from_fn(|i| a[i ^ distance])
+    }
+
+    #[inline(always)]
     fn sum(self, a: [f32; 4]) -> f32 {
         (a[0] + a[2]) + (a[1] + a[3])
     }

@@ -269,6 +269,23 @@ impl Product {
     /// `columns` values of `rows` rows of `c` can be written, and by nobody else.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd, W: Weight>(self, s: S, rows: usize, columns: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_fetching::<S, W>(s, rows, columns, (self.b, 0)) }
+    }
+
+    /// The same, and meanwhile what is needed next is brought nearer: from `next` on, `stride` values at each step of each
+    /// tile. Any address is fine.
+    ///
+    /// # Safety
+    /// As for [`Product::run`].
+    #[inline(always)]
+    pub(crate) unsafe fn run_fetching<S: Simd, W: Weight>(
+        &self,
+        s: S,
+        rows: usize,
+        columns: usize,
+        (next, stride): (*const f32, usize),
+    ) {
         const { assert!(size_of::<W>() == size_of::<f32>()) }
         let mut first = 0;
         while first < columns {
@@ -284,8 +301,8 @@ impl Product {
                 cols,
                 accumulate: false,
                 bias: ptr::null(),
-                fetch: self.b.cast(),
-                fetch_stride: 0,
+                fetch: next.wrapping_add(first / (2 * S::LANES) * self.steps * stride).cast(),
+                fetch_stride: stride,
             };
             // SAFETY: the caller's promise.
             unsafe { function_of::<S, W>(rows, cols.div_ceil(S::LANES))(s, &tile) };
