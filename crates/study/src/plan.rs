@@ -20,6 +20,7 @@ const BUILT_IN: [(&str, &str); 7] = [
     ("cpu", include_str!("../../../study/plans/cpu.toml")),
     ("ragged", include_str!("../../../study/plans/ragged.toml")),
     ("gpu", include_str!("../../../study/plans/gpu.toml")),
+    ("gpu-models", include_str!("../../../study/plans/gpu-models.toml")),
     ("full", include_str!("../../../study/plans/full.toml")),
 ];
 

@@ -123,7 +123,7 @@ fn least_seconds(cell: &Cell, dtype: &str, limits: Option<&Limits>) -> Option<f6
     let width = match dtype {
         "f32" => 1.0,
         "bf16" | "f16" => 0.5,
-        "int8" => 0.25,
+        "int8" | "fp8" => 0.25,
         "q4" => 0.125,
         _ => return None,
     };
