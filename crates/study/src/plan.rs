@@ -13,7 +13,7 @@ use crate::record::{Cell, Length};
 use crate::{Error, Result};
 
 /// The plans that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("quick", include_str!("../../../study/plans/quick.toml")),
     ("paper", include_str!("../../../study/plans/paper.toml")),
     ("precision", include_str!("../../../study/plans/precision.toml")),
