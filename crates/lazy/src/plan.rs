@@ -75,17 +75,15 @@ pub struct Value {
 }
 
 /// One operation of [`mlxt_backend::Backend`], whose documentation says what it computes. Operands were checked.
-///
-/// In a plan, `V` names its operands and `I` its inputs; before there is a plan, they are the things themselves.
-pub enum Operation<D: Device + ?Sized, V = ValueId, I = InputId> {
+pub enum Operation<D: Device + ?Sized> {
     /// A value is an input as it is: [`InputKind::Values`] or [`InputKind::Buffer`].
-    Input(I),
+    Input(InputId),
     /// `Σ table[ids]`
-    Embed(Vec<(Arc<D::Table>, I)>),
+    Embed(Vec<(Arc<D::Table>, InputId)>),
     /// `activation(x wᵀ + bias)`
     Linear {
         /// `[rows, inputs]`
-        x: V,
+        x: ValueId,
         /// `[outputs, inputs]`
         w: Arc<D::Matrix>,
         /// Applied to the result.
@@ -94,43 +92,43 @@ pub enum Operation<D: Device + ?Sized, V = ValueId, I = InputId> {
     /// `activation(left) * right`
     Gate {
         /// `[rows, 2 cols]`
-        x: V,
+        x: ValueId,
         /// Of the left half.
         activation: Activation,
     },
     /// Normalised `x + residual`.
     Norm {
         /// `[rows, cols]`
-        x: V,
+        x: ValueId,
         /// `[rows, cols]`
-        residual: Option<V>,
+        residual: Option<ValueId>,
         /// The weights.
         n: Arc<D::Norm>,
     },
     /// `x + residual`, and that normalised: two results.
     AddNorm {
         /// `[rows, cols]`
-        x: V,
+        x: ValueId,
         /// `[rows, cols]`
-        residual: V,
+        residual: ValueId,
         /// The weights.
         n: Arc<D::Norm>,
     },
     /// Queries and keys turned by position.
     Rotate {
         /// `[rows, 3 * heads * head_size]`
-        qkv: V,
+        qkv: ValueId,
         /// [`InputKind::Segments`]
-        layout: I,
+        layout: InputId,
         /// The settings.
         rotation: Rotation,
     },
     /// Attention within each sequence.
     Attention {
         /// `[rows, 3 * heads * head_size]`
-        qkv: V,
+        qkv: ValueId,
         /// [`InputKind::Segments`]
-        layout: I,
+        layout: InputId,
         /// The settings.
         attention: Attention,
         /// What scores gain by distance.
@@ -139,115 +137,56 @@ pub enum Operation<D: Device + ?Sized, V = ValueId, I = InputId> {
     /// The rows named.
     TakeRows {
         /// `[rows, cols]`
-        x: V,
+        x: ValueId,
         /// [`InputKind::Ids`]
-        indices: I,
+        indices: InputId,
     },
     /// One row for each sequence.
     ReduceRows {
         /// `[rows, cols]`
-        x: V,
+        x: ValueId,
         /// [`InputKind::Segments`]
-        layout: I,
+        layout: InputId,
         /// How.
         reduction: Reduction,
     },
 }
 
-impl<D: Device + ?Sized, V, I> Operation<D, V, I> {
-    /// The same operation on other operands and inputs.
-    pub(crate) fn map<W, J>(
-        &self,
-        mut value: impl FnMut(&V) -> W,
-        mut input: impl FnMut(&I) -> J,
-    ) -> Operation<D, W, J> {
-        match self {
-            Self::Input(i) => Operation::Input(input(i)),
-            Self::Embed(lookups) => {
-                Operation::Embed(lookups.iter().map(|(table, ids)| (Arc::clone(table), input(ids))).collect())
-            }
-            Self::Linear { x, w, activation } => {
-                Operation::Linear { x: value(x), w: Arc::clone(w), activation: *activation }
-            }
-            Self::Gate { x, activation } => Operation::Gate { x: value(x), activation: *activation },
-            Self::Norm { x, residual, n } => {
-                Operation::Norm { x: value(x), residual: residual.as_ref().map(value), n: Arc::clone(n) }
-            }
-            Self::AddNorm { x, residual, n } => {
-                Operation::AddNorm { x: value(x), residual: value(residual), n: Arc::clone(n) }
-            }
-            Self::Rotate { qkv, layout, rotation } => {
-                Operation::Rotate { qkv: value(qkv), layout: input(layout), rotation: *rotation }
-            }
-            Self::Attention { qkv, layout, attention, relative } => Operation::Attention {
-                qkv: value(qkv),
-                layout: input(layout),
-                attention: *attention,
-                relative: relative.clone(),
-            },
-            Self::TakeRows { x, indices } => Operation::TakeRows { x: value(x), indices: input(indices) },
-            Self::ReduceRows { x, layout, reduction } => {
-                Operation::ReduceRows { x: value(x), layout: input(layout), reduction: *reduction }
-            }
-        }
-    }
-
-    /// Whether this is an operation of a plan, given what its operands and inputs are there. Weights count as the same
-    /// where they are the same object.
-    pub(crate) fn is(
-        &self,
-        other: &Operation<D>,
-        value: impl Fn(&V) -> ValueId,
-        input: impl Fn(&I) -> InputId,
-    ) -> bool {
-        match (self, other) {
-            (Self::Input(i), Operation::Input(j)) => input(i) == *j,
-            (Self::Embed(lookups), Operation::Embed(others)) => {
-                let mut pairs = lookups.iter().zip(others);
-                lookups.len() == others.len()
-                    && pairs.all(|((table, ids), (other, j))| Arc::ptr_eq(table, other) && input(ids) == *j)
-            }
-            (Self::Linear { x, w, activation }, Operation::Linear { x: y, w: v, activation: other }) => {
-                value(x) == *y && Arc::ptr_eq(w, v) && activation == other
-            }
-            (Self::Gate { x, activation }, Operation::Gate { x: y, activation: other }) => {
-                value(x) == *y && activation == other
-            }
-            (Self::Norm { x, residual, n }, Operation::Norm { x: y, residual: other, n: m }) => {
-                value(x) == *y && residual.as_ref().map(value) == *other && Arc::ptr_eq(n, m)
-            }
-            (Self::AddNorm { x, residual, n }, Operation::AddNorm { x: y, residual: other, n: m }) => {
-                value(x) == *y && value(residual) == *other && Arc::ptr_eq(n, m)
-            }
-            (Self::Rotate { qkv, layout, rotation }, Operation::Rotate { qkv: y, layout: j, rotation: other }) => {
-                value(qkv) == *y && input(layout) == *j && rotation == other
-            }
-            (
-                Self::Attention { qkv, layout, attention, relative },
-                Operation::Attention { qkv: y, layout: j, attention: other, relative: term },
-            ) => {
-                // A scale that is not a number is the same as itself, too.
-                let Attention { heads, head_size, scale, mask } = *attention;
-                (heads, head_size, scale.to_bits(), mask)
-                    == (other.heads, other.head_size, other.scale.to_bits(), other.mask)
-                    && value(qkv) == *y
-                    && input(layout) == *j
-                    && relative.as_ref().map(Arc::as_ptr) == term.as_ref().map(Arc::as_ptr)
-            }
-            (Self::TakeRows { x, indices }, Operation::TakeRows { x: y, indices: j }) => {
-                value(x) == *y && input(indices) == *j
-            }
-            (
-                Self::ReduceRows { x, layout, reduction },
-                Operation::ReduceRows { x: y, layout: j, reduction: other },
-            ) => value(x) == *y && input(layout) == *j && reduction == other,
-            _ => false,
-        }
-    }
-
+impl<D: Device + ?Sized> Operation<D> {
     /// How many results it has.
     pub(crate) fn results(&self) -> usize {
         if matches!(self, Self::AddNorm { .. }) { 2 } else { 1 }
+    }
+
+    /// The values it is computed from.
+    pub(crate) fn operands(&self) -> impl Iterator<Item = ValueId> {
+        let operands = match *self {
+            Self::Input(_) | Self::Embed(_) => [None, None],
+            Self::Norm { x, residual, .. } => [Some(x), residual],
+            Self::AddNorm { x, residual, .. } => [Some(x), Some(residual)],
+            Self::Linear { x, .. }
+            | Self::Gate { x, .. }
+            | Self::Rotate { qkv: x, .. }
+            | Self::Attention { qkv: x, .. }
+            | Self::TakeRows { x, .. }
+            | Self::ReduceRows { x, .. } => [Some(x), None],
+        };
+        operands.into_iter().flatten()
+    }
+
+    /// Which number of a run says how many rows of its results are real, from what says it of its operands.
+    pub(crate) fn rows(&self, of: impl Fn(ValueId) -> Rows) -> Rows {
+        match *self {
+            Self::Input(input) | Self::TakeRows { indices: input, .. } => Rows::Of(input),
+            Self::Embed(ref lookups) => Rows::Of(lookups.first().map_or(InputId(0), |&(_, ids)| ids)),
+            Self::ReduceRows { layout, .. } => Rows::SequencesOf(layout),
+            Self::Linear { x, .. }
+            | Self::Gate { x, .. }
+            | Self::Norm { x, .. }
+            | Self::AddNorm { x, .. }
+            | Self::Rotate { qkv: x, .. }
+            | Self::Attention { qkv: x, .. } => of(x),
+        }
     }
 }
 

@@ -1,175 +1,22 @@
-//! The layer by itself: a device that runs plans with the reference's operations, one after the other, and looks at
-//! every number a plan tells it.
+//! The layer by itself, over a device that looks at what it is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
+use mlxt_backend::conformance::random::Random;
 use mlxt_backend::{
-    Activation, Attention, Backend, DeviceInfo, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind,
-    NormSource, Precision, Reduction, Reference, RelativeSource, Result, Segments, Shaped, conformance,
+    Activation, Attention, Backend, Error, HostTensor, LinearPart, Lookup, Mask, MatrixSource, NormKind, NormSource,
+    Precision, Reduction, Reference, Segments, conformance,
 };
 
-use crate::device::{Device, Held, Input};
-use crate::plan::{InputId, InputKind, Operation, Plan, Rows, SegmentsRoom};
 use crate::{Lazy, Tensor};
 
-type Array = <Reference as Backend>::Tensor;
+use interpreter::{Array, Interpreter};
 
-/// Counts what it is asked to do.
-#[derive(Default)]
-struct Interpreter {
-    compiled: AtomicUsize,
-    ran: AtomicUsize,
-    steps: AtomicUsize,
-}
-
-impl Device for Interpreter {
-    type Buffer = Array;
-    type Matrix = <Reference as Backend>::Matrix;
-    type Norm = <Reference as Backend>::Norm;
-    type Table = <Reference as Backend>::Table;
-    type Relative = <Reference as Backend>::Relative;
-    type Program = Arc<Plan<Self>>;
-
-    fn info(&self) -> DeviceInfo {
-        DeviceInfo { device: "interpreter".into(), ..Reference.info() }
-    }
-
-    fn matrix(&self, source: MatrixSource) -> Result<Self::Matrix> {
-        Reference.matrix(source)
-    }
-
-    fn table(&self, tensor: HostTensor) -> Result<Self::Table> {
-        Reference.table(tensor)
-    }
-
-    fn norm_weights(&self, source: NormSource) -> Result<Self::Norm> {
-        Reference.norm_weights(source)
-    }
-
-    fn relative(&self, source: RelativeSource<Held<Array>>) -> Result<Self::Relative> {
-        let copied = |part: Option<Held<Array>>| part.map(|held| copy(&held.buffer)).transpose();
-        let RelativeSource { buckets, keys, queries, bias } = source;
-        Reference.relative(RelativeSource {
-            buckets,
-            keys: copied(keys)?,
-            queries: copied(queries)?,
-            bias: copied(bias)?,
-        })
-    }
-
-    fn room(&self, rows: usize) -> usize {
-        rows.next_multiple_of(8)
-    }
-
-    fn segments_room(&self, segments: &Segments) -> SegmentsRoom {
-        let [rows, sequences, longest] = [segments.rows(), segments.count(), segments.longest()].map(|n| self.room(n));
-        SegmentsRoom { rows, sequences, longest }
-    }
-
-    fn compile(&self, plan: Arc<Plan<Self>>) -> Result<Self::Program> {
-        self.compiled.fetch_add(1, Ordering::Relaxed);
-        Ok(plan)
-    }
-
-    fn run(&self, plan: &Arc<Plan<Self>>, inputs: &[Input<'_, Array>]) -> Result<Vec<Array>> {
-        self.ran.fetch_add(1, Ordering::Relaxed);
-        self.steps.fetch_add(plan.steps.len(), Ordering::Relaxed);
-        assert_eq!(plan.inputs.len(), inputs.len());
-        for (&kind, input) in plan.inputs.iter().zip(inputs) {
-            fits(kind, input);
-        }
-        let ids = |InputId(i): InputId| match inputs[i] {
-            Input::Ids(ids) => ids,
-            other => panic!("ids expected, found {other:?}"),
-        };
-        let segments = |InputId(i): InputId| match inputs[i] {
-            Input::Segments(segments) => segments,
-            other => panic!("segments expected, found {other:?}"),
-        };
-        let mut values: Vec<Option<Array>> = plan.values.iter().map(|_| None).collect();
-        for step in &plan.steps {
-            let value = |id: &crate::plan::ValueId| values[id.0].as_ref().expect("computed before it is used");
-            let mut second = None;
-            let first = match &step.operation {
-                Operation::Input(InputId(i)) => match (plan.inputs[*i], inputs[*i]) {
-                    (InputKind::Values { cols, .. }, Input::Values(v)) => Reference.write(v.len() / cols, cols, v)?,
-                    (InputKind::Buffer { .. }, Input::Buffer(buffer, _)) => copy(buffer)?,
-                    other => panic!("not a value: {other:?}"),
-                },
-                Operation::Embed(lookups) => {
-                    let lookups: Vec<_> =
-                        lookups.iter().map(|(table, i)| Lookup { table: &**table, ids: ids(*i) }).collect();
-                    Reference.embed(&lookups)?
-                }
-                Operation::Linear { x, w, activation } => Reference.linear(value(x), w, *activation)?,
-                Operation::Gate { x, activation } => Reference.gate(value(x), *activation)?,
-                Operation::Norm { x, residual, n } => {
-                    Reference.norm(copy(value(x))?, residual.as_ref().map(value), n)?
-                }
-                Operation::AddNorm { x, residual, n } => {
-                    let (sum, normed) = Reference.add_norm(copy(value(x))?, value(residual), n)?;
-                    second = Some(normed);
-                    sum
-                }
-                Operation::Rotate { qkv, layout, rotation } => {
-                    let layout = Reference.layout(segments(*layout))?;
-                    Reference.rotate(copy(value(qkv))?, &layout, rotation)?
-                }
-                Operation::Attention { qkv, layout, attention, relative } => {
-                    let layout = Reference.layout(segments(*layout))?;
-                    Reference.attention(value(qkv), &layout, attention, relative.as_deref())?
-                }
-                Operation::TakeRows { x, indices } => Reference.take_rows(value(x), ids(*indices))?,
-                Operation::ReduceRows { x, layout, reduction } => {
-                    Reference.reduce_rows(value(x), &Reference.layout(segments(*layout))?, *reduction)?
-                }
-            };
-            for (offset, result) in std::iter::once(first).chain(second).enumerate() {
-                let said = &plan.values[step.result.0 + offset];
-                let rows = match said.rows {
-                    Rows::SequencesOf(input) => segments(input).count(),
-                    Rows::Of(InputId(i)) => rows(plan.inputs[i], &inputs[i]),
-                };
-                assert_eq!((rows, said.cols), (result.rows(), result.cols()));
-                assert!(said.room == self.room(rows), "{said:?}");
-                values[step.result.0 + offset] = Some(result);
-            }
-        }
-        plan.outputs.iter().map(|id| copy(values[id.0].as_ref().expect("every output is computed"))).collect()
-    }
-
-    fn read(&self, buffer: &Array, rows: usize, cols: usize) -> Result<Vec<f32>> {
-        assert_eq!((rows, cols), (buffer.rows(), buffer.cols()));
-        Reference.read(buffer)
-    }
-}
-
-fn rows(kind: InputKind, input: &Input<'_, Array>) -> usize {
-    match (kind, input) {
-        (InputKind::Ids { .. }, Input::Ids(ids)) => ids.len(),
-        (InputKind::Segments(_), Input::Segments(segments)) => segments.rows(),
-        (InputKind::Values { cols, .. }, Input::Values(values)) => values.len() / cols,
-        (InputKind::Buffer { .. }, Input::Buffer(_, rows)) => *rows,
-        (kind, input) => panic!("{input:?} for {kind:?}"),
-    }
-}
-
-fn fits(kind: InputKind, input: &Input<'_, Array>) {
-    let rows = rows(kind, input);
-    let (InputKind::Ids { room }
-    | InputKind::Segments(SegmentsRoom { rows: room, .. })
-    | InputKind::Values { room, .. }
-    | InputKind::Buffer { room, .. }) = kind;
-    assert!(0 < rows && rows <= room, "{rows} rows for {kind:?}");
-}
-
-fn copy(x: &Array) -> Result<Array> {
-    Reference.write(x.rows(), x.cols(), &Reference.read(x)?)
-}
+mod interpreter;
 
 fn counted(lazy: &Lazy<Interpreter>) -> (usize, usize, usize) {
-    let Interpreter { compiled, ran, steps } = lazy.device();
+    let Interpreter { compiled, ran, steps, .. } = lazy.device();
     (compiled.load(Ordering::Relaxed), ran.load(Ordering::Relaxed), steps.load(Ordering::Relaxed))
 }
 
@@ -286,6 +133,27 @@ fn other_weights_are_another_program() {
 }
 
 #[test]
+fn as_many_results_of_other_operations_are_another_program() {
+    let lazy = Lazy::new(Interpreter::default());
+    let norm = Model::new(&lazy).norm;
+    let write = || lazy.write(1, HIDDEN, &[1.0, 2.0, 4.0, 8.0]).unwrap();
+    let mut x = write();
+    for _ in 0..3 {
+        x = lazy.norm(x, None, &norm).unwrap();
+    }
+    let plain = lazy.read(&x).unwrap();
+    let (sum, normed) = lazy.add_norm(write(), &write(), &norm).unwrap();
+    drop(sum);
+    lazy.read(&normed).unwrap();
+    let mut y = write();
+    for _ in 0..3 {
+        y = lazy.norm(y, None, &norm).unwrap();
+    }
+    assert_eq!(lazy.read(&y).unwrap(), plain);
+    assert_eq!(counted(&lazy).0, 2);
+}
+
+#[test]
 fn other_settings_are_another_program() {
     let lazy = Lazy::new(Interpreter::default());
     let model = Model::new(&lazy);
@@ -351,4 +219,235 @@ fn threads_do_not_disturb_each_other() {
         }
     });
     assert_eq!(counted(&lazy).0, 1);
+}
+
+/// What the reference gives for the mean of a forward.
+fn expected(ids: &[u32], lengths: &[usize]) -> Vec<f32> {
+    let (_, mean) = Model::new(&Reference).forward(&Reference, ids, lengths);
+    Reference.read(&mean).unwrap()
+}
+
+#[test]
+fn forwards_may_be_noted_side_by_side() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    let batches: [(&[u32], &[usize]); 3] = [(&[1, 2, 3], &[2, 1]), (&[4; 20], &[20]), (&[7, 8], &[1, 1])];
+    for round in 0..3 {
+        let means = batches.map(|(ids, lengths)| model.forward(&lazy, ids, lengths).1);
+        for i in [1, 2, 0] {
+            assert_eq!(lazy.read(&means[i]).unwrap(), expected(batches[i].0, batches[i].1), "{round}, {i}");
+        }
+        assert_eq!(counted(&lazy).0, 2, "two of three batches share their room");
+    }
+}
+
+#[test]
+fn a_forward_may_leave_the_last_one_half_way() {
+    /// Hidden states, and what follows `turn` operations of the first layer.
+    fn run<B: Backend>(backend: &B, turn: usize) -> Vec<f32> {
+        let model = Model::new(backend);
+        [turn, 9, turn].map(|turn| leave(backend, &model, turn)).concat()
+    }
+    fn leave<B: Backend>(backend: &B, model: &Model<B>, turn: usize) -> Vec<f32> {
+        let layout = backend.layout(&Segments::from_lengths(&[2, 1]).unwrap()).unwrap();
+        let mut x = backend.embed(&[Lookup { table: &model.words, ids: &[1, 2, 3] }]).unwrap();
+        for operation in 0..6 {
+            x = if operation == turn {
+                backend.take_rows(&x, &[2, 0, 1]).unwrap()
+            } else {
+                backend.norm(x, None, &model.norm).unwrap()
+            };
+        }
+        backend.read(&backend.reduce_rows(&x, &layout, Reduction::Mean).unwrap()).unwrap()
+    }
+    for turn in 0..6 {
+        let lazy = Lazy::new(Interpreter::default());
+        assert_eq!(run(&lazy, turn), run(&Reference, turn), "{turn}");
+        assert_eq!(counted(&lazy).0, 2, "{turn}: the second time is known, too");
+    }
+}
+
+#[test]
+fn less_of_a_known_forward_is_known_after_more_of_it() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    for round in 0..3 {
+        let (hidden, mean) = model.forward(&lazy, &[1, 2, 3], &[2, 1]);
+        drop(mean);
+        lazy.read(&hidden).unwrap();
+        drop(hidden);
+        lazy.read(&model.forward(&lazy, &[1, 2, 3], &[2, 1]).1).unwrap();
+        assert_eq!(counted(&lazy).0, 2, "{round}");
+    }
+}
+
+#[test]
+fn results_go_into_other_forwards() {
+    fn run<B: Backend>(backend: &B) -> Vec<f32> {
+        let model = Model::new(backend);
+        let (first, mean) = model.forward(backend, &[1, 2, 3], &[2, 1]);
+        let mut values = backend.read(&mean).unwrap();
+        // One was computed, the other not.
+        let (second, _) = model.forward(backend, &[4, 5, 6], &[1, 2]);
+        let (sum, normed) = backend.add_norm(second, &first, &model.norm).unwrap();
+        // None was, of two that know nothing of each other; one of them is used again.
+        let (third, _) = model.forward(backend, &[7, 8, 9], &[3]);
+        let both = backend.norm(normed, Some(&third), &model.norm).unwrap();
+        values.extend(backend.read(&both).unwrap());
+        values.extend(backend.read(&third).unwrap());
+        // Both were, of two runs.
+        let last = backend.norm(third, Some(&first), &model.norm).unwrap();
+        let turned = backend.take_rows(&last, &[2, 1, 0]).unwrap();
+        drop((last, first));
+        values.extend(backend.read(&turned).unwrap());
+        values.extend(backend.read(&sum).unwrap());
+        values
+    }
+    let lazy = Lazy::new(Interpreter::default());
+    assert_eq!(run(&lazy), run(&Reference));
+}
+
+#[test]
+fn what_is_used_elsewhere_is_copied_once() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    let mut x = model.forward(&lazy, &[1, 2, 3], &[2, 1]).0;
+    let other = lazy.write(3, HIDDEN, &[0.5; 3 * HIDDEN]).unwrap();
+    for _ in 0..5 {
+        x = lazy.norm(x, Some(&other), &model.norm).unwrap();
+    }
+    lazy.read(&x).unwrap();
+    assert_eq!(counted(&lazy).2, 5 + 1 + 5);
+}
+
+#[test]
+fn one_of_two_results_may_be_there_already() {
+    fn run<B: Backend>(backend: &B) -> Vec<f32> {
+        let model = Model::new(backend);
+        let write = |value: f32| backend.write(1, HIDDEN, &[1.0, 2.0, 4.0, value]).unwrap();
+        let (sum, normed) = backend.add_norm(write(8.0), &write(3.0), &model.norm).unwrap();
+        let both = backend.norm(normed, Some(&sum), &model.norm).unwrap();
+        let read = |x: &B::Tensor| backend.read(x).unwrap();
+        [read(&sum), read(&both)].concat()
+    }
+    let lazy = Lazy::new(Interpreter::default());
+    assert_eq!(run(&lazy), run(&Reference));
+}
+
+#[test]
+fn a_long_row_of_forwards_that_begin_anew_runs_and_is_let_go() {
+    let lazy = Lazy::new(Interpreter::default());
+    let norm = Model::new(&lazy).norm;
+    let write = || lazy.write(1, HIDDEN, &[1.0, 2.0, 4.0, 8.0]).unwrap();
+    let mut x = write();
+    for i in 0..10_000 {
+        x = if i % 2 == 0 { lazy.norm(write(), Some(&x), &norm) } else { lazy.norm(x, Some(&write()), &norm) }.unwrap();
+    }
+    assert_eq!(lazy.read(&x).unwrap().len(), HIDDEN);
+}
+
+#[test]
+fn nothing_is_kept_of_what_was_dropped() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    let (hidden, mean) = model.forward(&lazy, &[1, 2, 3], &[2, 1]);
+    lazy.read(&mean).unwrap();
+    let (recording, noted) = (Arc::downgrade(&hidden.recording), hidden.recording.lock().steps());
+    let values = {
+        let state = hidden.recording.lock();
+        Arc::downgrade(state.outcomes[hidden.value.0].buffer.as_ref().unwrap())
+    };
+    for row in [0, 1, 2] {
+        lazy.read(&lazy.take_rows(&hidden, &[row]).unwrap()).unwrap();
+    }
+    assert_eq!(hidden.recording.lock().steps(), noted, "what follows computed values does not stay with them");
+    drop(mean);
+    let first = lazy.take_rows(&hidden, &[0]).unwrap();
+    drop(hidden);
+    assert!(recording.upgrade().is_none() && values.upgrade().is_some());
+    drop(first);
+    assert!(values.upgrade().is_none());
+}
+
+#[test]
+fn what_failed_may_be_tried_again() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    for _ in 0..2 {
+        let mean = model.forward(&lazy, &[1, 2, 3], &[2, 1]).1;
+        lazy.device().broken.store(true, Ordering::Relaxed);
+        assert!(matches!(lazy.read(&mean), Err(Error::Device { .. })));
+        lazy.device().broken.store(false, Ordering::Relaxed);
+        assert_eq!(lazy.read(&mean).unwrap(), expected(&[1, 2, 3], &[2, 1]));
+    }
+}
+
+#[test]
+fn two_threads_may_read_what_comes_of_one_forward() {
+    let lazy = Lazy::new(Interpreter::default());
+    let model = Model::new(&lazy);
+    for round in 1..=20 {
+        let (hidden, mean) = model.forward(&lazy, &[1, 2, 3], &[2, 1]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(lazy.read(&mean).unwrap(), expected(&[1, 2, 3], &[2, 1])));
+            let hidden = hidden;
+            let row = lazy.take_rows(&hidden, &[1]).unwrap();
+            assert_eq!(lazy.read(&row).unwrap().len(), HIDDEN);
+        });
+        assert!(counted(&lazy).1 <= 2 * round, "{round}");
+    }
+}
+
+/// Tensors of `[3, HIDDEN]`, on both sides.
+type Pair = (Tensor<Interpreter>, Array);
+
+#[test]
+fn any_order_of_noting_reading_and_dropping_gives_the_same() {
+    let lazy = Lazy::new(Interpreter::default());
+    let (model, reference) = (Model::new(&lazy), Model::new(&Reference));
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut pairs: Vec<Pair> = vec![];
+        for _ in 0..40 {
+            let other = pairs.len().saturating_sub(1 + random.below(3));
+            match (random.below(9), pairs.pop()) {
+                (0 | 1, last) => {
+                    pairs.extend(last);
+                    let ids = [random.below(10) as u32, 2, 3];
+                    pairs.push((model.forward(&lazy, &ids, &[2, 1]).0, reference.forward(&Reference, &ids, &[2, 1]).0));
+                }
+                (2, last) => {
+                    pairs.extend(last);
+                    let values = [random.below(9) as f32; 3 * HIDDEN];
+                    let written = Reference.write(3, HIDDEN, &values).unwrap();
+                    pairs.push((lazy.write(3, HIDDEN, &values).unwrap(), written));
+                }
+                (_, None) => {}
+                (3, Some((x, y))) => {
+                    let rows = [random.below(3) as u32, 0, 1];
+                    let taken = (lazy.take_rows(&x, &rows).unwrap(), Reference.take_rows(&y, &rows).unwrap());
+                    pairs.extend([(x, y), taken]);
+                }
+                (4, Some((x, y))) => {
+                    let (r, s) = pairs.get(other).map_or((None, None), |(r, s)| (Some(r), Some(s)));
+                    let normed = lazy.norm(x, r, &model.norm).unwrap();
+                    pairs.push((normed, Reference.norm(y, s, &reference.norm).unwrap()));
+                }
+                (5 | 6, Some((x, y))) if other < pairs.len() => {
+                    let (r, s) = &pairs[other];
+                    let (sum, normed) = lazy.add_norm(x, r, &model.norm).unwrap();
+                    let expected = Reference.add_norm(y, s, &reference.norm).unwrap();
+                    pairs.extend([(sum, expected.0), (normed, expected.1)]);
+                }
+                (7, Some((x, y))) => {
+                    assert_eq!(lazy.read(&x).unwrap(), Reference.read(&y).unwrap(), "{seed}");
+                    pairs.insert(random.below(pairs.len() + 1), (x, y));
+                }
+                (_, Some(dropped)) => drop(dropped),
+            }
+        }
+        for (x, y) in &pairs {
+            assert_eq!(lazy.read(x).unwrap(), Reference.read(y).unwrap(), "{seed}");
+        }
+    }
 }

@@ -1,226 +1,221 @@
 //! From a value that somebody wants back to everything that has to run for it.
-//!
-//! Mostly that has run before, with other ids: a trace is compared with the plans there are, and becomes a plan of its own
-//! only if it is none of them. It refers to nodes and keeps none.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::iter;
+use std::sync::Arc;
 
 use crate::Device;
+use crate::asked::Asked;
 use crate::device::Input;
-use crate::node::{Given, MOST, Node, Operand, Outcome};
-use crate::plan::{InputId, InputKind, Operation, Plan, Rows, Step, Value, ValueId};
+use crate::plan::{InputId, InputKind, Operation, Plan, Rows, Value, ValueId};
+use crate::programs::Programs;
+use crate::recording::{Given, State, Tensor};
+use crate::script::Script;
 
-/// Room to begin with: enough for 24 layers of eight operations.
-const STEPS: usize = 224;
-
-/// What has to run, in an order in which it can.
-pub(crate) struct Trace<'a, D: Device> {
-    device: &'a D,
-    visits: Vec<Visit<'a, D>>,
-    kinds: Vec<InputKind>,
-    values: Vec<Value>,
-    results: Vec<ValueId>,
-    /// The number of each result, by where its outcome is.
-    numbers: Numbers<ValueId>,
-    /// The number of each input from the host, by [`Given::address`].
-    given: Numbers<InputId>,
-    /// What this run gives the plan's inputs.
-    pub(crate) inputs: Vec<Input<'a, D::Buffer>>,
-    /// Where the plan's outputs go.
-    pub(crate) outputs: Vec<&'a Outcome<D::Buffer>>,
+/// What a run has to do with a result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing.
+    Unneeded,
+    /// It is computed on the way.
+    Passing,
+    /// It is computed, and kept: somebody holds it, and would ask for it to be computed again otherwise.
+    Output,
+    /// It was computed before.
+    Earlier,
 }
 
-/// A step of the plan to be.
-struct Visit<'a, D: Device> {
-    what: What<'a, D>,
-    result: ValueId,
+/// Where an input of a run comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    Given(InputId),
+    /// A result that was computed before.
+    Earlier(ValueId),
 }
 
-enum What<'a, D: Device> {
-    /// A result of an earlier plan.
-    Earlier(InputId),
-    /// What is computed, and the numbers of its operands.
-    Computed(&'a Node<D>, [ValueId; MOST]),
+/// An input's sizes, rounded up: all that programs of the same steps differ in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) kind: InputKind,
+    /// Room for a row of each sequence.
+    sequences: usize,
 }
 
-impl<'a, D: Device> Trace<'a, D> {
-    /// What has to run for `wanted`. Values that others still hold become outputs too: they would be computed again
-    /// otherwise.
-    pub(crate) fn new(device: &'a D, wanted: &'a Operand<D>) -> Self {
-        let mut trace = Self {
-            device,
-            visits: Vec::with_capacity(STEPS),
-            kinds: vec![],
-            values: Vec::with_capacity(STEPS),
-            results: vec![],
-            numbers: Numbers::with_capacity_and_hasher(STEPS, BuildHasherDefault::default()),
-            given: Numbers::default(),
-            inputs: vec![],
-            outputs: vec![],
-        };
-        trace.order(wanted);
-        trace
+/// The steps that have to run, by themselves.
+pub(crate) struct Part<D: Device> {
+    script: Script<D>,
+    /// Its inputs.
+    pub(crate) feeds: Vec<Feed>,
+    /// Its number of each of the recording's results.
+    numbers: Vec<ValueId>,
+}
+
+impl<D: Device> State<D> {
+    /// What a run for `wanted` has to do with each result up to that.
+    pub(crate) fn roles(&self, wanted: ValueId) -> Vec<Role> {
+        let steps = &self.script().steps;
+        let steps = &steps[..steps.partition_point(|step| step.result <= wanted)];
+        let mut roles = vec![Role::Unneeded; steps.last().map_or(0, |step| step.results().end)];
+        let needed = |value: ValueId| if self.is_computed(value) { Role::Earlier } else { Role::Passing };
+        roles[wanted.0] = needed(wanted);
+        for step in steps.iter().rev() {
+            let results = step.results();
+            if !roles[results.clone()].contains(&Role::Passing) {
+                continue;
+            }
+            // A second result comes with the first. One that is there from an earlier run is computed again.
+            for (role, outcome) in roles[results.clone()].iter_mut().zip(&self.outcomes[results]) {
+                if *role != Role::Earlier {
+                    let output = outcome.held && outcome.buffer.is_none();
+                    *role = if output { Role::Output } else { Role::Passing };
+                }
+            }
+            for operand in step.operation.operands() {
+                if roles[operand.0] == Role::Unneeded {
+                    roles[operand.0] = needed(operand);
+                }
+            }
+        }
+        roles
     }
 
-    /// Whether this is a run of that plan.
-    pub(crate) fn is(&self, plan: &Plan<D>) -> bool {
-        let same = |(visit, step): (&Visit<'_, D>, &Step<D>)| {
-            visit.result == step.result
-                && match (&visit.what, &step.operation) {
-                    (What::Earlier(input), Operation::Input(other)) => input == other,
-                    (What::Earlier(_), _) => false,
-                    (What::Computed(node, operands), other) => {
-                        node.operation.is(other, |&place| operands[place], |given| self.given[&given.address()])
-                    }
-                }
+    /// The steps that have to run.
+    pub(crate) fn part(&self, roles: &[Role]) -> Part<D> {
+        let (mut script, mut feeds) = (Script::new(), vec![]);
+        let (mut numbers, mut inputs) = (vec![ValueId(0); roles.len()], vec![None; self.given.0.len()]);
+        let mut feed = |feed| {
+            feeds.push(feed);
+            InputId(feeds.len() - 1)
         };
-        self.visits.len() == plan.steps.len()
-            && self.kinds == plan.inputs
-            && self.results == plan.outputs
-            && self.values == plan.values
-            && self.visits.iter().zip(&plan.steps).all(same)
+        for step in self.script().steps.iter().take_while(|step| step.result.0 < roles.len()) {
+            let cols = self.script().sizes[step.result.0].cols;
+            let earlier = |result: &usize| roles[*result] == Role::Earlier;
+            for result in step.results().filter(earlier) {
+                numbers[result] = script.push(Operation::Input(feed(Feed::Earlier(ValueId(result)))), cols);
+            }
+            if step.results().any(|result| matches!(roles[result], Role::Passing | Role::Output)) {
+                let input = |id: InputId| *inputs[id.0].get_or_insert_with(|| feed(Feed::Given(id)));
+                let first = script.push(Asked::again(&step.operation, |x| numbers[x.0], input).kept(), cols);
+                let computed = step.results().zip(first.0..).filter(|(result, _)| !earlier(result));
+                computed.for_each(|(result, number)| numbers[result] = ValueId(number));
+            }
+        }
+        Part { script, feeds, numbers }
     }
 
-    /// As a plan of its own.
-    pub(crate) fn plan(&self) -> Plan<D> {
-        let step = |&Visit { ref what, result }: &Visit<'_, D>| {
-            let operation = match what {
-                What::Earlier(input) => Operation::Input(*input),
-                What::Computed(node, operands) => {
-                    node.operation.map(|&place| operands[place], |given| self.given[&given.address()])
-                }
-            };
-            Step { operation, result }
+    /// As a device is given them.
+    pub(crate) fn plan(&self, device: &D, roles: &[Role], part: Part<D>) -> Plan<D> {
+        let Part { script, feeds, numbers } = part;
+        let room = |rows: Rows| match rows {
+            Rows::Of(input) => device.room(self.rows(feeds[input.0])),
+            Rows::SequencesOf(input) => self.room(device, feeds[input.0]).sequences,
         };
         Plan {
-            inputs: self.kinds.clone(),
-            steps: self.visits.iter().map(step).collect(),
-            values: self.values.clone(),
-            outputs: self.results.clone(),
+            inputs: feeds.iter().map(|&feed| self.room(device, feed).kind).collect(),
+            values: script
+                .sizes
+                .iter()
+                .map(|size| Value { rows: size.rows, room: room(size.rows), cols: size.cols })
+                .collect(),
+            steps: script.steps,
+            outputs: outputs(roles).map(|output| numbers[output.0]).collect(),
         }
     }
 
-    /// Operands before what is computed from them, with a stack of its own.
-    fn order(&mut self, wanted: &'a Operand<D>) {
-        let mut stack = vec![(wanted, false)];
-        while let Some((operand, operands_done)) = stack.pop() {
-            if operands_done {
-                self.computed(&operand.node);
-                continue;
-            }
-            let outcome = operand.outcome();
-            if self.numbers.contains_key(&address(outcome)) {
-                continue;
-            }
-            if let Some(buffer) = outcome.buffer.get() {
-                self.earlier(operand, buffer);
-            } else {
-                stack.push((operand, true));
-                stack.extend(operand.node.operands.iter().rev().flatten().map(|operand| (operand, false)));
-            }
-        }
+    /// What a run gives an input.
+    pub(crate) fn input(&self, feed: Feed) -> Option<Input<'_, D::Buffer>> {
+        Some(match feed {
+            Feed::Given(id) => match &self.given.0[id.0] {
+                Given::Ids(ids) => Input::Ids(ids),
+                Given::Segments(segments) => Input::Segments(segments),
+                Given::Values(values, _) => Input::Values(values),
+                Given::Computed { buffer, rows, .. } => Input::Buffer(buffer, *rows),
+            },
+            Feed::Earlier(value) => Input::Buffer(self.outcomes[value.0].buffer.as_ref()?, self.rows(feed)),
+        })
     }
 
-    fn earlier(&mut self, operand: &'a Operand<D>, buffer: &'a D::Buffer) {
-        let Node { rows, cols, .. } = *operand.node;
-        let room = self.device.room(rows);
-        let input = self.input(InputKind::Buffer { room, cols }, Input::Buffer(buffer, rows));
-        let result = self.value(operand.outcome(), Value { rows: Rows::Of(input), room, cols });
-        self.visits.push(Visit { what: What::Earlier(input), result });
-    }
-
-    fn computed(&mut self, node: &'a Node<D>) {
-        let number = |operand: &Option<Operand<D>>| {
-            operand.as_ref().map_or(ValueId(0), |operand| self.numbers[&address(operand.outcome())])
-        };
-        let operands = [number(&node.operands[0]), number(&node.operands[1])];
-        let value = Value { rows: self.rows(node, operands), room: self.device.room(node.rows), cols: node.cols };
-        let result = ValueId(self.values.len());
-        for outcome in node.outcomes() {
-            let id = self.value(outcome, value);
-            // One that is held from an earlier run is computed again, beside what this run is asked for.
-            if outcome.is_wanted() {
-                self.results.push(id);
-                self.outputs.push(outcome);
-            }
-        }
-        self.visits.push(Visit { what: What::Computed(node, operands), result });
-    }
-
-    /// Which number of a run says how many rows of the result are real. Numbers the inputs of the operation.
-    fn rows(&mut self, node: &'a Node<D>, operands: [ValueId; MOST]) -> Rows {
-        match &node.operation {
-            Operation::Input(given) | Operation::TakeRows { indices: given, .. } => Rows::Of(self.given(given)),
-            Operation::Embed(lookups) => {
-                let mut first = None;
-                for (_, ids) in lookups {
-                    let ids = self.given(ids);
-                    first.get_or_insert(ids);
+    pub(crate) fn room(&self, device: &D, feed: Feed) -> Room {
+        let (room, mut sequences) = (device.room(self.rows(feed)), 0);
+        let kind = match feed {
+            Feed::Earlier(value) => InputKind::Buffer { room, cols: self.script().sizes[value.0].cols },
+            Feed::Given(id) => match &self.given.0[id.0] {
+                Given::Ids(_) => InputKind::Ids { room },
+                Given::Segments(segments) => {
+                    sequences = device.room(segments.count());
+                    InputKind::Segments(device.segments_room(segments))
                 }
-                Rows::Of(first.unwrap_or(InputId(0)))
-            }
-            Operation::ReduceRows { layout, .. } => Rows::SequencesOf(self.given(layout)),
-            Operation::Rotate { qkv: x, layout, .. } | Operation::Attention { qkv: x, layout, .. } => {
-                self.given(layout);
-                self.values[operands[*x].0].rows
-            }
-            Operation::Linear { x, .. }
-            | Operation::Gate { x, .. }
-            | Operation::Norm { x, .. }
-            | Operation::AddNorm { x, .. } => self.values[operands[*x].0].rows,
+                Given::Values(_, cols) => InputKind::Values { room, cols: *cols },
+                Given::Computed { cols, .. } => InputKind::Buffer { room, cols: *cols },
+            },
+        };
+        Room { kind, sequences }
+    }
+
+    fn rows(&self, feed: Feed) -> usize {
+        let rows = match feed {
+            Feed::Given(id) => Rows::Of(id),
+            Feed::Earlier(value) => self.script().sizes[value.0].rows,
+        };
+        match rows {
+            Rows::Of(id) => self.given.0[id.0].rows(),
+            Rows::SequencesOf(id) => self.given.0[id.0].sequences(),
         }
     }
 
-    /// The next value. A result that has a number keeps it.
-    fn value(&mut self, outcome: &Outcome<D::Buffer>, value: Value) -> ValueId {
-        let id = ValueId(self.values.len());
-        self.values.push(value);
-        self.numbers.entry(address(outcome)).or_insert(id);
-        id
+    /// What leads to a value, to be noted elsewhere.
+    pub(crate) fn excerpt(&self, wanted: ValueId) -> Excerpt<D> {
+        let roles = self.roles(wanted);
+        let Part { script, feeds, numbers } = self.part(&roles);
+        let given = feeds.iter().filter_map(|&feed| match feed {
+            Feed::Given(id) => Some(self.given.0[id.0].clone()),
+            Feed::Earlier(value) => {
+                let buffer = Arc::clone(self.outcomes[value.0].buffer.as_ref()?);
+                Some(Given::Computed { buffer, rows: self.rows(feed), cols: self.script().sizes[value.0].cols })
+            }
+        });
+        Excerpt { given: given.collect(), script, wanted: numbers[wanted.0] }
     }
 
-    fn given(&mut self, given: &'a Given) -> InputId {
-        if let Some(&id) = self.given.get(&given.address()) {
-            return id;
+    /// Notes what another recording said of a tensor; gives its number here.
+    pub(crate) fn append(&mut self, programs: &Programs<D>, x: &Tensor<D>, excerpt: Excerpt<D>) -> ValueId {
+        let inputs: Vec<InputId> = excerpt.given.into_iter().map(|given| self.given.add(given)).collect();
+        let mut numbers = Vec::with_capacity(excerpt.script.sizes.len());
+        for step in &excerpt.script.steps {
+            let asked = Asked::again(&step.operation, |x| numbers[x.0], |id| inputs[id.0]);
+            let (results, cols) = (step.operation.results(), excerpt.script.sizes[step.result.0].cols);
+            let first = self.note(programs, &asked, cols, (results, false));
+            numbers.extend(iter::successors(Some(first), |last| Some(ValueId(last.0 + 1))).take(results));
         }
-        let id = self.input(given.kind(self.device), given.input());
-        self.given.insert(given.address(), id);
-        id
-    }
-
-    fn input(&mut self, kind: InputKind, input: Input<'a, D::Buffer>) -> InputId {
-        let id = InputId(self.kinds.len());
-        self.kinds.push(kind);
-        self.inputs.push(input);
-        id
+        let number = numbers[excerpt.wanted.0];
+        self.copies.push((Arc::downgrade(&x.recording), x.value, number));
+        number
     }
 }
 
-fn address<T>(outcome: &Outcome<T>) -> usize {
-    std::ptr::from_ref(outcome).addr()
+/// Steps that lead to a value, and what they were given.
+pub(crate) struct Excerpt<D: Device> {
+    script: Script<D>,
+    given: Vec<Given<D::Buffer>>,
+    wanted: ValueId,
 }
 
-/// Numbers by addresses of things that stay where they are.
-type Numbers<V> = HashMap<usize, V, BuildHasherDefault<Address>>;
-
-/// A hash of one address. Nobody outside chooses them, so one multiplication is good enough.
-#[derive(Default)]
-struct Address(u64);
-
-impl Hasher for Address {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_usize(byte.into());
+impl<T> Given<T> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Ids(ids) => ids.len(),
+            Self::Segments(segments) => segments.rows(),
+            Self::Values(values, cols) => values.len() / cols,
+            Self::Computed { rows, .. } => *rows,
         }
     }
 
-    fn write_usize(&mut self, address: usize) {
-        // The golden ratio's bits; the upper half of the product depends on all of the address.
-        self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    /// None but of a batch.
+    fn sequences(&self) -> usize {
+        if let Self::Segments(segments) = self { segments.count() } else { 0 }
     }
+}
 
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// Where a run's results go, in the order of its plan.
+pub(crate) fn outputs(roles: &[Role]) -> impl Iterator<Item = ValueId> {
+    roles.iter().enumerate().filter(|(_, role)| **role == Role::Output).map(|(value, _)| ValueId(value))
 }

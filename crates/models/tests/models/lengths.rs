@@ -7,7 +7,7 @@ use crate::bad_checkpoints::bert_with;
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::{Backend, Precision, TokenBatch};
 use mlxt_cpu::{Cpu, CpuOptions};
-use mlxt_models::{Config, Encoder, Pooling, Weights, pool};
+use mlxt_models::{Config, Encoder, Error, Pooling, Weights, pool};
 use proptest::prelude::*;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
@@ -74,6 +74,20 @@ fn every_length_from_1_to_512() {
         let sequences: Vec<_> = lengths.iter().map(|&n| sequence(n, n as u64)).collect();
         company_changes_nothing(&sequences);
     }
+}
+
+#[test]
+fn an_id_outside_the_vocabulary_is_named() {
+    let (cpu, encoder) = model();
+    let beyond = encoder.config().vocab_size() as u32;
+    let forward = |ids: Vec<u32>, types: Vec<u32>| {
+        let batch = TokenBatch::new(ids, types, &[2, 3]).unwrap();
+        encoder.forward(cpu, &batch).map(|_| ()).unwrap_err()
+    };
+    let error = forward(vec![2, 3, 2, beyond, 3], vec![0; 5]);
+    assert!(matches!(error, Error::Id { what: "token id", sequence: 1, position: 1, .. }), "{error}");
+    let error = forward(vec![2, 3, 2, 4, 3], vec![0, 9, 0, 0, 0]);
+    assert!(matches!(error, Error::Id { what: "token type id", sequence: 0, position: 1, .. }), "{error}");
 }
 
 proptest! {
