@@ -29,6 +29,9 @@ template <int OUTS, typename Function>
 __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[OUTS / 2], const float* bias, const float* scales, int row, int rows,
                                        int first, Function function) {
     const int lane = threadIdx.x % 4;
+    // Where this lane's first piece goes, and how far from the end of the row.
+    const int out = first + lane * 8, left = o.outputs - out;
+    T *upper_row = o.out + (u64)row * o.outputs + out, *lower_row = upper_row + (u64)8 * o.outputs;
     const float above = scale_at(o.x_scales, row, row < rows), below = scale_at(o.x_scales, row + 8, row + 8 < rows);
 #pragma unroll
     for (int n = 0; n < OUTS / 8; n += 4) {
@@ -44,10 +47,8 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[
             lower[i] = narrow2(function(value(s[2], below * by.x, add.x)), function(value(s[3], below * by.y, add.y)));
         }
         const uint4 a = turn_words(upper), b = turn_words(lower);
-        const int out = first + (n + lane) * 8;
-        T* to = o.out + (u64)row * o.outputs + out;
-        if (row < rows && out < o.outputs) store16(to, a);
-        if (row + 8 < rows && out < o.outputs) store16(to + (u64)8 * o.outputs, b);
+        if (row < rows && n * 8 < left) store16(upper_row + n * 8, a);
+        if (row + 8 < rows && n * 8 < left) store16(lower_row + n * 8, b);
     }
 }
 
