@@ -7,7 +7,7 @@
 
 #include "hopper.cuh"
 
-#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #define HOPPER_ROWS 128
 
@@ -30,14 +30,14 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[
                                        int first, Function function) {
     const int lane = threadIdx.x % 4;
     // Where this lane's first piece goes, and how far from the end of the row.
-    const int out = first + lane * 8, left = o.outputs - out;
+    const int out = first + turned_column(), left = o.outputs - out;
     T *upper_row = o.out + (u64)row * o.outputs + out, *lower_row = upper_row + (u64)8 * o.outputs;
     const float above = scale_at(o.x_scales, row, row < rows), below = scale_at(o.x_scales, row + 8, row + 8 < rows);
 #pragma unroll
     for (int n = 0; n < OUTS / 8; n += 4) {
         // One after the other: with several begun at once, the sums would no longer fit into the registers.
         __syncwarp();
-        u32 upper[4], lower[4];
+        Pair upper[4], lower[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int col = (n + i) * 8 + lane * 2;
@@ -46,9 +46,13 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[
             upper[i] = narrow2(function(value(s[0], above * by.x, add.x)), function(value(s[1], above * by.y, add.y)));
             lower[i] = narrow2(function(value(s[2], below * by.x, add.x)), function(value(s[3], below * by.y, add.y)));
         }
-        const uint4 a = turn_words(upper), b = turn_words(lower);
-        if (row < rows && n * 8 < left) store16(upper_row + n * 8, a);
-        if (row + 8 < rows && n * 8 < left) store16(lower_row + n * 8, b);
+#pragma unroll
+        for (int i = 0; i < 4; i += TURNED) {
+            const uint4 a = turn_pairs(upper + i), b = turn_pairs(lower + i);
+            const int further = (n + i) * 8;
+            if (row < rows && further < left) store16(upper_row + further, a);
+            if (row + 8 < rows && further < left) store16(lower_row + further, b);
+        }
     }
 }
 
