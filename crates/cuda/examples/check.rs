@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::conformance::{Operation, cases, check_cases};
-use mlxt_backend::{Arithmetic, Backend, DType, Precision, Reduction, TokenBatch};
+use mlxt_backend::{Arithmetic, Backend, Precision, Reduction, TokenBatch};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
 use mlxt_models::{Config, Encoder, Weights};
@@ -96,13 +96,14 @@ fn table(precision: Precision, small: bool) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
-    let others = match arithmetic(precision).activations() {
-        DType::F32 => &CudaDevice::PRODUCTS_F32[1..],
-        DType::F16 | DType::Bf16 => &CudaDevice::PRODUCTS[1..],
+    let others = match arithmetic(precision) {
+        Arithmetic::F32 => CudaDevice::PRODUCTS_F32[1..].to_vec(),
+        Arithmetic::Tf32 => [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat(),
+        Arithmetic::F16 | Arithmetic::Bf16 => CudaDevice::PRODUCTS[1..].to_vec(),
     };
     let product_alone =
         |operation: &Operation| operation.flops() > 0 && !matches!(operation, Operation::Attention { .. });
-    for product in std::iter::once(first).chain(others.iter().copied().map(Some)) {
+    for product in std::iter::once(first).chain(others.into_iter().map(Some)) {
         let cuda = open(precision, product)?;
         let started = Instant::now();
         let wanted = cases().into_iter().filter(|case| !(small && case.timed));
@@ -219,10 +220,11 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
     for &precision in precisions {
         let (name, arithmetic) = (precision.name(), arithmetic(precision));
         // The fastest kernels last: they are timed below.
-        let chosen: &[Option<&str>] = match arithmetic.activations() {
-            DType::F32 => &[None],
+        let chosen: &[Option<&str>] = match arithmetic {
+            Arithmetic::F32 => &[None],
             _ if !all => &[None],
-            _ => &[
+            Arithmetic::Tf32 => &[Some("hopper"), Some("few"), None],
+            Arithmetic::F16 | Arithmetic::Bf16 => &[
                 Some("stream_32"),
                 Some("tile_64"),
                 Some("hopper"),

@@ -17,12 +17,16 @@ typedef unsigned long long u64;
 
 // ---------------------------------------------------------------- elements
 
+// `Pair` is two neighbours, the lower one first.
 #if ELEMENT == 32
 typedef float T;
+typedef float2 Pair;
 __device__ __forceinline__ float widen(T v) { return v; }
 __device__ __forceinline__ T narrow(float v) { return v; }
+__device__ __forceinline__ Pair narrow2(float low, float high) { return make_float2(low, high); }
 #else
 typedef u16 T;
+typedef u32 Pair;
 #if ELEMENT == 16
 __device__ __forceinline__ float widen(T v) {
     float r;
@@ -34,7 +38,7 @@ __device__ __forceinline__ T narrow(float v) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(v));
     return r;
 }
-__device__ __forceinline__ u32 narrow2(float low, float high) {
+__device__ __forceinline__ Pair narrow2(float low, float high) {
     u32 r;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
@@ -46,7 +50,7 @@ __device__ __forceinline__ T narrow(float v) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(v));
     return r;
 }
-__device__ __forceinline__ u32 narrow2(float low, float high) {
+__device__ __forceinline__ Pair narrow2(float low, float high) {
     u32 r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
     return r;
@@ -163,13 +167,13 @@ __device__ __forceinline__ float power_of_two(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
-#if ELEMENT == 32
+#if ELEMENT == 32 && !defined(TF32)
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 #else
 // x times the normal distribution of x is max(x, 0) less |x| times the part of the distribution that lies beyond |x|. That part
 // is 2^-p, and p nearly a polynomial: this one was fitted to make the largest error of the result least. Beside the rounding
-// of f32 it is off by 4.4e-7, at most 6.4e-7 in all, where the result is rounded to 11 bits afterwards; 8 instructions, where
-// `erff` alone takes 30.
+// of f32 it is off by 4.4e-7, at most 6.4e-7 in all, where the result is rounded to 11 bits afterwards, or what it is made of was
+// rounded to as many before (TF32); 8 instructions, where `erff` alone takes 30.
 __device__ __forceinline__ float gelu(float x) {
     const float a = fabsf(x);
     float p = fmaf(-4.7330931e-4f, a, 7.0845575e-3f);

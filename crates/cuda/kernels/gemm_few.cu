@@ -7,7 +7,7 @@
 
 #include "share.cuh"
 
-#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // Blocks of a cluster, at most.
 #define FEW_BLOCKS 8
@@ -118,10 +118,10 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
         each([&](int n, Sum4 sum) {
             const bool there = out0 + n * 8 < o.outputs;
             const float2 add = *(const float2*)(biases + n * 8 + col), by = scales_at(scales, n * 8 + col, true);
-            const u32 first = narrow2(function(value(sum.x, above_by * by.x, add.x)), function(value(sum.y, above_by * by.y, add.y)));
-            const u32 second = narrow2(function(value(sum.z, below_by * by.x, add.x)), function(value(sum.w, below_by * by.y, add.y)));
-            if (upper && there) *(u32*)(out + n * 8) = first;
-            if (lower && there) *(u32*)(out + n * 8 + 8 * (u64)o.outputs) = second;
+            const Pair first = narrow2(function(value(sum.x, above_by * by.x, add.x)), function(value(sum.y, above_by * by.y, add.y)));
+            const Pair second = narrow2(function(value(sum.z, below_by * by.x, add.x)), function(value(sum.w, below_by * by.y, add.y)));
+            if (upper && there) *(Pair*)(out + n * 8) = first;
+            if (lower && there) *(Pair*)(out + n * 8 + 8 * (u64)o.outputs) = second;
         });
     });
 }

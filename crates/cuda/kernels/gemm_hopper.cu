@@ -7,7 +7,7 @@
 
 #include "hopper.cuh"
 
-#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 #define HOPPER_ROWS 128
 
@@ -29,12 +29,15 @@ template <int OUTS, typename Function>
 __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[OUTS / 2], const float* bias, const float* scales, int row, int rows,
                                        int first, Function function) {
     const int lane = threadIdx.x % 4;
+    // Where this lane's first piece goes, and how far from the end of the row.
+    const int out = first + turned_column(), left = o.outputs - out;
+    T *upper_row = o.out + (u64)row * o.outputs + out, *lower_row = upper_row + (u64)8 * o.outputs;
     const float above = scale_at(o.x_scales, row, row < rows), below = scale_at(o.x_scales, row + 8, row + 8 < rows);
 #pragma unroll
     for (int n = 0; n < OUTS / 8; n += 4) {
         // One after the other: with several begun at once, the sums would no longer fit into the registers.
         __syncwarp();
-        u32 upper[4], lower[4];
+        Pair upper[4], lower[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int col = (n + i) * 8 + lane * 2;
@@ -43,11 +46,13 @@ __device__ __forceinline__ void finish(const GemmOperands& o, const Sum (&sums)[
             upper[i] = narrow2(function(value(s[0], above * by.x, add.x)), function(value(s[1], above * by.y, add.y)));
             lower[i] = narrow2(function(value(s[2], below * by.x, add.x)), function(value(s[3], below * by.y, add.y)));
         }
-        const uint4 a = turn_words(upper), b = turn_words(lower);
-        const int out = first + (n + lane) * 8;
-        T* to = o.out + (u64)row * o.outputs + out;
-        if (row < rows && out < o.outputs) store16(to, a);
-        if (row + 8 < rows && out < o.outputs) store16(to + (u64)8 * o.outputs, b);
+#pragma unroll
+        for (int i = 0; i < 4; i += TURNED) {
+            const uint4 a = turn_pairs(upper + i), b = turn_pairs(lower + i);
+            const int further = (n + i) * 8;
+            if (row < rows && further < left) store16(upper_row + further, a);
+            if (row + 8 < rows && further < left) store16(lower_row + further, b);
+        }
     }
 }
 

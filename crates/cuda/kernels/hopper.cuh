@@ -1,11 +1,16 @@
 // What Hopper alone has: `wgmma`, by which four warps multiply straight from shared memory, the bulk copy engine that
 // brings tiles there, the barriers by which both tell that they are done, and clusters of blocks.
+//
+// Activations of 32 bits are multiplied as TF32: no kernel of these is for f32.
 
 #pragma once
 
+// For `gelu`, which then need not be more exact than what it is of.
+#define TF32
+
 #include "gemm.cuh"
 
-#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // What `wgmma` is called for the operands: inputs and types, what follows its operands, and how sums are passed to it.
 #if SCALED && OPERAND == 8
@@ -13,20 +18,24 @@
 #define WGMMA_END ", p;\n}"
 #define SUM_OPERAND "+r"
 #define SUM_BITS "r"
-#elif SCALED
-#define WGMMA_TYPES "k32.f32.e4m3.e4m3"
-#define WGMMA_END ", p, 1, 1;\n}"
+#else
 #define SUM_OPERAND "+f"
 #define SUM_BITS "f"
-#else
-#if ELEMENT == 16
+#if SCALED
+#define WGMMA_TYPES "k32.f32.e4m3.e4m3"
+#elif ELEMENT == 32
+#define WGMMA_TYPES "k8.f32.tf32.tf32"
+#elif ELEMENT == 16
 #define WGMMA_TYPES "k16.f32.f16.f16"
 #else
 #define WGMMA_TYPES "k16.f32.bf16.bf16"
 #endif
+// Operands of 16 bits alone can be turned on their way.
+#if SCALED || ELEMENT == 32
+#define WGMMA_END ", p, 1, 1;\n}"
+#else
 #define WGMMA_END ", p, 1, 1, 0, 0;\n}"
-#define SUM_OPERAND "+f"
-#define SUM_BITS "f"
+#endif
 #endif
 
 struct __align__(64) TensorMap {
@@ -153,23 +162,43 @@ __device__ __forceinline__ u64 describe(u32 address) {
     return (u64)((address & 0x3ffff) >> 4) | ((u64)1 << 16) | ((u64)64 << 32) | ((u64)1 << 62);
 }
 
-// Four words of each of four neighbouring lanes, turned: lane `l` gets word `l` of all four.
-__device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
-    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+// Four words of each of four neighbouring lanes, turned: lane `l` gets word `l` of all four. Of two lanes: the first gets words 0
+// and 1 of both, the second words 2 and 3.
+template <int LANES = 4> __device__ __forceinline__ uint4 turn_words(u32 (&v)[4]) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & LANES / 2;
 #pragma unroll
-    for (int i = 0; i < 4; i += 2) {
+    for (int i = 0; LANES == 4 && i < 4; i += 2) {
         const u32 other = __shfl_xor_sync(0xffffffff, odd ? v[i] : v[i + 1], 1);
         if (odd) v[i] = other;
         else v[i + 1] = other;
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const u32 other = __shfl_xor_sync(0xffffffff, upper ? v[i] : v[i + 2], 2);
+        const u32 other = __shfl_xor_sync(0xffffffff, upper ? v[i] : v[i + 2], LANES / 2);
         if (upper) v[i] = other;
         else v[i + 2] = other;
     }
     return make_uint4(v[0], v[1], v[2], v[3]);
 }
+
+// Pairs of four neighbouring lanes, one of each eight columns as `wgmma` leaves them, turned for stores of 16 bytes: those of
+// TURNED times eight columns become one such piece of each lane, `turned_column` columns behind the first of them.
+#if ELEMENT == 32
+// Two lanes exchange theirs. Pairs as they are would be stores of 8 bytes: a sector of 32 of each row, where these write two.
+#define TURNED 2
+__device__ __forceinline__ uint4 turn_pairs(const Pair* v) {
+    u32 w[4] = {__float_as_uint(v[0].x), __float_as_uint(v[0].y), __float_as_uint(v[1].x), __float_as_uint(v[1].y)};
+    return turn_words<2>(w);
+}
+__device__ __forceinline__ int turned_column() { return threadIdx.x % 2 * 8 + threadIdx.x / 2 % 2 * 4; }
+#else
+#define TURNED 4
+__device__ __forceinline__ uint4 turn_pairs(const Pair* v) {
+    u32 w[4] = {v[0], v[1], v[2], v[3]};
+    return turn_words(w);
+}
+__device__ __forceinline__ int turned_column() { return threadIdx.x % 4 * 8; }
+#endif
 
 // Blocks of a cluster (1, 1, n) run at the same time, and write to each other's shared memory. Every thread of all of
 // them arrives and waits in turn: what was written before an arrival is there behind the wait.

@@ -6,7 +6,7 @@
 
 #include "hopper.cuh"
 
-#if ELEMENT != 32 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 // The most that shared memory holds of the smallest, 64 by 32.
 #define SHARE_STAGES 18

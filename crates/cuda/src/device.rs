@@ -145,6 +145,10 @@ impl CudaDevice {
     /// The same where activations are f32.
     pub const PRODUCTS_F32: [&str; 5] = ["cuBLASLt", "stream_f32_8", "stream_f32_16", "stream_f32_24", "stream_f32_32"];
 
+    /// Those besides where f32 may be multiplied as TF32.
+    pub const PRODUCTS_TF32: [&str; 8] =
+        ["hopper_128", "hopper_192", "few_64_32", "few_64_64", "few_64_96", "few_64_128", "few_128_64", "few_128_96"];
+
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (seconds, on all cores, once).
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What products multiply: numbers as they are kept, or both sides rounded to 8 bits. See `kernels/operand.cuh` and
 //! `kernels/round.cuh`.
 
-use mlxt_backend::{Arithmetic, LinearWeight, MatrixSource, Precision};
+use mlxt_backend::{Arithmetic, DType, LinearWeight, MatrixSource, Precision};
 
 use crate::room::ROWS;
 
@@ -39,9 +39,12 @@ impl Operand {
         }
     }
 
-    /// Bytes of one number, in activations of 16 bits.
-    pub(crate) fn bytes(self) -> usize {
-        if self == Self::Kept { 2 } else { 1 }
+    /// Bytes of one number, where activations are kept as these.
+    pub(crate) const fn bytes(self, activations: DType) -> usize {
+        match self {
+            Self::Kept => activations.size(),
+            Self::Int8 | Self::Fp8 => 1,
+        }
     }
 
     /// What the compiler is told; nothing where numbers are as they are kept.

@@ -75,8 +75,8 @@ fn hopper() {
     // Of those that multiply, the first is not ours.
     let products = &CudaDevice::PRODUCTS[1..];
     compiles(Arithmetic::F16, 90, &[&ALL[..], &OF_16_BITS, &OF_HOPPER, products].concat(), &OF_F32);
-    let products = &CudaDevice::PRODUCTS_F32[1..];
-    compiles(Arithmetic::F32, 90, &[&ALL[..], &OF_F32, products].concat(), &[&OF_16_BITS[..], &OF_HOPPER].concat());
+    let products = [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat();
+    compiles(Arithmetic::F32, 90, &[&ALL[..], &OF_F32, &OF_HOPPER, &products].concat(), &OF_16_BITS);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use super::{check, failure};
 pub(crate) enum Element {
     F16,
     Bf16,
+    /// f32 in memory, which the copy engine rounds on the way: what it brings as plain f32, `wgmma` would cut.
+    Tf32,
     /// Codes of 8 bits.
     Byte,
 }
@@ -18,14 +20,13 @@ impl Element {
     /// What activations are.
     ///
     /// # Errors
-    /// 32 bits: the copy engine's users multiply halves and bytes.
+    /// f32: no user of the copy engine multiplies it unrounded.
     pub(crate) fn of(arithmetic: Arithmetic) -> Result<Self> {
         match arithmetic {
             Arithmetic::F16 => Ok(Self::F16),
             Arithmetic::Bf16 => Ok(Self::Bf16),
-            Arithmetic::F32 | Arithmetic::Tf32 => {
-                Err(failure("the copy engine is used for halves and bytes alone".into()))
-            }
+            Arithmetic::Tf32 => Ok(Self::Tf32),
+            Arithmetic::F32 => Err(failure("the copy engine is used for no products in f32".into())),
         }
     }
 }
@@ -49,6 +50,7 @@ impl TensorMap {
         let (element, bytes) = match element {
             Element::F16 => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2),
             Element::Bf16 => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2),
+            Element::Tf32 => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_TFLOAT32, 4),
             Element::Byte => (sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8, 1),
         };
         let mut map = sys::CUtensorMap { opaque: [0; 16] };

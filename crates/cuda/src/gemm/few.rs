@@ -1,7 +1,7 @@
 //! Kernels of `gemm_few.cu`: which tiles are tried for a product of few rows on Hopper, into how many shares its sum is cut,
 //! and how much of a share is on its way at a time.
 
-use mlxt_backend::Result;
+use mlxt_backend::{DType, Result};
 
 use super::{STEP, Size, Way};
 use crate::device::Inner;
@@ -31,7 +31,7 @@ const TILES: [(&str, usize, usize); 6] = [
     ("few_128_96", 128, 96),
 ];
 
-/// All that are worth a try for a size, in activations of 16 bits.
+/// All that are worth a try for a size, in activations that tensor cores multiply: of 16 bits, or TF32.
 ///
 /// # Errors
 /// The driver's own.
@@ -47,7 +47,7 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         let shape = Shape { grid, threads: 2 * rows + 32, shared };
         Ok(Way::Hopper { name, function, shape, tile: (rows, outputs), cluster, parts })
     };
-    cuts(size, inner.context.processors).into_iter().map(way).collect()
+    cuts(size, inner.arithmetic.activations(), inner.context.processors).into_iter().map(way).collect()
 }
 
 /// A tile, and the shares of the sum: first for the blocks of a cluster, then for parts.
@@ -61,12 +61,12 @@ struct Cut {
     shared: usize,
 }
 
-fn cuts(size: Size, processors: usize) -> Vec<Cut> {
+fn cuts(size: Size, activations: DType, processors: usize) -> Vec<Cut> {
     let mut cuts = Vec::new();
     if !(LEAST..=MOST).contains(&size.room) {
         return cuts;
     }
-    let steps = size.inputs.div_ceil(size.step());
+    let steps = size.inputs.div_ceil(size.step(activations));
     for (name, rows, outputs) in TILES.into_iter().filter(|&(_, rows, _)| rows == 64 || size.room > 64) {
         let tiles = size.room.div_ceil(rows) * size.outputs.div_ceil(outputs);
         // One block for each processor, and two steps for each block.
@@ -126,6 +126,7 @@ mod tests {
                 normed: false,
                 operand: Operand::Kept,
             },
+            DType::F16,
             H100,
         )
     }
@@ -137,11 +138,13 @@ mod tests {
             outputs in 1_usize..520,
             inputs in 1_usize..520,
             parts: bool,
+            halves: bool,
             processors in 60_usize..150,
         ) {
             let (room, outputs, inputs) = (16 * room, 8 * outputs, 8 * inputs);
             let size = Size { room, outputs, inputs, activation: Activation::Identity, parts, normed: false, operand: Operand::Kept };
-            let found = cuts(size, processors);
+            let activations = if halves { DType::F16 } else { DType::F32 };
+            let found = cuts(size, activations, processors);
             prop_assert!(found.len() <= 12 && (found.is_empty() || (LEAST..=MOST).contains(&room)), "{found:?}");
             for cut in found {
                 let shares = cut.cluster * cut.parts;
@@ -150,8 +153,8 @@ mod tests {
                 prop_assert!(cut.cluster <= CLUSTER && cut.parts <= if parts { PARTS } else { 1 }, "{cut:?}");
                 // As the kernel finds them.
                 let left = cut.shared - ALIGNED - exchange(cut.rows, cut.outputs, cut.cluster);
-                let (stages, share) =
-                    (left / stage(cut.rows, cut.outputs), inputs.div_ceil(size.step()).div_ceil(shares));
+                let steps = inputs.div_ceil(size.step(activations));
+                let (stages, share) = (left / stage(cut.rows, cut.outputs), steps.div_ceil(shares));
                 prop_assert!((share.min(2)..=STAGES).contains(&stages) && cut.shared <= WHOLE, "{cut:?}");
             }
         }

@@ -48,9 +48,9 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Inputs in 128 bytes, which our kernels of tensor cores take at a time.
-    fn step(self) -> usize {
-        STEP / self.operand.bytes()
+    /// Inputs in 128 bytes, which our kernels of tensor cores take at a time, where activations are kept as these.
+    fn step(self, activations: DType) -> usize {
+        STEP / self.operand.bytes(activations)
     }
 }
 
@@ -188,8 +188,8 @@ impl Operands<'_> {
             Operand::Kept => Element::of(inner.arithmetic)?,
             Operand::Int8 | Operand::Fp8 => Element::Byte,
         };
-        let map =
-            |address, rows, box_rows| TensorMap::new(element, address, (rows, size.inputs), (box_rows, size.step()));
+        let step = size.step(inner.arithmetic.activations());
+        let map = |address, rows, box_rows| TensorMap::new(element, address, (rows, size.inputs), (box_rows, step));
         Ok((map(self.x, size.room, rows)?, map(self.w.weights.address(), size.outputs, outputs)?))
     }
 
@@ -247,12 +247,14 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         return Ok(vec![Way::Any(inner.kernels(Operand::Kept)?.function("gemm_any", 0)?)]);
     }
     let mut ways = Vec::new();
-    if matches!(inner.arithmetic, Arithmetic::F16 | Arithmetic::Bf16) {
+    if inner.arithmetic.activations() == DType::F32 {
+        ways.extend(full::ways(inner, size)?);
+    }
+    // Tensor cores have no f32, and their kernels finish eight outputs together.
+    if inner.arithmetic != Arithmetic::F32 && size.outputs.is_multiple_of(8) {
         ways.extend(own::ways(inner, size)?);
         ways.extend(few::ways(inner, size)?);
         ways.extend(normed::ways(inner, size)?);
-    } else {
-        ways.extend(full::ways(inner, size)?);
     }
     // cuBLASLt rounds what the activation is applied to. With bf16 that shows: over 387 rows of an encoder the least cosine
     // is 0.99987 with it, 0.99990 without.

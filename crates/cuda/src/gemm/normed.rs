@@ -1,7 +1,7 @@
 //! Kernels of `gemm_norm.cu`: products that are normalised where their sums are, by clusters whose blocks have whole rows between
 //! them.
 
-use mlxt_backend::{Arithmetic, Result};
+use mlxt_backend::{Arithmetic, DType, Result};
 
 use super::few::ALIGNED;
 use super::{STEP, Size, Way};
@@ -57,7 +57,7 @@ fn is_whole(size: Size, outputs: usize) -> bool {
 /// What is told between blocks, two numbers for each row in two rounds; and as many stages as are of use, or as there is memory for.
 fn shared(size: Size, (rows, outputs): (usize, usize)) -> usize {
     let (told, stage) = (2 * size.outputs / outputs * rows * 8, (rows + outputs) * STEP);
-    let steps = size.inputs.div_ceil(size.step());
+    let steps = size.inputs.div_ceil(size.step(DType::F16));
     ALIGNED + told + stage * steps.min((WHOLE - ALIGNED - told) / stage)
 }
 

@@ -1,6 +1,6 @@
 //! Our own kernels of tensor cores: which sizes each takes, and how it is started for one.
 
-use mlxt_backend::Result;
+use mlxt_backend::{DType, Result};
 
 use super::{STEP, Size, Way};
 use crate::device::Inner;
@@ -14,13 +14,14 @@ const HOPPER_LEAST: usize = 96;
 /// Its tiles, by outputs, and how many of them are on their way at a time.
 const HOPPER: [(&str, usize, usize); 2] = [("hopper_192", 192, 5), ("hopper_128", 128, 6)];
 
-/// All that can compute a size, in activations of 16 bits.
+/// All that can compute a size, in activations that tensor cores multiply: of 16 bits, or TF32.
 ///
 /// # Errors
 /// The driver's own.
 pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     let (mut ways, kernels) = (Vec::new(), inner.kernels(size.operand)?);
-    for kernel in KERNELS.iter().filter(|kernel| kernel.takes(size)) {
+    let halves = inner.arithmetic.activations() != DType::F32;
+    for kernel in KERNELS.iter().filter(|kernel| halves && kernel.takes(size)) {
         for parts in kernel.parts(size) {
             let function = kernels.function(kernel.name, kernel.shared)?;
             ways.push(Way::Own { name: kernel.name, function, shape: kernel.shape(size, parts), parts });
@@ -40,7 +41,7 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
     Ok(ways)
 }
 
-/// A kernel of `gemm.cu`.
+/// A kernel of `gemm.cu`, for activations of 16 bits.
 #[derive(Debug, Clone, Copy)]
 struct Kernel {
     name: &'static str,
@@ -89,19 +90,16 @@ const MOST_ROWS: usize = 128;
 
 impl Kernel {
     fn takes(&self, size: Size) -> bool {
-        let bytes = size.inputs * size.operand.bytes();
         // Nobody else multiplies many rows of 8 bits on what is not Hopper.
         let most = if self.rows == MOST_ROWS && size.operand != Operand::Kept { usize::MAX } else { self.most };
-        (self.least..=most).contains(&size.room) && (self.step == STEP || bytes.is_multiple_of(self.step))
+        (self.least..=most).contains(&size.room) && (self.step == STEP || bytes(size).is_multiple_of(self.step))
     }
 
     /// Into how many parts it may be worth cutting the sum.
     fn parts(&self, size: Size) -> Vec<usize> {
         let blocks = size.room.div_ceil(self.rows) * size.outputs.div_ceil(self.outputs);
         // Beyond a few blocks for each processor there is nothing to win, nor where a part is a few steps.
-        let worth = |&parts: &usize| {
-            parts == 1 || (blocks * parts <= 800 && size.inputs * size.operand.bytes() / self.step >= 4 * parts)
-        };
+        let worth = |&parts: &usize| parts == 1 || (blocks * parts <= 800 && bytes(size) / self.step >= 4 * parts);
         [1, 2, 3, 4, 6, 8].into_iter().filter(|parts| *parts == 1 || size.parts).filter(worth).collect()
     }
 
@@ -109,4 +107,9 @@ impl Kernel {
         let grid = [size.outputs.div_ceil(self.outputs), size.room.div_ceil(self.rows), parts];
         Shape { grid, threads: self.threads, shared: self.shared }
     }
+}
+
+/// Bytes of a row of inputs.
+fn bytes(size: Size) -> usize {
+    size.inputs * size.operand.bytes(DType::F16)
 }
