@@ -210,15 +210,19 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
     let ragged: Vec<usize> = (0..64).map(lengths).collect();
     // Few rows and many: other kernels multiply.
     let samples = [batch(&mut random, &[14, 122, 1, 50, 200])?, batch(&mut random, &ragged)?];
-    let expected = {
+    // Weights of 16 bits are rounded once for all backends, and in bf16 that alone costs these a cosine of 0.99992: it is not what is
+    // looked at here.
+    let expected = |precision| {
+        let kept = if matches!(precision, Precision::F16 | Precision::Bf16) { precision } else { Precision::F32 };
         let cpu = Cpu::new(CpuOptions::default())?;
-        let encoder = Encoder::load(&cpu, &config, &weights, Precision::F32)?;
-        hidden_states(&cpu, &encoder, &samples)?
+        let encoder = Encoder::load(&cpu, &config, &weights, kept)?;
+        hidden_states(&cpu, &encoder, &samples)
     };
     let all = wanted.is_empty();
     let mut right = true;
     for &precision in precisions {
         let (name, arithmetic) = (precision.name(), arithmetic(precision));
+        let expected = expected(precision)?;
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic {
             Arithmetic::F32 => &[None],

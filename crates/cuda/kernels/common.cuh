@@ -150,6 +150,23 @@ __device__ __forceinline__ void wait_for_previous() {
 #endif
 }
 
+// What a kernel behind this one will read and nobody writes, the weights of the next product, brought to the second-level cache
+// meanwhile: a forward reads all of them from memory, which has little else to do. Each block brings its share, by one
+// of its threads.
+struct Ahead {
+    const u8* from;
+    u64 bytes;             // a multiple of 16; 0 where there is nothing
+};
+__device__ __forceinline__ void fetch_ahead(const Ahead& ahead) {
+#if __CUDA_ARCH__ >= 900
+    const u64 blocks = (u64)gridDim.x * gridDim.y * gridDim.z, block = blockIdx.x + (u64)gridDim.x * (blockIdx.y + (u64)gridDim.y * blockIdx.z);
+    const u64 share = ((ahead.bytes + blocks - 1) / blocks + 15) & ~15ull, begin = block * share;
+    if (begin >= ahead.bytes) return;
+    const u32 bytes = (u32)(begin + share <= ahead.bytes ? share : ahead.bytes - begin);
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(ahead.from + begin), "r"(bytes) : "memory");
+#endif
+}
+
 // ---------------------------------------------------------------- functions of one number
 
 // In the order of mlxt_backend::Activation.

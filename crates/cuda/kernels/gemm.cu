@@ -68,7 +68,10 @@ template <int ROWS, int TILES, int CHUNKS> __device__ __forceinline__ void strea
                 b[c][t] = chunk < high && out0 + t * 8 < o.outputs
                               ? __ldg((const uint4*)(w + (u64)t * 8 * o.inputs + chunk * CHUNK_INPUTS)) : make_uint4(0, 0, 0, 0);
         }
-        if (round == low + warp) wait_for_previous();
+        if (round == low + warp) {
+            if (threadIdx.x == 0) fetch_ahead(o.ahead);
+            wait_for_previous();
+        }
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
             const int chunk = round + c * STREAM_WARPS;
@@ -160,6 +163,7 @@ template <int ROWS, int OUTS, int WARPS, int STAGES> __device__ __forceinline__ 
     Column2 columns[N];
 #pragma unroll
     for (int n = 0; n < N; n++) columns[n] = columns_of(o, out0 + out1 + n * 8 + lane % 4 * 2);
+    if (threadIdx.x == 0) fetch_ahead(o.ahead);
     wait_for_previous();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {

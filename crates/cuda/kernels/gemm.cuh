@@ -19,4 +19,5 @@ struct GemmOperands {
     int inputs;            // multiples of 16 bytes, of 32 where operands have 8 bits
     int outputs;           // a multiple of 8
     int activation;
+    Ahead ahead;
 };

@@ -76,6 +76,7 @@ template <int TILES, int AHEAD> __device__ __forceinline__ void stream_full(cons
         asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(rest) : "memory");
     }
 #endif
+    if (threadIdx.x == 0) fetch_ahead(o.ahead);
     wait_for_previous();
     // Of x a lane copies 16 bytes of two rows. There is room for whole tiles of rows.
     const float* upper = o.x + (u64)(row0 + lane / 4) * inputs + first + lane % 4 * 4;

@@ -43,7 +43,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void few(const HopperOp
     __syncthreads();
 
     if (threadIdx.x >= CONSUMERS) {
-        if (lane == 0) share.copy(p.x, p.w);
+        if (lane == 0) share.copy(p.x, p.w, o.ahead);
         __syncwarp();
         if (blocks > 1) {
             cluster_wait();

@@ -88,6 +88,7 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
             copy_box(tiles + step * bytes + HOPPER_ROWS * 128, &p.w, full + 8 * step, step * STEP_INPUTS,
                      blockIdx.x / row_tiles * OUTS);
         }
+        fetch_ahead(o.ahead);
         wait_for_previous();
         Turn<STAGES> turn;
         for (int tile = blockIdx.x; tile < count; tile += gridDim.x) {

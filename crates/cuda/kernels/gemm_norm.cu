@@ -104,7 +104,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
     __syncthreads();
 
     if (threadIdx.x >= S::CONSUMERS) {
-        if (lane == 0) share.copy(p.x, p.w);
+        if (lane == 0) share.copy(p.x, p.w, o.ahead);
         __syncwarp();
         cluster_wait();
         // The two rounds.

@@ -28,6 +28,7 @@ struct NormOperands {
     int lookups;
     int cols;
     int centred;             // LayerNorm rather than RMSNorm
+    Ahead ahead;
 #if SCALED
     Rounded rounded;
 #endif
@@ -55,6 +56,7 @@ template <Source SOURCE, int CHUNKS> __device__ __forceinline__ void norm_row(co
     const bool even = CHUNKS < 8 || cols % 8 == 0;
     const float share = 1.0f / cols;
     let_next_start();
+    if (threadIdx.x == 0) fetch_ahead(o.ahead);
     // Weights and ids are nobody's result: they are on their way while the kernel in front finishes.
     const bool real = row < *o.rows;
     u32 ids[NORM_LOOKUPS];
@@ -162,6 +164,7 @@ template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperan
     const u64 row = blockIdx.x * (NORM_THREADS / 32) + threadIdx.x / 32;
     const float share = 1.0f / cols;
     let_next_start();
+    if (threadIdx.x == 0) fetch_ahead(o.ahead);
     const bool real = row < *o.rows;
     wait_for_previous();
     if (!real) return;

@@ -35,7 +35,7 @@ template <int ROWS, int OUTS> struct Share {
     }
 
     // By one thread: weights as far as there is place for them before the kernel in front has finished, then the rest.
-    __device__ __forceinline__ void copy(const TensorMap& x, const TensorMap& w) const {
+    __device__ __forceinline__ void copy(const TensorMap& x, const TensorMap& w, const Ahead& ahead) const {
         const int early = min(steps, (int)stages);
         for (int s = 0; s < early; s++) {
             barrier_expect(full + 8 * s, BYTES);
@@ -43,6 +43,7 @@ template <int ROWS, int OUTS> struct Share {
         }
 #pragma unroll 1
         for (int s = early; s < steps; s++) fetch_box(&w, (low + s) * STEP_INPUTS, out0);
+        fetch_ahead(ahead);
         fetch_map(&x);
         wait_for_previous();
         for (int s = 0; s < early; s++) copy_box(tiles + s * BYTES, &x, full + 8 * s, (low + s) * STEP_INPUTS, row0);

@@ -13,6 +13,7 @@
 //! multiplies, `kernels/` for the kernels, `ffi/` for all that is unsafe;
 //! docs/performance/cuda.md says how fast it is and how that was found.
 
+mod ahead;
 mod cache;
 mod device;
 mod ffi;

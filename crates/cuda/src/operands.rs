@@ -26,8 +26,18 @@ pub(crate) struct Norm {
     pub(crate) lookups: i32,
     pub(crate) cols: i32,
     pub(crate) centred: i32,
+    pub(crate) ahead: Ahead,
     /// Where operands have 8 bits; kernels for others do not look at it.
     pub(crate) rounded: Rounded,
+}
+
+/// `common.cuh`: weights that a kernel further behind will read.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Ahead {
+    pub(crate) from: u64,
+    /// A multiple of 16.
+    pub(crate) bytes: u64,
 }
 
 /// `round.cuh`: codes and scales.
@@ -135,6 +145,7 @@ pub(crate) struct Gemm {
     pub(crate) inputs: i32,
     pub(crate) outputs: i32,
     pub(crate) activation: i32,
+    pub(crate) ahead: Ahead,
 }
 
 /// `gemm_hopper.cu` and `gemm_few.cu`

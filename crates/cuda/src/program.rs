@@ -10,6 +10,7 @@ use mlxt_lazy::plan::{InputKind, Operation, Value};
 use mlxt_lazy::{Input, Plan};
 
 use crate::CudaDevice;
+use crate::ahead::ahead;
 use crate::device::{Inner, lock};
 use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
@@ -103,11 +104,12 @@ impl Program {
         let (outputs, mut constants) = (plan.outputs.iter().map(|v| places[v.0]).collect(), Vec::new());
         let frequencies = frequencies(inner, &jobs.list, &mut constants)?;
         let recorder = Recorder::new(inner, &plan, (&staging, block.address()), &places, (&jobs, &ways));
+        let ahead = ahead(&jobs.list, &ways);
         let graph = Graph::record(&inner.context, || {
             // SAFETY: the block has the staging's size, and lives as long as the graph.
             unsafe { pinned.send(Queue::Record, block.address()) }?;
             for (i, job) in jobs.list.iter().enumerate() {
-                recorder.job(job, ways[i].as_deref(), frequencies.get(&i).copied())?;
+                recorder.job((job, ahead[i]), ways[i].as_deref(), frequencies.get(&i).copied())?;
             }
             Ok(())
         })?;

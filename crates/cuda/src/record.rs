@@ -18,7 +18,7 @@ use crate::inputs::Staging;
 use crate::jobs::{Job, Jobs, Source};
 use crate::norm;
 use crate::operand::{Extent, Operand, round_kernel};
-use crate::operands;
+use crate::operands::{self, Ahead};
 use crate::program::{Place, size};
 use crate::room;
 use crate::weights::{Norm, Relative};
@@ -60,16 +60,16 @@ impl<'a> Recorder<'a> {
     ///
     /// # Errors
     /// Sizes that no kernel takes; the driver's own.
-    pub(crate) fn job(&self, job: &Job, way: Option<&Way>, frequencies: Option<u64>) -> Result<()> {
+    pub(crate) fn job(&self, (job, ahead): (&Job, Ahead), way: Option<&Way>, frequencies: Option<u64>) -> Result<()> {
         match job {
             Job::Linear { x, w, out, .. } => {
                 let (Some(way), Some(size)) = (way, size(self.plan, job)) else { return Ok(()) };
                 let operands::Rounded { rows: x, scales: x_scales } = self.rounded(*x, (size.room, size.inputs));
-                let operands = Operands { x, x_scales, w, out: self.at(*out), rows: self.rows(*out) };
+                let operands = Operands { x, x_scales, w, out: self.at(*out), rows: self.rows(*out), ahead };
                 way.start(self.inner, Queue::Record, size, operands)
             }
             Job::Norm { source, residual, sum, normed, rounded } => {
-                self.norm(source, *residual, *sum, normed.as_ref(), *rounded)
+                self.norm((source, ahead), *residual, *sum, normed.as_ref(), *rounded)
             }
             Job::Round { x, operand, out } => {
                 let value = self.plan.values[x.0];
@@ -148,7 +148,7 @@ impl<'a> Recorder<'a> {
 
     fn norm(
         &self,
-        source: &Source,
+        (source, ahead): (&Source, Ahead),
         residual: Option<ValueId>,
         sum: Option<ValueId>,
         normed: Option<&(Arc<Norm>, ValueId)>,
@@ -161,6 +161,7 @@ impl<'a> Recorder<'a> {
             sum: sum.map_or(0, |value| self.at(value)),
             rows: self.rows(result),
             cols: value.cols as i32,
+            ahead,
             ..operands::Norm::default()
         };
         if let Some((norm, out)) = normed {
@@ -193,7 +194,7 @@ impl<'a> Recorder<'a> {
                 None => operands.x = self.at(*x),
             },
             Source::Product { x, w, size, way } => {
-                let product = Operands { x: self.at(*x), x_scales: 0, w, out: 0, rows: operands.rows };
+                let product = Operands { x: self.at(*x), x_scales: 0, w, out: 0, rows: operands.rows, ahead };
                 return way.start_normed(self.inner, Queue::Record, *size, (product, &operands));
             }
         }

@@ -288,7 +288,10 @@ mod tests {
     #[test]
     fn plans_that_ask_for_what_there_is_not_are_refused() {
         assert!(
-            Plan::open("nightly").unwrap_err().to_string().contains("quick, paper, precision, cpu, ragged, gpu, gpu-models, full")
+            Plan::open("nightly")
+                .unwrap_err()
+                .to_string()
+                .contains("quick, paper, precision, cpu, ragged, gpu, gpu-models, full")
         );
         let quick = BUILT_IN[0].1;
         for (from, to) in [("about", "abuot"), ("processes = ", "processes = -"), ("rounds = ", "rounds = 0 #")] {

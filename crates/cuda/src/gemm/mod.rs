@@ -18,7 +18,7 @@ use crate::ffi::memory::{Memory, copy};
 use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
 use crate::ffi::tensor_map::{Element, TensorMap};
 use crate::operand::{Extent, Operand};
-use crate::operands;
+use crate::operands::{self, Ahead};
 use crate::weights::Matrix;
 
 /// Algorithms of cuBLASLt that are tried. Its own order is good but not always right.
@@ -80,6 +80,8 @@ pub(crate) struct Operands<'a> {
     pub(crate) out: u64,
     /// Where the number of real rows is.
     pub(crate) rows: u64,
+    /// What its kernel brings to the second-level cache, where [`Way::fetches_ahead`].
+    pub(crate) ahead: Ahead,
 }
 
 impl Way {
@@ -89,6 +91,11 @@ impl Way {
             Self::Own { parts, .. } | Self::Hopper { parts, .. } if *parts > 1 => Some(*parts),
             _ => None,
         }
+    }
+
+    /// Whether its kernel brings others' weights to the second-level cache.
+    pub(crate) fn fetches_ahead(&self) -> bool {
+        matches!(self, Self::Own { .. } | Self::Hopper { .. } | Self::Normed { .. })
     }
 
     /// Whether it is also the norm behind the product.
@@ -209,6 +216,7 @@ impl Operands<'_> {
             inputs: size.inputs as i32,
             outputs: size.outputs as i32,
             activation: size.activation as i32,
+            ahead: self.ahead,
         }
     }
 }
@@ -341,7 +349,7 @@ impl<'a> Bench<'a> {
             for w in matrices.iter().cycle().take(LAUNCHES) {
                 let (x, x_scales) = (self.x.address(), self.x_scales.address());
                 let (out, rows) = (self.out.address(), self.rows.address());
-                let (to, operands) = (Queue::Record, Operands { x, x_scales, w, out, rows });
+                let (to, operands) = (Queue::Record, Operands { x, x_scales, w, out, rows, ahead: Ahead::default() });
                 match self.norm(way, w) {
                     Some(norm) if way.is_normed() => way.start_normed(self.inner, to, self.size, (operands, &norm))?,
                     Some(norm) => {
