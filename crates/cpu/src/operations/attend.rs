@@ -227,10 +227,17 @@ impl Kernel for Attend<'_> {
                 c_stride: QUERIES,
             };
             // Meanwhile the values of these keys come: else memory and arithmetic would wait for each other in turns, which
-            // took a third more time.
+            // took a third more time. And where a step can fetch as much, the next head's keys behind them.
+            let next = if 2 * height > lanes.min(2 * S::LANES) {
+                (v[panel.start * size..].as_ptr(), height)
+            } else if 2 * panel.start < keys {
+                (v.as_ptr().wrapping_add(2 * panel.start * size), 2 * height)
+            } else {
+                (k.as_ptr().wrapping_add(k.len() + (2 * panel.start - keys) * size), 2 * height)
+            };
             // SAFETY: for each of `size` steps `height` keys and `lanes` queries, whole vectors; a row of QUERIES
             // scores for each key.
-            unsafe { product.run_fetching::<S, f32>(s, height, lanes, (v[panel.start * size..].as_ptr(), height)) };
+            unsafe { product.run_fetching::<S, f32>(s, height, lanes, next) };
         }
         for lane in (0..lanes).step_by(S::LANES) {
             let visible = Visible::new(s, mask, first + lane, self.keys);
