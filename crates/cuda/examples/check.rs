@@ -65,7 +65,7 @@ fn run(arguments: &[String]) -> Outcome {
 
 fn open(precision: Precision, product: Option<&str>) -> Outcome<Cuda> {
     let started = Instant::now();
-    let (arithmetic, product) = (arithmetic(precision), product.map(str::to_owned));
+    let (arithmetic, product) = (CudaDevice::arithmetic(precision), product.map(str::to_owned));
     let cuda = Cuda::new(CudaDevice::new(&CudaOptions { arithmetic, product, ..CudaOptions::default() })?);
     let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
     let arithmetic = arithmetic.to_string();
@@ -74,16 +74,6 @@ fn open(precision: Precision, product: Option<&str>) -> Outcome<Cuda> {
         json!({ "device": info.hardware, "detail": info.detail, "arithmetic": arithmetic, "opened_s": opened_s })
     );
     Ok(cuda)
-}
-
-/// What activations are where weights are of a precision.
-fn arithmetic(precision: Precision) -> Arithmetic {
-    match precision {
-        Precision::Tf32 => Arithmetic::Tf32,
-        Precision::Bf16 => Arithmetic::Bf16,
-        Precision::F16 | Precision::Int8 | Precision::Fp8 => Arithmetic::F16,
-        Precision::F32 | Precision::Q4 => Arithmetic::F32,
-    }
 }
 
 /// Whether products multiply numbers of 8 bits: all else is as for f16.
@@ -96,7 +86,7 @@ fn table(precision: Precision, small: bool) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
-    let others = match arithmetic(precision) {
+    let others = match CudaDevice::arithmetic(precision) {
         Arithmetic::F32 => CudaDevice::PRODUCTS_F32[1..].to_vec(),
         Arithmetic::Tf32 => [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat(),
         Arithmetic::F16 | Arithmetic::Bf16 => CudaDevice::PRODUCTS[1..].to_vec(),
@@ -221,7 +211,7 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
     let all = wanted.is_empty();
     let mut right = true;
     for &precision in precisions {
-        let (name, arithmetic) = (precision.name(), arithmetic(precision));
+        let (name, arithmetic) = (precision.name(), CudaDevice::arithmetic(precision));
         let expected = expected(precision)?;
         // The fastest kernels last: they are timed below.
         let chosen: &[Option<&str>] = match arithmetic {

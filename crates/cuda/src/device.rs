@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use mlxt_backend::{Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, RelativeSource, Result, Segments};
+use mlxt_backend::{
+    Arithmetic, DeviceInfo, HostTensor, MatrixSource, NormSource, Precision, RelativeSource, Result, Segments,
+};
 use mlxt_lazy::plan::SegmentsRoom;
 use mlxt_lazy::{Device, Held, Input, Plan};
 
@@ -148,6 +150,17 @@ impl CudaDevice {
     /// Those besides where f32 may be multiplied as TF32.
     pub const PRODUCTS_TF32: [&str; 8] =
         ["hopper_128", "hopper_192", "few_64_32", "few_64_64", "few_64_96", "few_64_128", "few_128_64", "few_128_96"];
+
+    /// What activations are kept in for weights of a precision: 16 bits where products multiply numbers of 8.
+    #[must_use]
+    pub fn arithmetic(precision: Precision) -> Arithmetic {
+        match precision {
+            Precision::Tf32 => Arithmetic::Tf32,
+            Precision::Bf16 => Arithmetic::Bf16,
+            Precision::F16 | Precision::Int8 | Precision::Fp8 => Arithmetic::F16,
+            Precision::F32 | Precision::Q4 => Arithmetic::F32,
+        }
+    }
 
     /// Opens a GPU and gets its kernels ready, from the cache or by compiling them (seconds, on all cores, once).
     ///

@@ -11,7 +11,6 @@ use mlxt_lazy::plan::{InputId, Operation, ValueId};
 use crate::CudaDevice;
 use crate::gemm::{Size, Way};
 use crate::operand::Operand;
-use crate::program::size;
 use crate::weights::{Matrix, Norm, Relative, Table};
 
 /// Work for one kernel, or for few.
@@ -82,6 +81,14 @@ impl Job {
         }
     }
 
+    /// The size of a product.
+    pub(crate) fn size(&self, plan: &Plan<CudaDevice>) -> Option<Size> {
+        let Self::Linear { w, activation, out, parts, normed, .. } = self else { return None };
+        let room = plan.values[out.0].room;
+        let (outputs, inputs, activation) = (w.outputs, w.inputs, *activation);
+        Some(Size { room, outputs, inputs, activation, parts: *parts, normed: *normed, operand: w.operand })
+    }
+
     /// The values it makes.
     pub(crate) fn writes(&self) -> Vec<ValueId> {
         match self {
@@ -144,7 +151,7 @@ impl Jobs {
     /// those of the jobs that are left.
     pub(crate) fn join(&mut self, plan: &Plan<CudaDevice>, ways: &mut Vec<Option<Arc<Way>>>) {
         let mut joined: HashMap<ValueId, Source> = HashMap::new();
-        let kept = self.list.iter().zip(&*ways).map(|(job, way)| match (job, size(plan, job), way) {
+        let kept = self.list.iter().zip(&*ways).map(|(job, way)| match (job, job.size(plan), way) {
             (Job::Linear { x, w, out, .. }, Some(size), Some(way)) if way.is_normed() => {
                 joined.insert(*out, Source::Product { x: *x, w: Arc::clone(w), size, way: Arc::clone(way) });
                 false

@@ -157,19 +157,11 @@ impl Program {
 fn ways(inner: &Inner, plan: &Plan<CudaDevice>, jobs: &[Job]) -> Result<Vec<Option<Arc<Way>>>> {
     let mut matrices: HashMap<Size, Vec<Arc<Matrix>>> = HashMap::new();
     for job in jobs {
-        if let (Job::Linear { w, .. }, Some(size)) = (job, size(plan, job)) {
+        if let (Job::Linear { w, .. }, Some(size)) = (job, job.size(plan)) {
             matrices.entry(size).or_default().push(Arc::clone(w));
         }
     }
-    jobs.iter().map(|job| size(plan, job).map(|size| inner.way(size, &matrices[&size])).transpose()).collect()
-}
-
-/// The size of a product.
-pub(crate) fn size(plan: &Plan<CudaDevice>, job: &Job) -> Option<Size> {
-    let Job::Linear { w, activation, out, parts, normed, .. } = job else { return None };
-    let room = plan.values[out.0].room;
-    let (outputs, inputs, activation) = (w.outputs, w.inputs, *activation);
-    Some(Size { room, outputs, inputs, activation, parts: *parts, normed: *normed, operand: w.operand })
+    jobs.iter().map(|job| job.size(plan).map(|size| inner.way(size, &matrices[&size])).transpose()).collect()
 }
 
 /// From when to when each value is needed, and how much room it takes.

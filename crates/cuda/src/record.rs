@@ -19,7 +19,7 @@ use crate::jobs::{Job, Jobs, Source};
 use crate::norm;
 use crate::operand::{Extent, Operand, round_kernel};
 use crate::operands::{self, Ahead};
-use crate::program::{Place, size};
+use crate::program::Place;
 use crate::room;
 use crate::weights::{Norm, Relative};
 
@@ -63,7 +63,7 @@ impl<'a> Recorder<'a> {
     pub(crate) fn job(&self, (job, ahead): (&Job, Ahead), way: Option<&Way>, frequencies: Option<u64>) -> Result<()> {
         match job {
             Job::Linear { x, w, out, .. } => {
-                let (Some(way), Some(size)) = (way, size(self.plan, job)) else { return Ok(()) };
+                let (Some(way), Some(size)) = (way, job.size(self.plan)) else { return Ok(()) };
                 let operands::Rounded { rows: x, scales: x_scales } = self.rounded(*x, (size.room, size.inputs));
                 let operands = Operands { x, x_scales, w, out: self.at(*out), rows: self.rows(*out), ahead };
                 way.start(self.inner, Queue::Record, size, operands)

@@ -27,6 +27,12 @@ const fn file(name: &'static str, text: &'static str, parts: usize) -> File {
     File { name, text, parts }
 }
 
+// Those that multiply, and round for who does: compiled for numbers of 8 bits as well.
+const GEMM_HOPPER: File = file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2);
+const GEMM: File = file("gemm.cu", include_str!("../kernels/gemm.cu"), 3);
+const GEMM_FEW: File = file("gemm_few.cu", include_str!("../kernels/gemm_few.cu"), 3);
+const NORM: File = file("norm.cu", include_str!("../kernels/norm.cu"), 3);
+
 /// The kernels of forwards. A file may have none for some elements or devices.
 pub(crate) const FORWARDS: Sources = Sources {
     headers: &[
@@ -43,12 +49,12 @@ pub(crate) const FORWARDS: Sources = Sources {
         ("flash_tf32.cuh", include_str!("../kernels/flash_tf32.cuh")),
     ],
     files: &[
-        file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2),
-        file("gemm.cu", include_str!("../kernels/gemm.cu"), 3),
-        file("gemm_few.cu", include_str!("../kernels/gemm_few.cu"), 3),
+        GEMM_HOPPER,
+        GEMM,
+        GEMM_FEW,
         file("gemm_norm.cu", include_str!("../kernels/gemm_norm.cu"), 3),
         file("flash.cu", include_str!("../kernels/flash.cu"), 1),
-        file("norm.cu", include_str!("../kernels/norm.cu"), 3),
+        NORM,
         file("gemm_f32.cu", include_str!("../kernels/gemm_f32.cu"), 1),
         file("flash_tf32.cu", include_str!("../kernels/flash_tf32.cu"), 1),
         file("attention_f32.cu", include_str!("../kernels/attention_f32.cu"), 1),
@@ -61,13 +67,7 @@ pub(crate) const FORWARDS: Sources = Sources {
 /// The kernels of forwards in which products multiply numbers of 8 bits, beside those of [`FORWARDS`].
 pub(crate) const EIGHT_BITS: Sources = Sources {
     headers: FORWARDS.headers,
-    files: &[
-        file("gemm_hopper.cu", include_str!("../kernels/gemm_hopper.cu"), 2),
-        file("gemm.cu", include_str!("../kernels/gemm.cu"), 3),
-        file("gemm_few.cu", include_str!("../kernels/gemm_few.cu"), 3),
-        file("norm.cu", include_str!("../kernels/norm.cu"), 3),
-        file("round.cu", include_str!("../kernels/round.cu"), 1),
-    ],
+    files: &[GEMM_HOPPER, GEMM, GEMM_FEW, NORM, file("round.cu", include_str!("../kernels/round.cu"), 1)],
 };
 
 /// The kernels of the study's operations.

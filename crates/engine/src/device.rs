@@ -259,8 +259,11 @@ impl From<LoadError> for Unavailable {
 }
 
 fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
-    let options =
-        CudaOptions { ordinal: ordinal as usize, arithmetic: cuda_arithmetic(precision), ..CudaOptions::default() };
+    let options = CudaOptions {
+        ordinal: ordinal as usize,
+        arithmetic: CudaDevice::arithmetic(precision),
+        ..CudaOptions::default()
+    };
     let device = CudaDevice::new(&options).map_err(|error| Unavailable {
         reason: error.to_string(),
         advice: "another device works meanwhile: --device cpu".into(),
@@ -268,15 +271,7 @@ fn cuda(ordinal: u32, precision: Precision) -> Result<Cuda, Unavailable> {
     Ok(Cuda::new(device))
 }
 
-/// What our own kernels for a GPU compute in: activations of 16 bits where products multiply numbers of 8.
-fn cuda_arithmetic(precision: Precision) -> Arithmetic {
-    match precision {
-        Precision::Int8 | Precision::Fp8 => Arithmetic::F16,
-        _ => arithmetic(precision),
-    }
-}
-
-/// What a GPU computes in where weights are of that precision.
+/// What MLX computes in on a GPU where weights are of that precision.
 fn arithmetic(precision: Precision) -> Arithmetic {
     match precision {
         Precision::Tf32 => Arithmetic::Tf32,
