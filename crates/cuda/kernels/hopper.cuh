@@ -49,6 +49,36 @@ struct HopperOperands {
 };
 
 // d += a b, or d = a b: 64 rows, 32 bytes of inputs.
+__device__ __forceinline__ void warpgroup_multiply(Sum (&d)[128], u64 a, u64 b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n256" WGMMA_TYPES " {"
+                 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+                 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
+                 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
+                 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
+                 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
+                 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+                 "}, %128, %129" WGMMA_END
+                 : SUM_OPERAND(d[0]), SUM_OPERAND(d[1]), SUM_OPERAND(d[2]), SUM_OPERAND(d[3]), SUM_OPERAND(d[4]), SUM_OPERAND(d[5]), SUM_OPERAND(d[6]), SUM_OPERAND(d[7]),
+                   SUM_OPERAND(d[8]), SUM_OPERAND(d[9]), SUM_OPERAND(d[10]), SUM_OPERAND(d[11]), SUM_OPERAND(d[12]), SUM_OPERAND(d[13]), SUM_OPERAND(d[14]), SUM_OPERAND(d[15]),
+                   SUM_OPERAND(d[16]), SUM_OPERAND(d[17]), SUM_OPERAND(d[18]), SUM_OPERAND(d[19]), SUM_OPERAND(d[20]), SUM_OPERAND(d[21]), SUM_OPERAND(d[22]), SUM_OPERAND(d[23]),
+                   SUM_OPERAND(d[24]), SUM_OPERAND(d[25]), SUM_OPERAND(d[26]), SUM_OPERAND(d[27]), SUM_OPERAND(d[28]), SUM_OPERAND(d[29]), SUM_OPERAND(d[30]), SUM_OPERAND(d[31]),
+                   SUM_OPERAND(d[32]), SUM_OPERAND(d[33]), SUM_OPERAND(d[34]), SUM_OPERAND(d[35]), SUM_OPERAND(d[36]), SUM_OPERAND(d[37]), SUM_OPERAND(d[38]), SUM_OPERAND(d[39]),
+                   SUM_OPERAND(d[40]), SUM_OPERAND(d[41]), SUM_OPERAND(d[42]), SUM_OPERAND(d[43]), SUM_OPERAND(d[44]), SUM_OPERAND(d[45]), SUM_OPERAND(d[46]), SUM_OPERAND(d[47]),
+                   SUM_OPERAND(d[48]), SUM_OPERAND(d[49]), SUM_OPERAND(d[50]), SUM_OPERAND(d[51]), SUM_OPERAND(d[52]), SUM_OPERAND(d[53]), SUM_OPERAND(d[54]), SUM_OPERAND(d[55]),
+                   SUM_OPERAND(d[56]), SUM_OPERAND(d[57]), SUM_OPERAND(d[58]), SUM_OPERAND(d[59]), SUM_OPERAND(d[60]), SUM_OPERAND(d[61]), SUM_OPERAND(d[62]), SUM_OPERAND(d[63]),
+                   SUM_OPERAND(d[64]), SUM_OPERAND(d[65]), SUM_OPERAND(d[66]), SUM_OPERAND(d[67]), SUM_OPERAND(d[68]), SUM_OPERAND(d[69]), SUM_OPERAND(d[70]), SUM_OPERAND(d[71]),
+                   SUM_OPERAND(d[72]), SUM_OPERAND(d[73]), SUM_OPERAND(d[74]), SUM_OPERAND(d[75]), SUM_OPERAND(d[76]), SUM_OPERAND(d[77]), SUM_OPERAND(d[78]), SUM_OPERAND(d[79]),
+                   SUM_OPERAND(d[80]), SUM_OPERAND(d[81]), SUM_OPERAND(d[82]), SUM_OPERAND(d[83]), SUM_OPERAND(d[84]), SUM_OPERAND(d[85]), SUM_OPERAND(d[86]), SUM_OPERAND(d[87]),
+                   SUM_OPERAND(d[88]), SUM_OPERAND(d[89]), SUM_OPERAND(d[90]), SUM_OPERAND(d[91]), SUM_OPERAND(d[92]), SUM_OPERAND(d[93]), SUM_OPERAND(d[94]), SUM_OPERAND(d[95]),
+                   SUM_OPERAND(d[96]), SUM_OPERAND(d[97]), SUM_OPERAND(d[98]), SUM_OPERAND(d[99]), SUM_OPERAND(d[100]), SUM_OPERAND(d[101]), SUM_OPERAND(d[102]), SUM_OPERAND(d[103]),
+                   SUM_OPERAND(d[104]), SUM_OPERAND(d[105]), SUM_OPERAND(d[106]), SUM_OPERAND(d[107]), SUM_OPERAND(d[108]), SUM_OPERAND(d[109]), SUM_OPERAND(d[110]), SUM_OPERAND(d[111]),
+                   SUM_OPERAND(d[112]), SUM_OPERAND(d[113]), SUM_OPERAND(d[114]), SUM_OPERAND(d[115]), SUM_OPERAND(d[116]), SUM_OPERAND(d[117]), SUM_OPERAND(d[118]), SUM_OPERAND(d[119]),
+                   SUM_OPERAND(d[120]), SUM_OPERAND(d[121]), SUM_OPERAND(d[122]), SUM_OPERAND(d[123]), SUM_OPERAND(d[124]), SUM_OPERAND(d[125]), SUM_OPERAND(d[126]), SUM_OPERAND(d[127])
+                 : "l"(a), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void warpgroup_multiply(Sum (&d)[96], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n192" WGMMA_TYPES " {"

@@ -41,8 +41,9 @@ template <int ROWS, int OUTS> struct Share {
             barrier_expect(full + 8 * s, BYTES);
             copy_box(tiles + s * BYTES + ROWS * 128, &w, full + 8 * s, (low + s) * STEP_INPUTS, out0);
         }
+        // One row of tiles asks for all: the second-level cache has to answer whoever asks.
 #pragma unroll 1
-        for (int s = early; s < steps; s++) fetch_box(&w, (low + s) * STEP_INPUTS, out0);
+        for (int s = early; s < steps && row0 == 0; s++) fetch_box(&w, (low + s) * STEP_INPUTS, out0);
         fetch_ahead(ahead);
         fetch_map(&x);
         wait_for_previous();

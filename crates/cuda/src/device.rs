@@ -18,7 +18,7 @@ use crate::ffi::module::Kernels;
 use crate::gemm::{self, Size, Way};
 use crate::operand::Operand;
 use crate::operations::State;
-use crate::program::Program;
+use crate::program::{Program, Ways};
 use crate::results::{Buffer, Landings, Results};
 use crate::weights::{Matrix, Norm, Relative, Table};
 use crate::{CudaOptions, kernels, room};
@@ -45,7 +45,10 @@ pub(crate) struct Inner {
     pub(crate) arithmetic: Arithmetic,
     /// As [`CudaOptions::product`].
     pub(crate) product: Option<String>,
-    ways: Mutex<HashMap<Size, Arc<Way>>>,
+    /// The fastest of each size, by itself.
+    fastest: Mutex<HashMap<Size, Vec<Arc<Way>>>>,
+    /// Those that are the fastest together, by the sizes of a plan.
+    pub(crate) together: Mutex<HashMap<Vec<Size>, Ways>>,
     workspace: Mutex<Option<Arc<Memory>>>,
     /// What the last run left. Held while a program is put into the stream.
     pub(crate) results: Mutex<Results>,
@@ -76,17 +79,17 @@ impl Inner {
         Ok(place.get_or_init(|| kernels))
     }
 
-    /// The fastest way for a product of this size.
+    /// The fastest ways for a product of this size.
     ///
     /// # Errors
-    /// As [`gemm::choose`].
-    pub(crate) fn way(&self, size: Size, matrices: &[Arc<Matrix>]) -> Result<Arc<Way>> {
-        if let Some(way) = lock(&self.ways).get(&size) {
-            return Ok(Arc::clone(way));
+    /// As [`gemm::fastest`].
+    pub(crate) fn fastest(&self, size: Size, matrices: &[Arc<Matrix>]) -> Result<Vec<Arc<Way>>> {
+        if let Some(ways) = lock(&self.fastest).get(&size) {
+            return Ok(ways.clone());
         }
-        let way = gemm::choose(self, size, matrices)?;
-        lock(&self.ways).insert(size, Arc::clone(&way));
-        Ok(way)
+        let ways = gemm::fastest(self, size, matrices)?;
+        lock(&self.fastest).insert(size, ways.clone());
+        Ok(ways)
     }
 
     /// Memory for what programs compute on the way, shared by all: they run one after the other. One that needs more
@@ -119,7 +122,7 @@ pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
 
 impl CudaDevice {
     /// Kernels that multiply: see [`CudaOptions::product`].
-    pub const PRODUCTS: [&str; 22] = [
+    pub const PRODUCTS: [&str; 23] = [
         "cuBLASLt",
         "stream_16_1_12",
         "stream_16_3_3",
@@ -142,6 +145,7 @@ impl CudaDevice {
         "normed_128_96",
         "normed_128_128",
         "normed_128_192",
+        "normed_128_256",
     ];
 
     /// The same where activations are f32.
@@ -186,7 +190,8 @@ impl CudaDevice {
             blas,
             arithmetic: options.arithmetic,
             product: options.product.clone(),
-            ways: Mutex::default(),
+            fastest: Mutex::default(),
+            together: Mutex::default(),
             workspace: Mutex::default(),
             results: Mutex::default(),
             landings: Landings::default(),

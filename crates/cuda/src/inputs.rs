@@ -87,11 +87,7 @@ impl Staging {
             let start = self.starts[i];
             let counts = match input {
                 Input::Ids(ids) => [put(block, start, ids.iter().copied()), 0, 0],
-                Input::Segments(segments) => {
-                    put(block, start, segments.offsets().iter().map(|&offset| offset as u32));
-                    let words = put(block, self.tiles(InputId(i)), tiles(segments, self.queries(InputId(i))).flatten());
-                    [segments.rows(), segments.count(), words / 2]
-                }
+                Input::Segments(segments) => self.fill_segments(InputId(i), segments, block),
                 Input::Values(values) => {
                     let bytes = encode(values, self.element);
                     block[start..][..bytes.len()].copy_from_slice(&bytes);
@@ -105,6 +101,34 @@ impl Staging {
             };
             put(block, i * COUNTS * WORD, counts.into_iter().map(|n| n as u32));
         }
+    }
+
+    /// Writes counts for which there is just room, and sequences of one length; ids and values stay as they are.
+    pub(crate) fn fill_room(&self, block: &mut [u8]) {
+        for (i, kind) in self.kinds.iter().enumerate() {
+            let counts = match *kind {
+                InputKind::Ids { room } | InputKind::Values { room, .. } | InputKind::Buffer { room, .. } => {
+                    [room, 0, 0]
+                }
+                InputKind::Segments(room) => {
+                    let count = room.sequences.min(room.rows);
+                    let until = |i| i * room.rows / count;
+                    let lengths: Vec<usize> = (0..count).map(|i| until(i + 1) - until(i)).collect();
+                    match Segments::from_lengths(&lengths) {
+                        Ok(segments) => self.fill_segments(InputId(i), &segments, block),
+                        Err(_) => [0; 3],
+                    }
+                }
+            };
+            put(block, i * COUNTS * WORD, counts.into_iter().map(|n| n as u32));
+        }
+    }
+
+    /// Writes a batch's offsets and tiles; gives its counts.
+    fn fill_segments(&self, input: InputId, segments: &Segments, block: &mut [u8]) -> [usize; 3] {
+        put(block, self.start(input), segments.offsets().iter().map(|&offset| offset as u32));
+        let words = put(block, self.tiles(input), tiles(segments, self.queries(input)).flatten());
+        [segments.rows(), segments.count(), words / 2]
     }
 }
 

@@ -31,6 +31,7 @@ mod record;
 mod results;
 mod room;
 mod sources;
+mod together;
 mod weights;
 
 use std::path::PathBuf;

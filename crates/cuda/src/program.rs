@@ -23,13 +23,28 @@ use crate::operand::Extent;
 use crate::record::Recorder;
 use crate::results::Buffer;
 use crate::room::ROWS;
-use crate::weights::{Matrix, encode};
+use crate::together::together;
+use crate::weights::encode;
+
+/// Runs by which a recording is timed, and milliseconds of them after which there are enough.
+const RUNS: usize = 6;
+const SPENT: f32 = 10.0;
 
 /// A plan that can be run.
 pub struct Program {
-    graph: Graph,
+    recording: Recording,
     staging: Staging,
     sending: Mutex<Sending>,
+    _plan: Arc<Plan<CudaDevice>>,
+}
+
+/// How each size of product is computed.
+pub(crate) type Ways = HashMap<Size, Arc<Way>>;
+
+/// A plan's kernels with their operands.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    graph: Graph,
     /// Where results of earlier plans go before the graph is started.
     arrivals: Vec<(usize, Place)>,
     outputs: Vec<Place>,
@@ -37,14 +52,13 @@ pub struct Program {
     ground: Arc<Ground>,
     _constants: Vec<Memory>,
     _ways: Vec<Option<Arc<Way>>>,
-    _plan: Arc<Plan<CudaDevice>>,
 }
 
 /// The memory that inputs and results of a program lie in.
 #[derive(Debug)]
 pub(crate) struct Ground {
     /// Its inputs.
-    _block: Memory,
+    _block: Arc<Memory>,
     /// Shared with others.
     _workspace: Arc<Memory>,
 }
@@ -65,7 +79,7 @@ pub(crate) struct Place {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Program({} bytes of inputs, {} outputs)", self.staging.bytes(), self.outputs.len())
+        write!(f, "Program({} bytes of inputs, {} outputs)", self.staging.bytes(), self.recording.outputs.len())
     }
 }
 
@@ -75,15 +89,58 @@ impl Program {
     /// # Errors
     /// Sizes that no kernel takes; the driver's own.
     pub(crate) fn new(inner: &Inner, plan: Arc<Plan<CudaDevice>>) -> Result<Self> {
-        let element = inner.arithmetic.activations();
-        let staging = Staging::new(&plan.inputs, element);
-        let mut jobs = Jobs::of(&plan);
-        let mut ways = ways(inner, &plan, &jobs.list)?;
-        jobs.join(&plan, &mut ways);
-        let (block, pinned) =
-            (Memory::new(&inner.context, staging.bytes())?, Pinned::new(&inner.context, staging.bytes())?);
+        let staging = Staging::new(&plan.inputs, inner.arithmetic.activations());
+        let block = Arc::new(Memory::new(&inner.context, staging.bytes())?);
+        let mut pinned = Pinned::new(&inner.context, staging.bytes())?;
+        staging.fill_room(pinned.bytes_mut());
+        let recording = together(inner, &plan, |ways| Recording::new(inner, &plan, (&staging, &block, &pinned), ways))?;
+        let sending = Mutex::new(Sending { pinned, sent: Event::untimed(&inner.context)? });
+        // Trials have read what is to be written for runs.
+        inner.context.synchronize()?;
+        Ok(Self { recording, staging, sending, _plan: plan })
+    }
 
-        let lifetimes = lifetimes(&plan, &jobs, &ways, element);
+    /// Puts one run into the stream. The device's order is held.
+    ///
+    /// # Errors
+    /// No memory for what is still held of the last run; the driver's own.
+    pub(crate) fn run(&self, inner: &Inner, inputs: &[Input<'_, Buffer>]) -> Result<Vec<Buffer>> {
+        let mut sending = lock(&self.sending);
+        sending.sent.wait()?;
+        self.staging.fill(inputs, sending.pinned.bytes_mut());
+        let mut results = lock(&inner.results);
+        results.settle(&inner.context)?;
+        let Recording { graph, arrivals, outputs, ground, .. } = &self.recording;
+        for &(input, place) in arrivals {
+            if let Input::Buffer(buffer, _) = inputs[input] {
+                let bytes = buffer.memory.bytes().min(place.bytes);
+                // SAFETY: both are at least that long.
+                unsafe { copy(&inner.context, place.address, buffer.memory.address(), bytes) }?;
+            }
+        }
+        // SAFETY: this holds all the graph refers to.
+        unsafe { graph.launch() }?;
+        let outputs = outputs.iter().map(|&place| results.lend(place, ground)).collect();
+        drop(results);
+        sending.sent.record()?;
+        Ok(outputs)
+    }
+}
+
+impl Recording {
+    /// Records a plan with these ways. What the graph refers to of the staging has to live as long as it.
+    fn new(
+        inner: &Inner,
+        plan: &Plan<CudaDevice>,
+        (staging, block, pinned): (&Staging, &Arc<Memory>, &Pinned),
+        ways: &Ways,
+    ) -> Result<Self> {
+        let element = inner.arithmetic.activations();
+        let mut jobs = Jobs::of(plan);
+        let way = |job: &Job| job.size(plan).and_then(|size| ways.get(&size).cloned());
+        let mut ways: Vec<_> = jobs.list.iter().map(way).collect();
+        jobs.join(plan, &mut ways);
+        let lifetimes = lifetimes(plan, &jobs, &ways, element);
         let (offsets, bytes) = place(&lifetimes);
         let workspace = inner.workspace(bytes)?;
         let mut places: Vec<Place> = lifetimes
@@ -103,7 +160,7 @@ impl Program {
         }
         let (outputs, mut constants) = (plan.outputs.iter().map(|v| places[v.0]).collect(), Vec::new());
         let frequencies = frequencies(inner, &jobs.list, &mut constants)?;
-        let recorder = Recorder::new(inner, &plan, (&staging, block.address()), &places, (&jobs, &ways));
+        let recorder = Recorder::new(inner, plan, (staging, block.address()), &places, (&jobs, &ways));
         let ahead = ahead(&jobs.list, &ways);
         let graph = Graph::record(&inner.context, || {
             // SAFETY: the block has the staging's size, and lives as long as the graph.
@@ -113,55 +170,34 @@ impl Program {
             }
             Ok(())
         })?;
-        let sending = Mutex::new(Sending { pinned, sent: Event::untimed(&inner.context)? });
-        Ok(Self {
-            graph,
-            staging,
-            sending,
-            arrivals,
-            outputs,
-            ground: Arc::new(Ground { _block: block, _workspace: workspace }),
-            _constants: constants,
-            _ways: ways,
-            _plan: plan,
-        })
+        let ground = Arc::new(Ground { _block: Arc::clone(block), _workspace: workspace });
+        Ok(Self { graph, arrivals, outputs, ground, _constants: constants, _ways: ways })
     }
 
-    /// Puts one run into the stream. The device's order is held.
+    /// Milliseconds of a run, the least of some. Results of other programs are taken to safety first.
     ///
     /// # Errors
-    /// No memory for what is still held of the last run; the driver's own.
-    pub(crate) fn run(&self, inner: &Inner, inputs: &[Input<'_, Buffer>]) -> Result<Vec<Buffer>> {
-        let mut sending = lock(&self.sending);
-        sending.sent.wait()?;
-        self.staging.fill(inputs, sending.pinned.bytes_mut());
-        let mut results = lock(&inner.results);
-        results.settle(&inner.context)?;
-        for &(input, place) in &self.arrivals {
-            if let Input::Buffer(buffer, _) = inputs[input] {
-                let bytes = buffer.memory.bytes().min(place.bytes);
-                // SAFETY: both are at least that long.
-                unsafe { copy(&inner.context, place.address, buffer.memory.address(), bytes) }?;
+    /// No memory for them; the driver's own.
+    pub(crate) fn time(&self, inner: &Inner) -> Result<f32> {
+        lock(&inner.results).settle(&inner.context)?;
+        let [start, end] = [Event::new(&inner.context)?, Event::new(&inner.context)?];
+        let (mut least, mut spent) = (f32::INFINITY, 0.0);
+        for _ in 0..RUNS {
+            // The first of two keeps the device busy until the second has been sent.
+            // SAFETY: this holds all the graph refers to but the staging, which whoever records it has.
+            unsafe { self.graph.launch() }?;
+            start.record()?;
+            // SAFETY: as above.
+            unsafe { self.graph.launch() }?;
+            end.record()?;
+            let time = end.since(&start)?;
+            (least, spent) = (least.min(time), spent + time);
+            if spent > SPENT {
+                break;
             }
         }
-        // SAFETY: this holds all the graph refers to.
-        unsafe { self.graph.launch() }?;
-        let outputs = self.outputs.iter().map(|&place| results.lend(place, &self.ground)).collect();
-        drop(results);
-        sending.sent.record()?;
-        Ok(outputs)
+        Ok(least)
     }
-}
-
-/// How each product is computed.
-fn ways(inner: &Inner, plan: &Plan<CudaDevice>, jobs: &[Job]) -> Result<Vec<Option<Arc<Way>>>> {
-    let mut matrices: HashMap<Size, Vec<Arc<Matrix>>> = HashMap::new();
-    for job in jobs {
-        if let (Job::Linear { w, .. }, Some(size)) = (job, job.size(plan)) {
-            matrices.entry(size).or_default().push(Arc::clone(w));
-        }
-    }
-    jobs.iter().map(|job| job.size(plan).map(|size| inner.way(size, &matrices[&size])).transpose()).collect()
 }
 
 /// From when to when each value is needed, and how much room it takes.

@@ -79,6 +79,22 @@ pub enum Operation {
         /// Whether the sum is wanted, too; it comes first.
         sum: bool,
     },
+    /// Two norms with products before, between and behind them, as in a layer of an encoder. The second adds what the first made. Backends
+    /// may leave norms to what reads them.
+    NormedLayers {
+        /// Rows of the input.
+        rows: usize,
+        /// Its columns.
+        inputs: usize,
+        /// Columns of what is normalised, and of the result.
+        cols: usize,
+        /// Columns between the norms.
+        wide: usize,
+        /// Which norms; LayerNorm has a shift.
+        kind: NormKind,
+        /// Whether the second norm adds what the first added up, before it was normalised. The second's sum then comes first.
+        sum: bool,
+    },
     /// [`crate::Backend::gate`]
     Gate {
         /// Rows.
@@ -183,6 +199,7 @@ impl Operation {
             Self::Norm { .. } => "norm",
             Self::AddNorm { .. } => "add norm",
             Self::NormedLinear { .. } => "normed linear",
+            Self::NormedLayers { .. } => "normed layers",
             Self::Gate { .. } => "gate",
             Self::Rotate { .. } => "rotate",
             Self::Attention { relative: None, .. } => "attention",
@@ -201,6 +218,9 @@ impl Operation {
                 2 * (rows * inputs * outputs.iter().sum::<usize>()) as u64
             }
             Self::NormedLinear { rows, inputs, cols, .. } => 2 * (rows * inputs * cols) as u64,
+            Self::NormedLayers { rows, inputs, cols, wide, .. } => {
+                2 * (rows * cols * (inputs + 2 * wide + cols)) as u64
+            }
             Self::Attention { lengths, heads, head_size, mask, relative, .. } => {
                 let seen = |&n: &usize| (0..n).map(|i| mask.visible(i, n).len()).sum::<usize>();
                 let products = 2 + relative.map_or(0, |r| usize::from(r.keys) + usize::from(r.queries));
@@ -251,6 +271,7 @@ pub fn cases() -> Vec<Case> {
     linear(&mut all);
     norm(&mut all);
     normed_linear(&mut all);
+    normed_layers(&mut all);
     between(&mut all);
     attention(&mut all);
     relative(&mut all);
@@ -329,6 +350,25 @@ fn normed_linear(all: &mut Vec<Case>) {
             (NormKind::LayerNorm, true, true),
         ] {
             all.push(Case::new(Operation::NormedLinear { rows, inputs, cols, kind, residual, sum }));
+        }
+    }
+}
+
+/// As for one, and with more rows than a tile has.
+fn normed_layers(all: &mut Vec<Case>) {
+    let sizes = [
+        (5, 32, 64, 96),
+        (40, 64, 96, 200),
+        (70, 136, 384, 64),
+        (130, 96, 768, 136),
+        (257, 40, 192, 72),
+        (140, 392, 512, 64),
+    ];
+    for (rows, inputs, cols, wide) in sizes {
+        for kind in [NormKind::LayerNorm, NormKind::RmsNorm] {
+            for sum in [false, true] {
+                all.push(Case::new(Operation::NormedLayers { rows, inputs, cols, wide, kind, sum }));
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ enum Operands<B: Backend> {
     Norm { rows: usize, cols: usize, x: Vec<f32>, residual: Option<B::Tensor>, n: B::Norm },
     AddNorm { rows: usize, cols: usize, x: Vec<f32>, residual: B::Tensor, n: B::Norm },
     NormedLinear { x: B::Tensor, w: B::Matrix, residual: Option<B::Tensor>, n: B::Norm, sum: bool },
+    NormedLayers { x: B::Tensor, w: [B::Matrix; 4], residual: B::Tensor, n: [B::Norm; 2], sum: bool },
     Gate { x: B::Tensor, activation: Activation },
     Rotate { rows: usize, cols: usize, qkv: Vec<f32>, layout: B::Layout, rotation: Rotation },
     Attention { qkv: B::Tensor, layout: B::Layout, attention: Attention, relative: Option<B::Relative> },
@@ -78,16 +79,22 @@ pub(super) fn prepare<'a, B: Backend>(
             Operands::AddNorm { rows: *rows, cols: *cols, x, residual, n }
         }
         Operation::NormedLinear { rows, inputs, cols, kind, residual, sum } => {
-            let weight = tensor(random, &[*cols, *inputs], 1.0 / (*inputs as f32).sqrt(), DType::F32)?.into();
-            let part = LinearPart { weight, bias: Some(tensor(random, &[*cols], 1.0, DType::F32)?) };
-            let gain = tensor(random, &[*cols], 1.0, DType::F32)?;
-            let shift =
-                (*kind == NormKind::LayerNorm).then(|| tensor(random, &[*cols], 1.0, DType::F32)).transpose()?;
+            let (w, n) = (plain(random, *cols, *inputs, precision)?, with_gain(random, *kind, *cols)?);
             Operands::NormedLinear {
                 x: normal(random, *rows, *inputs)?,
-                w: backend.matrix(MatrixSource::new(vec![part], precision))?,
+                w: backend.matrix(w)?,
                 residual: residual.then(|| normal(random, *rows, *cols)).transpose()?,
-                n: backend.norm_weights(NormSource { kind: *kind, gain, shift, eps: 1e-5 })?,
+                n: backend.norm_weights(n)?,
+                sum: *sum,
+            }
+        }
+        Operation::NormedLayers { rows, inputs, cols, wide, kind, sum } => {
+            let sizes = [(*cols, *inputs), (*wide, *cols), (*cols, *wide), (*cols, *cols)];
+            Operands::NormedLayers {
+                w: matrices(backend, random, sizes, precision)?,
+                n: norms(backend, random, *kind, *cols)?,
+                x: normal(random, *rows, *inputs)?,
+                residual: normal(random, *rows, *cols)?,
                 sum: *sum,
             }
         }
@@ -183,6 +190,21 @@ impl<B: Backend> Prepared<'_, B> {
                     residual => b.norm(product, residual.as_ref(), n),
                 }
             }
+            Operands::NormedLayers { x, w: [before, up, down, behind], residual, n: [first, second], sum } => {
+                let add_norm = |x, residual: &B::Tensor, n| {
+                    if *sum {
+                        let (sum, normed) = b.add_norm(x, residual, n)?;
+                        return Ok((Some(sum), normed));
+                    }
+                    Ok::<_, crate::Error>((None, b.norm(x, Some(residual), n)?))
+                };
+                let (added, normed) = add_norm(b.linear(x, before, Activation::Identity)?, residual, first)?;
+                let between = b.linear(&normed, up, Activation::Gelu)?;
+                let x = b.linear(&between, down, Activation::Identity)?;
+                let (added, normed) = add_norm(x, added.as_ref().unwrap_or(&normed), second)?;
+                let out = b.linear(&normed, behind, Activation::Identity)?;
+                return Ok((added.into_iter().chain([out]).collect(), started));
+            }
             Operands::Gate { x, activation } => b.gate(x, *activation),
             Operands::Rotate { rows, cols, qkv, layout, rotation } => {
                 let qkv = b.write(*rows, *cols, qkv)?;
@@ -218,6 +240,37 @@ fn relative<B: Backend>(
     let (keys, queries, bias) = (part(term.keys, hidden)?, part(term.queries, hidden)?, part(term.bias, heads)?);
     let buckets = (0..=2 * term.reach).map(|_| random.below(term.buckets) as u32).collect();
     backend.relative(RelativeSource { buckets, keys, queries, bias })
+}
+
+/// Linear layers of these outputs and inputs.
+fn matrices<B: Backend>(
+    backend: &B,
+    random: &mut Random,
+    [a, b, c, d]: [(usize, usize); 4],
+    precision: Precision,
+) -> Result<[B::Matrix; 4]> {
+    let mut matrix = |(outputs, inputs)| backend.matrix(plain(random, outputs, inputs, precision)?);
+    Ok([matrix(a)?, matrix(b)?, matrix(c)?, matrix(d)?])
+}
+
+/// Two norms.
+fn norms<B: Backend>(backend: &B, random: &mut Random, kind: NormKind, cols: usize) -> Result<[B::Norm; 2]> {
+    let mut norm = || backend.norm_weights(with_gain(random, kind, cols)?);
+    Ok([norm()?, norm()?])
+}
+
+/// A linear layer with a bias by whose weights results are of size 1.
+fn plain(random: &mut Random, outputs: usize, inputs: usize, precision: Precision) -> Result<MatrixSource> {
+    let weight = tensor(random, &[outputs, inputs], 1.0 / (inputs as f32).sqrt(), DType::F32)?.into();
+    let bias = Some(tensor(random, &[outputs], 1.0, DType::F32)?);
+    Ok(MatrixSource::new(vec![LinearPart { weight, bias }], precision))
+}
+
+/// A norm; LayerNorm has a shift.
+fn with_gain(random: &mut Random, kind: NormKind, cols: usize) -> Result<NormSource> {
+    let gain = tensor(random, &[cols], 1.0, DType::F32)?;
+    let shift = (kind == NormKind::LayerNorm).then(|| tensor(random, &[cols], 1.0, DType::F32)).transpose()?;
+    Ok(NormSource { kind, gain, shift, eps: 1e-5 })
 }
 
 fn rounded(values: Vec<f32>, kept: DType) -> Vec<f32> {

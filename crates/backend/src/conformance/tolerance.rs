@@ -44,6 +44,14 @@ pub fn tolerance(operation: &Operation, precision: Precision, arithmetic: Arithm
 /// product may be off is allowed three times behind it.
 const BEHIND_A_NORM: f64 = 3.0;
 
+/// What layers may be off of which each product and each norm is: their roundings know nothing of each other, so they add up in
+/// squares.
+fn layers(product: Tolerance, norm: Tolerance) -> Tolerance {
+    let (each, first) = (product.absolute, BEHIND_A_NORM * product.absolute + norm.absolute);
+    let second = BEHIND_A_NORM * first.hypot(first.hypot(each).hypot(each)) + norm.absolute;
+    Tolerance { absolute: second.hypot(each), relative: product.relative + norm.relative }
+}
+
 /// Where activations are f32 and products exact but for their sums.
 fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
     let exact = Tolerance { absolute: 0.0, relative: 0.0 };
@@ -69,6 +77,9 @@ fn in_full(operation: &Operation, precision: Precision) -> Tolerance {
         (&Operation::NormedLinear { rows, inputs, cols, .. }, _) => {
             let product = in_full(&Operation::linear(rows, inputs, cols), precision);
             of(BEHIND_A_NORM * product.absolute + 4e-6, BEHIND_A_NORM * product.relative + 2e-6)
+        }
+        (&Operation::NormedLayers { rows, inputs, cols, .. }, _) => {
+            layers(in_full(&Operation::linear(rows, inputs, cols), precision), of(4e-6, 2e-6))
         }
         // Scores grow with the square of the spread, and so does their rounding, which the softmax passes on whole
         // where two keys are nearly even: 144 * 3 deviations * 6e-8 * (values 2 apart) for a spread of 12.
@@ -100,6 +111,10 @@ fn rounding(operation: &Operation, arithmetic: Arithmetic) -> Tolerance {
             let product = rounding(&Operation::linear(rows, inputs, cols), arithmetic);
             let (own, factor) = (if arithmetic == Arithmetic::Tf32 { 0.0 } else { u }, BEHIND_A_NORM);
             Tolerance { absolute: factor * product.absolute + own, relative: factor * product.relative + 2.0 * own }
+        }
+        (_, &Operation::NormedLayers { rows, inputs, cols, .. }) => {
+            let own = if arithmetic == Arithmetic::Tf32 { of(0.0, 0.0) } else { of(1.0, 2.0) };
+            layers(rounding(&Operation::linear(rows, inputs, cols), arithmetic), own)
         }
         (Arithmetic::Tf32, _) => of(0.0, 0.0),
         // The result is rounded; before that the bias, up to 4, and what the activation is applied to. The slope of an

@@ -1,34 +1,35 @@
 //! Which kernel multiplies: all that can are timed once for each size, on the weights they will run on.
 
+mod bench;
 mod few;
 mod full;
 mod normed;
 mod own;
 
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use mlxt_backend::{Activation, Arithmetic, DType, Result};
 
 use crate::device::Inner;
 use crate::ffi::blas::{Places, Product};
-use crate::ffi::context::{Event, Queue};
+use crate::ffi::context::Queue;
 use crate::ffi::failure;
-use crate::ffi::graph::Graph;
-use crate::ffi::memory::{Memory, copy};
 use crate::ffi::module::{Function, Shape, launch, launch_in_clusters};
 use crate::ffi::tensor_map::{Element, TensorMap};
 use crate::operand::{Extent, Operand};
 use crate::operands::{self, Ahead};
 use crate::weights::Matrix;
 
+use bench::Bench;
+
 /// Algorithms of cuBLASLt that are tried. Its own order is good but not always right.
 const ALGORITHMS: usize = 8;
-/// Launches of one timing: enough that their start does not count, and that weights change as they do in a model.
-const LAUNCHES: usize = 24;
 /// Of how many ways the times are kept for whoever looks.
 const NOTED: usize = 6;
-/// Timings of each way, of which the shortest counts.
-const TIMINGS: usize = 3;
+/// How many of the fastest ways are tried among the other products of a plan, and how much slower than the fastest they may be.
+const TRIED: usize = 3;
+const SLOWER: f32 = 1.25;
 
 /// Bytes of a row that our kernels of tensor cores take at a time.
 const STEP: usize = 128;
@@ -221,23 +222,23 @@ impl Operands<'_> {
     }
 }
 
-/// The fastest way for a size, of all that can compute it.
+/// The fastest ways for a size, of all that can compute it, by the time that each takes by itself; at least one.
 ///
 /// # Errors
 /// The driver's or cuBLASLt's own; no memory.
-pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Result<Arc<Way>> {
+pub(crate) fn fastest(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Result<Vec<Arc<Way>>> {
     let mut ways = ways(inner, size)?;
     if let Some(name) = &inner.product {
         // Of those by that name the one that cuts the sum into most parts.
         if let Some(asked_for) = ways.iter().rposition(|way| way.describe().starts_with(name)) {
-            return Ok(Arc::new(ways.swap_remove(asked_for)));
+            return Ok(vec![Arc::new(ways.swap_remove(asked_for))]);
         }
     }
     if ways.len() == 1 {
-        return Ok(Arc::new(ways.remove(0)));
+        return Ok(ways.into_iter().map(Arc::new).collect());
     }
     let bench = Bench::new(inner, size, &ways, matrices)?;
-    let timed = ways.into_iter().map(|way| Ok((bench.time(&way, matrices)?, way)));
+    let timed = ways.into_iter().map(|way| Ok((bench.time(&way, matrices)?, Arc::new(way))));
     let mut timed = timed.collect::<Result<Vec<_>>>()?;
     timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let activation = if size.activation == Activation::Identity { "" } else { "+" };
@@ -245,7 +246,20 @@ pub(crate) fn choose(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Res
     let shown = shown.collect::<Vec<_>>().join(", ");
     let operand = if size.operand == Operand::Kept { String::new() } else { format!(" {:?}", size.operand) };
     inner.note(format!("{}x{}x{}{activation}{operand} us: {shown}", size.room, size.outputs, size.inputs));
-    Ok(Arc::new(timed.swap_remove(0).1))
+    Ok(worth_a_trial(timed))
+}
+
+/// Of ways by their time: the first few, and the first of each other kind, as far as they are not much slower.
+fn worth_a_trial(timed: Vec<(f32, Arc<Way>)>) -> Vec<Arc<Way>> {
+    let most = timed.first().map_or(0.0, |(least, _)| least * SLOWER);
+    let mut kept: Vec<Arc<Way>> = Vec::new();
+    for (_, way) in timed.into_iter().take_while(|(time, _)| *time <= most) {
+        let kind = discriminant(&*way);
+        if kept.len() < TRIED || kept.iter().all(|other| discriminant(&**other) != kind) {
+            kept.push(way);
+        }
+    }
+    kept
 }
 
 /// Every way that can compute a size.
@@ -278,102 +292,4 @@ fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         ways.push(Way::Any(inner.kernels(Operand::Kept)?.function("gemm_any", 0)?));
     }
     Ok(ways)
-}
-
-/// Operands to time a size on.
-struct Bench<'a> {
-    inner: &'a Inner,
-    size: Size,
-    x: Memory,
-    x_scales: Memory,
-    out: Memory,
-    rows: Memory,
-    /// Rows that a norm makes, ones and zeros for it, where one reads the product.
-    norm: Option<[Memory; 2]>,
-    events: [Event; 2],
-}
-
-impl<'a> Bench<'a> {
-    fn new(inner: &'a Inner, size: Size, ways: &[Way], matrices: &[Arc<Matrix>]) -> Result<Self> {
-        let context = &inner.context;
-        let parts = ways.iter().filter_map(Way::parts).max().unwrap_or(1);
-        let x = Memory::new(context, size.room.next_multiple_of(crate::room::ROWS) * size.inputs * DType::F32.size())?;
-        // The weights themselves, again and again: products of equal numbers take less power, and so less time.
-        let weights = matrices.iter().map(|w| &w.weights).cycle();
-        let mut begin = 0;
-        for from in weights.take_while(|from| from.bytes() > 0) {
-            let bytes = from.bytes().min(x.bytes() - begin);
-            // SAFETY: both are at least that long.
-            unsafe { copy(context, x.address() + begin as u64, from.address(), bytes) }?;
-            begin += bytes;
-            if begin == x.bytes() {
-                break;
-            }
-        }
-        let x_scales = Memory::with(context, &vec![1.0_f32; size.room])?;
-        let out = Memory::new(context, size.room * size.outputs * parts * DType::F32.size())?;
-        let rows = Memory::with(context, &(size.room as u32).to_le_bytes())?;
-        let numbers: Vec<f32> = [1.0, 0.0].into_iter().flat_map(|n| vec![n; size.outputs]).collect();
-        let normed = || {
-            Ok([Memory::new(context, size.room * size.outputs * DType::F32.size())?, Memory::with(context, &numbers)?])
-        };
-        let norm = size.parts.then(normed).transpose()?;
-        Ok(Self { inner, size, x, x_scales, out, rows, norm, events: [Event::new(context)?, Event::new(context)?] })
-    }
-
-    /// The norm that reads the product; its rows are their own residual.
-    fn norm(&self, way: &Way, w: &Matrix) -> Option<operands::Norm> {
-        let [normed, numbers] = self.norm.as_ref()?;
-        let (outputs, out) = (self.size.outputs, self.out.address());
-        let parts = way.parts();
-        Some(operands::Norm {
-            x: if parts.is_none() { out } else { 0 },
-            partial: if parts.is_some() { out } else { 0 },
-            bias: w.full_bias.address(),
-            residual: normed.address(),
-            out: normed.address(),
-            gain: numbers.address(),
-            shift: numbers.address() + (outputs * DType::F32.size()) as u64,
-            rows: self.rows.address(),
-            stride: (self.size.room * outputs) as u64,
-            splits: parts.unwrap_or(0) as i32,
-            cols: outputs as i32,
-            centred: 1,
-            ..operands::Norm::default()
-        })
-    }
-
-    /// Milliseconds that one product takes among others, with the norm that reads it: what is left to that is not free.
-    fn time(&self, way: &Way, matrices: &[Arc<Matrix>]) -> Result<f32> {
-        let graph = Graph::record(&self.inner.context, || {
-            for w in matrices.iter().cycle().take(LAUNCHES) {
-                let (x, x_scales) = (self.x.address(), self.x_scales.address());
-                let (out, rows) = (self.out.address(), self.rows.address());
-                let (to, operands) = (Queue::Record, Operands { x, x_scales, w, out, rows, ahead: Ahead::default() });
-                match self.norm(way, w) {
-                    Some(norm) if way.is_normed() => way.start_normed(self.inner, to, self.size, (operands, &norm))?,
-                    Some(norm) => {
-                        way.start(self.inner, to, self.size, operands)?;
-                        // SAFETY: everything has room for the rows of the size.
-                        unsafe { crate::norm::start(self.inner, to, (Operand::Kept, self.size.room), &norm) }?;
-                    }
-                    None => way.start(self.inner, to, self.size, operands)?,
-                }
-            }
-            Ok(())
-        })?;
-        let [start, end] = &self.events;
-        let mut least = f32::INFINITY;
-        for timing in 0..=TIMINGS {
-            start.record()?;
-            // SAFETY: everything it was recorded with lives as long as this function.
-            unsafe { graph.launch() }?;
-            end.record()?;
-            let time = end.since(start)?;
-            if timing > 0 {
-                least = least.min(time);
-            }
-        }
-        Ok(least / LAUNCHES as f32)
-    }
 }

@@ -14,17 +14,18 @@ const CLUSTER: usize = 8;
 /// The least rows: below, rows are too few for as many clusters as a device has place for.
 const LEAST: usize = 129;
 
-/// Shared memory of a block, less what kernels have by themselves: barriers, and three numbers for each of 192 outputs.
-const WHOLE: usize = 224 << 10;
+/// Shared memory of a block, less what kernels have by themselves: barriers, and three numbers for each of 256 outputs.
+const WHOLE: usize = 223 << 10;
 
 /// Tiles by rows and outputs.
-const TILES: [(&str, usize, usize); 6] = [
+const TILES: [(&str, usize, usize); 7] = [
     ("normed_64_96", 64, 96),
     ("normed_64_128", 64, 128),
     ("normed_64_192", 64, 192),
     ("normed_128_96", 128, 96),
     ("normed_128_128", 128, 128),
     ("normed_128_192", 128, 192),
+    ("normed_128_256", 128, 256),
 ];
 
 /// All that can compute a size whose only reader is a norm, in activations of 16 bits.
@@ -41,7 +42,7 @@ pub(super) fn ways(inner: &Inner, size: Size) -> Result<Vec<Way>> {
         let cluster = size.outputs / outputs;
         let shape = Shape {
             grid: [1, size.room.div_ceil(rows), cluster],
-            threads: 2 * rows + 32,
+            threads: threads(rows, outputs),
             shared: shared(size, (rows, outputs)),
         };
         Ok(Way::Normed { name, function, shape, tile: (rows, outputs), cluster })
@@ -54,9 +55,15 @@ fn is_whole(size: Size, outputs: usize) -> bool {
     size.outputs.is_multiple_of(outputs) && size.outputs / outputs <= CLUSTER
 }
 
-/// What is told between blocks, two numbers for each row in two rounds; and as many stages as are of use, or as there is memory for.
+/// Threads of a block: two for each row and a warp that copies, or whole groups of four warps, which can give each other registers.
+fn threads(rows: usize, outputs: usize) -> usize {
+    if rows == 128 && outputs >= 192 { 384 } else { 2 * rows + 32 }
+}
+
+/// What is told between blocks, two numbers for each row; and as many stages as are of use, or as there is memory for.
 fn shared(size: Size, (rows, outputs): (usize, usize)) -> usize {
-    let (told, stage) = (2 * size.outputs / outputs * rows * 8, (rows + outputs) * STEP);
+    let told = (size.outputs / outputs * rows * 8).next_multiple_of(ALIGNED);
+    let stage = (rows + outputs) * STEP;
     let steps = size.inputs.div_ceil(size.step(DType::F16));
     ALIGNED + told + stage * steps.min((WHOLE - ALIGNED - told) / stage)
 }
