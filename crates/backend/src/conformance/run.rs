@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use super::cases::{Case, Operation, RelativeTerm};
 use super::random::Random;
 use crate::{
-    Activation, Attention, Backend, DType, HostTensor, LinearPart, Lookup, MatrixSource, NormKind, NormSource,
-    Precision, Quantised, Reduction, RelativeSource, Result, Rotation, Scales, Scheme, Segments,
+    Activation, Attention, Backend, DType, HostTensor, LinearPart, LinearWeight, Lookup, MatrixSource, NormKind,
+    NormSource, Precision, Quantised, Reduction, RelativeSource, Result, Rotation, Scales, Scheme, Segments,
 };
 
 /// A case with its operands on a backend.
@@ -45,23 +45,16 @@ pub(super) fn prepare<'a, B: Backend>(
         |random: &mut Random, rows: usize, cols: usize| backend.write(rows, cols, &values(random, rows * cols));
     let operands = match &case.operation {
         Operation::Linear { rows, inputs, outputs, bias, activation, stored } => {
-            let scale = 1.0 / (*inputs as f32).sqrt();
-            let parts = outputs.iter().map(|&o| {
-                let weight = tensor(random, &[o, *inputs], scale, *stored)?;
-                let bias = bias.then(|| tensor(random, &[o], 1.0, *stored)).transpose()?;
-                Ok(LinearPart { weight: weight.into(), bias })
-            });
-            let parts = parts.collect::<Result<_>>()?;
-            let w = backend.matrix(MatrixSource::new(parts, precision))?;
+            let weights = |random: &mut Random, outputs| {
+                tensor(random, &[outputs, *inputs], 1.0 / (*inputs as f32).sqrt(), *stored).map(Into::into)
+            };
+            let w = backend.matrix(joined(random, outputs, (*bias, *stored, precision), weights)?)?;
             Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: *activation }
         }
         Operation::PackedLinear { rows, inputs, outputs, scheme, stored } => {
-            let parts = outputs.iter().map(|&o| {
-                let weight = packed(random, [o, *inputs], *scheme, *stored)?.into();
-                Ok(LinearPart { weight, bias: Some(tensor(random, &[o], 1.0, *stored)?) })
-            });
-            let parts = parts.collect::<Result<_>>()?;
-            let w = backend.matrix(MatrixSource::new(parts, precision))?;
+            let weights =
+                |random: &mut Random, outputs| packed(random, [outputs, *inputs], *scheme, *stored).map(Into::into);
+            let w = backend.matrix(joined(random, outputs, (true, *stored, precision), weights)?)?;
             Operands::Linear { x: normal(random, *rows, *inputs)?, w, activation: Activation::Identity }
         }
         Operation::Norm { rows, cols, kind, residual, shift, eps, offset } => {
@@ -240,6 +233,20 @@ fn relative<B: Backend>(
     let (keys, queries, bias) = (part(term.keys, hidden)?, part(term.queries, hidden)?, part(term.bias, heads)?);
     let buckets = (0..=2 * term.reach).map(|_| random.below(term.buckets) as u32).collect();
     backend.relative(RelativeSource { buckets, keys, queries, bias })
+}
+
+/// A linear layer of parts with so many outputs each, of whose weights `weights` makes each part's.
+fn joined(
+    random: &mut Random,
+    outputs: &[usize],
+    (bias, stored, precision): (bool, DType, Precision),
+    weights: impl Fn(&mut Random, usize) -> Result<LinearWeight>,
+) -> Result<MatrixSource> {
+    let part = |&outputs: &usize| {
+        let weight = weights(random, outputs)?;
+        Ok(LinearPart { weight, bias: bias.then(|| tensor(random, &[outputs], 1.0, stored)).transpose()? })
+    };
+    Ok(MatrixSource::new(outputs.iter().map(part).collect::<Result<_>>()?, precision))
 }
 
 /// Linear layers of these outputs and inputs.
