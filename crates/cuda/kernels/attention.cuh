@@ -9,7 +9,7 @@ struct AttentionOperands {
     T* out;                    // [rows, heads head_size]
     const u32* counts;         // rows, sequences, tiles
     const u32* offsets;        // [sequences + 1]
-    const uint2* tiles;        // [tiles]: a sequence and the first of some of its queries
+    const uint4* tiles;        // [tiles]: where a sequence begins, its length, and the first of some of its queries
     const u32* buckets;        // [2 reach + 1], or null without relative terms
     const T* relative_keys;    // [buckets, heads head_size] or null
     const T* relative_queries; // [buckets, heads head_size] or null
@@ -27,12 +27,12 @@ struct Share {
     int head, start, length, first;
 };
 
-// Which share is this block's. Blocks of one tile follow each other, so that those without work are the last.
+// Which share is this block's, if any. Blocks of one tile follow each other, so that those without work are the last. Where the kernel
+// in front leaves no room for this one, these loads are waited for, so neither waits for the other: there is a place for every block's
+// tile.
 __device__ __forceinline__ bool share_of(const AttentionOperands& o, Share& share) {
-    const u32 tile = blockIdx.x / o.heads;
-    if (tile >= o.counts[2]) return false;
-    const uint2 place = o.tiles[tile];
-    share.head = blockIdx.x - tile * o.heads, share.first = place.y;
-    share.start = o.offsets[place.x], share.length = o.offsets[place.x + 1] - share.start;
-    return true;
+    const u32 tile = blockIdx.x / o.heads, count = o.counts[2];
+    const uint4 place = o.tiles[tile];
+    share = {(int)(blockIdx.x - tile * o.heads), (int)place.x, (int)place.y, (int)place.z};
+    return tile < count;
 }

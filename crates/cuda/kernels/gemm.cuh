@@ -16,6 +16,7 @@ struct GemmOperands {
     float* partial;        // [splits, .., outputs] instead of `out`, without bias and activation
     const u32* rows;
     u64 stride;            // from one part to the next
+    int room;              // the most rows
     int inputs;            // multiples of 16 bytes, of 32 where operands have 8 bits
     int outputs;           // a multiple of 8
     int activation;

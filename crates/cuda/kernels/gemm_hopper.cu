@@ -75,7 +75,8 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
-    const int rows = *o.rows, row_tiles = (rows + HOPPER_ROWS - 1) / HOPPER_ROWS;
+    // Tiles of all there is room for, of which few are without rows: how many there are is not waited for before the first copies.
+    const int rows = *o.rows, row_tiles = (o.room + HOPPER_ROWS - 1) / HOPPER_ROWS;
     const int count = row_tiles * ((o.outputs + OUTS - 1) / OUTS), steps = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS;
 
     if (group == 0) {

@@ -113,18 +113,8 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
     const int steps = (o.inputs + STEP_INPUTS - 1) / STEP_INPUTS, row0 = blockIdx.y * ROWS, out0 = rank * OUTS;
     const S share(shared_address(barriers), begin + told, told, row0, out0, 0, steps);
     const int rows = *o.rows, lane = threadIdx.x % 32;
-    if (row0 >= rows) {
-        // Nor has any other block of this cluster rows.
-        wait_for_previous();
-        return;
-    }
     const bool copies = threadIdx.x / 32 == S::CONSUMERS / 32;
     if (copies) share.make_barriers();
-    for (int n = threadIdx.x; n < OUTS; n += NORM_THREADS(ROWS, OUTS)) {
-        biases[n] = o.bias[out0 + n];
-        if (SCALED) scales[n] = o.w_scales[out0 + n];
-        gains[n] = p.gain[out0 + n], shifts[n] = p.shift ? p.shift[out0 + n] : 0.0f;
-    }
     __syncthreads();
 
     if (threadIdx.x >= S::CONSUMERS) {
@@ -141,6 +131,11 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
     const int row = share.row(), col = lane % 4 * 2;
     const bool upper = row0 + row < rows, lower = row0 + row + 8 < rows;
     const u64 pitch = o.outputs, first = (row0 + row) * pitch + out0;
+    for (int n = threadIdx.x; n < OUTS; n += S::CONSUMERS) {
+        biases[n] = o.bias[out0 + n];
+        if (SCALED) scales[n] = o.w_scales[out0 + n];
+        gains[n] = p.gain[out0 + n], shifts[n] = p.shift ? p.shift[out0 + n] : 0.0f;
+    }
     cluster_wait();
     wait_for_previous();
     // On its way while the tile is multiplied.
@@ -153,6 +148,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
     }
     Sum sums[OUTS / 2];
     share.multiply(sums);
+    asm volatile("bar.sync 1, %0;" ::"n"(S::CONSUMERS) : "memory");
 
     float v[OUTS / 2];
     float2 total = make_float2(0.0f, 0.0f);

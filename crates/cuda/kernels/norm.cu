@@ -165,9 +165,8 @@ template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperan
     const float share = 1.0f / cols;
     let_next_start();
     if (threadIdx.x == 0) fetch_ahead(o.ahead);
-    const bool real = row < *o.rows;
+    const u32 rows = *o.rows;
     wait_for_previous();
-    if (!real) return;
     Packed x[CHUNKS], residual[CHUNKS] = {};
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
@@ -176,6 +175,9 @@ template <int CHUNKS> __device__ __forceinline__ void norm_warp(const NormOperan
         x[c] = *(const Packed*)(o.x + at);
         if (o.residual) residual[c] = *(const Packed*)(o.residual + at);
     }
+    // How many rows there are is on its way with them, for which there is room; without this the compiler waits for it first.
+    __syncwarp();
+    if (row >= rows) return;
     float values[CHUNKS][8], more[8], total = 0.0f;
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {

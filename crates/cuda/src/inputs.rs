@@ -14,6 +14,8 @@ use crate::weights::encode;
 /// Rows, sequences, tiles of queries, and one word for the alignment.
 const COUNTS: usize = 4;
 const WORD: usize = 4;
+/// Words of a tile: where its sequence begins, how long that is, its first query, and one for the alignment.
+const TILE: usize = 4;
 
 /// Where everything lies in the block, in bytes.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl Staging {
                     InputKind::Ids { room } => room * WORD,
                     InputKind::Segments(room) => {
                         let tiles = room::tiles(room, room::queries(room, element));
-                        tiles_after(room.sequences) + tiles * 2 * WORD
+                        tiles_after(room.sequences) + tiles * TILE * WORD
                     }
                     InputKind::Values { room, cols } => room.next_multiple_of(room::ROWS) * cols * element.size(),
                     InputKind::Buffer { .. } => 0,
@@ -64,7 +66,7 @@ impl Staging {
         }
     }
 
-    /// Where the tiles of a batch are: pairs of a sequence and its first query in the tile.
+    /// Where the tiles of a batch are, [`TILE`] words each.
     pub(crate) fn tiles(&self, input: InputId) -> usize {
         let sequences = match self.kinds[input.0] {
             InputKind::Segments(room) => room.sequences,
@@ -128,19 +130,20 @@ impl Staging {
     fn fill_segments(&self, input: InputId, segments: &Segments, block: &mut [u8]) -> [usize; 3] {
         put(block, self.start(input), segments.offsets().iter().map(|&offset| offset as u32));
         let words = put(block, self.tiles(input), tiles(segments, self.queries(input)).flatten());
-        [segments.rows(), segments.count(), words / 2]
+        [segments.rows(), segments.count(), words / TILE]
     }
 }
 
 /// Tiles begin behind the offsets, at a multiple of their size.
 fn tiles_after(sequences: usize) -> usize {
-    ((sequences + 1) * WORD).next_multiple_of(2 * WORD)
+    ((sequences + 1) * WORD).next_multiple_of(TILE * WORD)
 }
 
 /// Every tile of so many queries of a batch.
-fn tiles(segments: &Segments, queries: usize) -> impl Iterator<Item = [u32; 2]> + '_ {
-    segments.ranges().enumerate().flat_map(move |(sequence, range)| {
-        (0..range.len()).step_by(queries).map(move |first| [sequence as u32, first as u32])
+fn tiles(segments: &Segments, queries: usize) -> impl Iterator<Item = [u32; TILE]> + '_ {
+    segments.ranges().flat_map(move |range| {
+        let (start, length) = (range.start as u32, range.len() as u32);
+        (0..range.len()).step_by(queries).map(move |first| [start, length, first as u32, 0])
     })
 }
 
@@ -181,9 +184,10 @@ mod tests {
         assert_eq!(word(&block, Staging::counts(Rows::SequencesOf(InputId(1)))), 3);
         assert_eq!([0, 4, 8, 12].map(|i| word(&block, staging.start(InputId(1)) + i)), [0, 3, 133, 197]);
         // Rows are few: 16 queries to a tile.
-        let tiles: Vec<_> = (0..28).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
-        assert_eq!(tiles[..6], [0, 0, 1, 0, 1, 16]);
-        assert_eq!(tiles[16..], [1, 112, 1, 128, 2, 0, 2, 16, 2, 32, 2, 48]);
+        let tiles: Vec<_> = (0..56).map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)).collect();
+        assert_eq!(tiles[..12], [0, 3, 0, 0, 3, 130, 0, 0, 3, 130, 16, 0]);
+        assert_eq!(tiles[36..44], [3, 130, 128, 0, 133, 64, 0, 0]);
+        assert_eq!(tiles[52..], [133, 64, 48, 0]);
         assert_eq!(word(&block, Staging::counts(Rows::Of(InputId(2)))), 2);
         let start = staging.start(InputId(2));
         assert_eq!(&block[start..start + 6], [0x00, 0x3c, 0x00, 0x40, 0x00, 0xb8]);

@@ -142,6 +142,7 @@ pub(crate) struct Gemm {
     pub(crate) partial: u64,
     pub(crate) rows: u64,
     pub(crate) stride: u64,
+    pub(crate) room: i32,
     pub(crate) inputs: i32,
     pub(crate) outputs: i32,
     pub(crate) activation: i32,

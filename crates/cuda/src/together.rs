@@ -1,7 +1,6 @@
 //! Which ways to multiply are the fastest together. By themselves they are timed before ([`crate::gemm::fastest`]); among others a
 //! kernel may begin while the one in front of it ends, or may not for want of room, and finds other things in the caches.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use mlxt_backend::Result;
@@ -16,6 +15,8 @@ use crate::weights::Matrix;
 
 /// What another way has to save of the whole, for times differ a little from one run to the next.
 const LEAST: f32 = 0.995;
+/// How often each is tried: what is fastest depends on what the others are.
+const PASSES: usize = 2;
 
 /// A recording of a plan by the ways that are the fastest together; `record` makes one of any.
 ///
@@ -34,23 +35,27 @@ pub(crate) fn together(
     let first = |(size, ways): &(Size, Vec<Arc<Way>>)| Some((*size, Arc::clone(ways.first()?)));
     let mut ways: Ways = tried.iter().filter_map(first).collect();
     let mut best = record(&ways)?;
-    if tried.iter().any(|(_, ways)| ways.len() > 1) {
-        let (by_themselves, mut least) = (best.time(inner)?, best.time(inner)?);
-        for (size, others) in &tried {
-            for other in others.iter().skip(1) {
-                let mut changed = ways.clone();
-                changed.insert(*size, Arc::clone(other));
-                let recording = record(&changed)?;
-                let time = recording.time(inner)?;
-                if time < LEAST * least {
-                    (least, ways, best) = (time, changed, recording);
-                }
+    let all: Vec<(Size, &Arc<Way>)> =
+        tried.iter().flat_map(|(size, ways)| ways.iter().map(move |way| (*size, way))).collect();
+    if all.len() > tried.len() {
+        let by_themselves = best.time(inner)?.min(best.time(inner)?);
+        let mut least = by_themselves;
+        for &(size, way) in std::iter::repeat_n(&all, PASSES).flatten() {
+            if Arc::ptr_eq(&ways[&size], way) {
+                continue;
+            }
+            let mut changed = ways.clone();
+            changed.insert(size, Arc::clone(way));
+            let recording = record(&changed)?;
+            let time = recording.time(inner)?;
+            if time < LEAST * least {
+                (least, ways, best) = (time, changed, recording);
             }
         }
-        let shown: Vec<_> = ways
-            .iter()
-            .map(|(size, way)| format!("{}x{}x{} {}", size.room, size.outputs, size.inputs, way.describe()))
-            .collect();
+        let name = |(size, way): (&Size, &Arc<Way>)| {
+            format!("{}x{}x{} {}", size.room, size.outputs, size.inputs, way.describe())
+        };
+        let shown: Vec<_> = ways.iter().map(name).collect();
         inner.note(format!("together {:.1} us for {:.1}: {}", least * 1e3, by_themselves * 1e3, shown.join(", ")));
     }
     lock(&inner.together).insert(sizes, ways);
@@ -59,18 +64,14 @@ pub(crate) fn together(
 
 /// The fastest ways of each size of a plan, in the order of its jobs.
 fn ways(inner: &Inner, plan: &Plan<CudaDevice>) -> Result<Vec<(Size, Vec<Arc<Way>>)>> {
-    let mut order: Vec<Size> = Vec::new();
-    let mut matrices: HashMap<Size, Vec<Arc<Matrix>>> = HashMap::new();
+    let mut sizes: Vec<(Size, Vec<Arc<Matrix>>)> = Vec::new();
     for job in &Jobs::of(plan).list {
-        if let (Job::Linear { w, .. }, Some(size)) = (job, job.size(plan)) {
-            matrices.entry(size).or_insert_with(|| {
-                order.push(size);
-                Vec::new()
-            });
-            if let Some(matrices) = matrices.get_mut(&size) {
-                matrices.push(Arc::clone(w));
-            }
+        let (Job::Linear { w, .. }, Some(size)) = (job, job.size(plan)) else { continue };
+        let w = Arc::clone(w);
+        match sizes.iter_mut().find(|(known, _)| *known == size) {
+            Some((_, matrices)) => matrices.push(w),
+            None => sizes.push((size, vec![w])),
         }
     }
-    order.into_iter().map(|size| Ok((size, inner.fastest(size, &matrices[&size])?))).collect()
+    sizes.into_iter().map(|(size, matrices)| Ok((size, inner.fastest(size, &matrices)?))).collect()
 }

@@ -214,6 +214,7 @@ impl Operands<'_> {
             partial,
             rows: self.rows,
             stride: (size.room * size.outputs) as u64,
+            room: size.room as i32,
             inputs: size.inputs as i32,
             outputs: size.outputs as i32,
             activation: size.activation as i32,
@@ -246,7 +247,11 @@ pub(crate) fn fastest(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Re
     let shown = shown.collect::<Vec<_>>().join(", ");
     let operand = if size.operand == Operand::Kept { String::new() } else { format!(" {:?}", size.operand) };
     inner.note(format!("{}x{}x{}{activation}{operand} us: {shown}", size.room, size.outputs, size.inputs));
-    Ok(worth_a_trial(timed))
+    let mut kept = worth_a_trial(timed);
+    if inner.product.is_some() {
+        kept.truncate(1);
+    }
+    Ok(kept)
 }
 
 /// Of ways by their time: the first few, and the first of each other kind, as far as they are not much slower.
