@@ -38,8 +38,8 @@ impl Norm {
 /// Normalises each row of `x + residual` in place.
 pub(crate) fn norm((token, pool): (Token, &Pool), x: &mut [f32], residual: Option<&[f32]>, n: &Norm) {
     let cols = n.cols();
-    // Three passes over a row that stays in the cache.
-    pool.rows(x, cols, cols / 4, |first, rows| {
+    // Three passes over a row, most of whose values come from a cache that is not near: 0.3 ns a value.
+    pool.rows(x, cols, cols, |first, rows| {
         let residual = residual.map(|r| &r[first * cols..][..rows.len()]);
         token.run(Rows { x: rows, residual, n, out: None });
     });
