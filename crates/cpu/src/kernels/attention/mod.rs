@@ -49,16 +49,29 @@ struct Block {
     sequence: Range<usize>,
     /// The queries, counted from its start.
     queries: Range<usize>,
+    /// The blocks of the sequence.
+    all: Range<usize>,
 }
 
 impl Layout {
     /// Cuts each sequence into blocks of queries.
     pub(crate) fn new(segments: &Segments) -> Self {
-        let blocks = segments.ranges().flat_map(|sequence| {
+        let mut blocks = Vec::new();
+        for sequence in segments.ranges() {
             let panels = Panels::new(sequence.len(), QUERIES);
-            (0..panels.count()).map(move |i| Block { sequence: sequence.clone(), queries: panels.range(i) })
-        });
-        Self { blocks: blocks.collect(), segments: segments.clone() }
+            let all = blocks.len()..blocks.len() + panels.count();
+            let block = |i| Block { sequence: sequence.clone(), queries: panels.range(i), all: all.clone() };
+            blocks.extend((0..panels.count()).map(block));
+        }
+        Self { blocks, segments: segments.clone() }
+    }
+
+    /// The block and the head of a task: sequence by sequence, and head by head, so that all queries meet a head's keys and
+    /// values on the same thread, one after the other.
+    fn task(&self, task: usize, heads: usize) -> (&Block, usize) {
+        let all = &self.blocks[task / heads].all;
+        let i = task - all.start * heads;
+        (&self.blocks[all.start + i % all.len()], i / all.len())
     }
 }
 
@@ -86,7 +99,7 @@ pub(crate) fn attention(
         // SAFETY: there is room for every thread, and no two have the same slot.
         let scratch = unsafe { std::slice::from_raw_parts_mut(scratch.get().add(slot * scratch_len), scratch_len) };
         for task in claims {
-            let (block, index) = (&layout.blocks[task / a.heads], task % a.heads);
+            let (block, index) = layout.task(task, a.heads);
             let (scratch, rest) = scratch.split_at_mut(plain_len);
             let relative = relative.map(|relative| (relative, rest));
             match pairs {
@@ -153,7 +166,7 @@ impl<O: Operand> Kernel for Head<'_, O> {
         let size = self.a.head_size;
         let hidden = self.a.heads * size;
         let stride = 3 * hidden;
-        let Block { sequence, queries } = self.block;
+        let Block { sequence, queries, .. } = self.block;
         let count = queries.len();
         // Only keys that some query of the block sees.
         let mask = self.a.mask;
@@ -387,7 +400,7 @@ unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, us
 #[cfg(test)]
 mod tests {
     use crate::tests::{assert_near, every_cpu, every_cpu_in_bf16, noise};
-    use crate::{Cpu, CpuOptions, Isa};
+    use crate::{Cpu, CpuOptions, Isa, Layout};
     use half::bf16;
     use mlxt_backend::{Attention, Backend, Mask, Reference, RelativeSource, Segments};
 
@@ -414,6 +427,19 @@ mod tests {
         let cols = 3 * a.heads * a.head_size;
         let x = b.write(segments.rows(), cols, qkv).unwrap();
         b.read(&b.attention(&x, &b.layout(&segments).unwrap(), a, relative).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tasks_are_all_blocks_of_a_head_before_the_next_head() {
+        let layout = Layout::new(&Segments::from_lengths(&[3, 130, 64]).unwrap());
+        let tasks: Vec<_> = (0..layout.blocks.len() * 2)
+            .map(|task| {
+                let (block, head) = layout.task(task, 2);
+                (block.sequence.start, block.queries.start, head)
+            })
+            .collect();
+        let middle = [(3, 0, 0), (3, 44, 0), (3, 87, 0), (3, 0, 1), (3, 44, 1), (3, 87, 1)];
+        assert_eq!(tasks, [&[(0, 0, 0), (0, 0, 1)], &middle[..], &[(133, 0, 0), (133, 0, 1)]].concat());
     }
 
     /// All three parts, `reach` buckets of near distances and some of far ones.
