@@ -36,6 +36,7 @@ pub use operations::Array;
 pub use simd::Isa;
 
 use arena::{Arena, Buffer};
+use kernels::next::Last;
 use simd::{PairToken, Token};
 use threads::Pool;
 
@@ -62,6 +63,7 @@ pub struct Cpu {
     pairs: Option<PairToken>,
     pool: Pool,
     arena: Arc<Arena>,
+    last: Last,
 }
 
 /// Activations, `[rows, cols]`. Their memory goes back to the [`Cpu`] when they are dropped.
@@ -106,7 +108,7 @@ impl Cpu {
         if threads == 0 {
             return Err(Error::Setting { op: "cpu", what: "at least 1 thread is needed, found 0".into() });
         }
-        Ok(Self { isa, token, pairs, pool: Pool::new(threads)?, arena: Arc::default() })
+        Ok(Self { isa, token, pairs, pool: Pool::new(threads)?, arena: Arc::default(), last: Last::default() })
     }
 
     /// What this CPU computes fastest in, besides integers, for weights of a precision that gives up as many digits: bf16 where it
@@ -200,7 +202,8 @@ impl Backend for Cpu {
     fn linear(&self, x: &Tensor, w: &Matrix, activation: Activation) -> Result<Tensor> {
         check::size("linear", "inputs", w.cols(), x.cols)?;
         let mut out = self.tensor(x.rows, w.rows())?;
-        kernels::linear::linear((self.token, &self.pool, &self.arena), &x.values, w, activation, &mut out.values)?;
+        let context = (self.token, &self.pool, &self.arena);
+        kernels::linear::linear(context, &self.last, &x.values, w, activation, &mut out.values)?;
         Ok(out)
     }
 

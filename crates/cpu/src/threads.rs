@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
@@ -54,6 +55,12 @@ struct Share(AtomicUsize);
 impl<'a> Claims<'a> {
     fn new(shares: &'a [Share], tasks: usize, slot: usize) -> Self {
         Self { shares, tasks, slot, done: 0, late: None }
+    }
+
+    /// The share of `count` that a task is in.
+    pub(crate) fn share(task: usize, count: usize, tasks: usize) -> Range<usize> {
+        let shares = (0..count).map(|i| Self::first(i, count, tasks)..Self::first(i + 1, count, tasks));
+        shares.clone().find(|share| share.contains(&task)).unwrap_or(task..tasks)
     }
 
     /// The first task of share `i` of `count`, which is also the end of the one before.

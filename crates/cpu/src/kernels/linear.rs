@@ -7,6 +7,7 @@ use mlxt_backend::{Activation, Error, LinearPart, MatrixSource, Precision, Resul
 
 use super::gemm::{self, Kept};
 use super::integer::{self, Bits};
+use super::next::Last;
 use crate::arena::Arena;
 use crate::simd::{PairToken, Token};
 use crate::threads::Pool;
@@ -84,13 +85,20 @@ impl Shaped for Matrix {
 /// Out of memory for the packed rows.
 pub(crate) fn linear(
     context: (Token, &Pool, &Arc<Arena>),
+    last: &Last,
     x: &[f32],
     w: &Matrix,
     activation: Activation,
     out: &mut [f32],
 ) -> Result<()> {
     match &w.0 {
-        Kind::Float(w) => gemm::linear(context, x, w, activation, out),
-        Kind::Integer(w) => integer::linear(context, x, w, None, activation, out),
+        Kind::Float(w) => {
+            last.is(w.place(), w.next());
+            gemm::linear(context, x, w, activation, out)
+        }
+        Kind::Integer(w) => {
+            last.is(w.place(), w.next());
+            integer::linear(context, x, w, None, activation, out)
+        }
     }
 }

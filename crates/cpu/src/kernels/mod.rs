@@ -8,6 +8,7 @@ pub(crate) mod gemm;
 pub(crate) mod integer;
 pub(crate) mod linear;
 pub(crate) mod math;
+pub(crate) mod next;
 pub(crate) mod norm;
 pub(crate) mod rotate;
 pub(crate) mod rows;

@@ -3,7 +3,7 @@
 //! A task is a block of rows times a range of weight panels. Its rows are packed first, `[panel of rows][input][row]`,
 //! so that the innermost product ([`tile`]) reads both operands as streams. Then, for each block of inputs, every
 //! weight panel meets every panel of rows: the weights come from memory once per task, the rows from the second-level
-//! cache. Bias and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
+//! cache. What is needed next is fetched meanwhile, behind the last panel the first of the next matrix (`next.rs`). Bias and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
 //!
 //! How the work is cut never changes a result: the blocks of inputs depend on the matrix alone, and within them all
 //! tiles add in the same order.
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
-use self::plan::{Plan, RowBlock};
+use self::plan::{Part, Plan};
 use self::tile::{Panels, Tile, function_of};
 use self::weight::{Pair, Weight};
 use super::activate::activate;
@@ -60,8 +60,8 @@ pub(crate) fn linear(
     let plan = Plan::new(rows, (tile_rows, block_rows), w.count(), rows * w.rows() * inputs < SMALL, pool.threads());
     let room = plan.largest_block() * steps + MAX_LANES;
     let out = Shareable(out.as_mut_ptr());
-    plan.run((pool, arena), room, |packed, rows, panels, fresh| {
-        let task = Task { x, w, activation, rows, panels, fresh, packed, out };
+    plan.run((pool, arena), room, |packed, part| {
+        let task = Task { x, w, activation, part, packed, out };
         match w.kept() {
             Kept::F32 => token.run(Of::<f32>(task, PhantomData)),
             Kept::Bf16 => token.run(Of::<bf16>(task, PhantomData)),
@@ -83,15 +83,12 @@ impl Kernel for TileRows {
     }
 }
 
-/// One task: `rows` times the weights of `panels`.
+/// One task.
 struct Task<'a> {
     x: &'a [f32],
     w: &'a Matrix,
     activation: Activation,
-    rows: RowBlock,
-    panels: Range<usize>,
-    /// Whether `packed` has yet to be filled with these rows.
-    fresh: bool,
+    part: Part,
     /// `[panel of rows][steps][rows of the panel]`, and a vector to spill into. A step is as many inputs as a [`Weight`] holds.
     packed: &'a mut [f32],
     out: Shareable,
@@ -112,10 +109,11 @@ impl<W: Weight> Kernel for Of<'_, W> {
 impl Task<'_> {
     #[inline(always)]
     fn multiply<S: Simd, W: Weight>(self, s: S) {
+        let Part { rows: block, panels, fresh, after } = self.part;
         let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
-        let (first, all_steps) = (self.rows.first(), inputs.div_ceil(W::INPUTS));
-        if self.fresh {
-            for rows in self.rows.iter() {
+        let (first, all_steps) = (block.first(), inputs.div_ceil(W::INPUTS));
+        if fresh {
+            for rows in block.iter() {
                 // SAFETY: the panel before ends where this begins, and what it spilled there is written over now; the
                 // last has a vector to spill into.
                 unsafe {
@@ -125,49 +123,62 @@ impl Task<'_> {
                 }
             }
         }
-        let tiles = self.rows.count();
+        let tiles = block.count();
         let blocks = Panels::new(all_steps, INPUT_BLOCK);
-        for block in 0..blocks.count() {
-            let steps = blocks.range(block);
-            let last = block + 1 == blocks.count();
-            for panel in self.panels.clone() {
-                let column = panel * width;
-                let cols = width.min(outputs - column);
-                // Whole panels of `W`, which this stays inside.
-                let weights = self.w.panels.as_ptr().cast::<W>().wrapping_add(column * all_steps + steps.start * width);
-                for (i, rows) in self.rows.iter().enumerate() {
-                    // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
-                    // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
-                    // belongs to this task alone.
-                    unsafe {
-                        let c = self.out.get().add(rows.start * outputs + column);
-                        let height = rows.len();
-                        let tile = Tile {
-                            a: self.packed.as_ptr().add((rows.start - first) * all_steps + steps.start * height),
-                            a_stride: height,
-                            b: weights,
-                            b_stride: width,
-                            steps: steps.len(),
-                            c,
-                            c_stride: outputs,
-                            cols,
-                            accumulate: block > 0,
-                            bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
-                            // The next panel comes from memory while this one is used, a part during each tile:
-                            // otherwise memory rests during all tiles but the first.
-                            fetch: weights.wrapping_add(all_steps * width + i * steps.len() * width / tiles),
-                            fetch_stride: width.div_ceil(tiles),
-                        };
-                        function_of::<S, W>(height, 2)(s, &tile);
-                        if last {
-                            let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
-                            activate(s, self.activation, (0..height).map(row));
-                        }
+        // Whole panels of `W`, which this stays inside.
+        let all = self.w.panels.as_ptr().cast::<W>();
+        let weights =
+            |(panel, i): (usize, usize)| all.wrapping_add((panel * all_steps + blocks.range(i).start) * width);
+        let next = self.w.next().weights(self.w.place(), after);
+        let mut turns = turns(panels, blocks.count(), tiles).peekable();
+        while let Some(turn) = turns.next() {
+            let (panel, i) = turn;
+            let (steps, last) = (blocks.range(i), i + 1 == blocks.count());
+            let column = panel * width;
+            let cols = width.min(outputs - column);
+            let next = turns.peek().map(|&turn| weights(turn)).or(next).unwrap_or(weights(turn));
+            for (t, rows) in block.iter().enumerate() {
+                // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
+                // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
+                // belongs to this task alone.
+                unsafe {
+                    let c = self.out.get().add(rows.start * outputs + column);
+                    let height = rows.len();
+                    let tile = Tile {
+                        a: self.packed.as_ptr().add((rows.start - first) * all_steps + steps.start * height),
+                        a_stride: height,
+                        b: weights(turn),
+                        b_stride: width,
+                        steps: steps.len(),
+                        c,
+                        c_stride: outputs,
+                        cols,
+                        accumulate: i > 0,
+                        bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
+                        // The next panel comes from memory while this one is used, a part during each tile:
+                        // otherwise memory rests during all tiles but the first.
+                        fetch: next.wrapping_add(t * steps.len() * width / tiles),
+                        fetch_stride: width.div_ceil(tiles),
+                    };
+                    function_of::<S, W>(height, 2)(s, &tile);
+                    if last {
+                        let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
+                        activate(s, self.activation, (0..height).map(row));
                     }
                 }
             }
         }
     }
+}
+
+/// Weight panels and blocks of inputs, in the order in which a task of so many tiles of rows uses them. With several tiles
+/// all panels meet one block of inputs of the rows before the next, so that these stay in the second-level cache. With one
+/// tile a panel is read from end to end, as it lies in memory: 14 rows of 3072 inputs take a sixth less.
+fn turns(panels: Range<usize>, blocks: usize, tiles: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (first, count) = (panels.start, panels.len());
+    (0..count * blocks).map(move |turn| {
+        if tiles == 1 { (first + turn / blocks, turn % blocks) } else { (first + turn % count, turn / count) }
+    })
 }
 
 #[cfg(test)]
@@ -326,7 +337,7 @@ mod tests {
     /// The promise of the contract: a row's result is the same bits in any batch, on any number of threads.
     #[test]
     fn rows_do_not_depend_on_their_batch_or_the_threads() {
-        let (inputs, outputs, total) = (1100, 70, 61);
+        let (inputs, outputs, total) = (1100, 70, 101);
         let values = noise(total * inputs, 1.0);
         for isa in Isa::available() {
             let cpu = |threads| {
@@ -335,7 +346,7 @@ mod tests {
             let whole = product(&cpu(1), total, inputs, &values, matrix(outputs, inputs), Activation::Gelu);
             for threads in 1..4 {
                 let cpu = cpu(threads);
-                for (first, rows) in [(0, 1), (60, 1), (0, 61), (3, 13), (5, 14), (7, 15), (20, 29), (1, 50)] {
+                for (first, rows) in [(0, 1), (60, 1), (0, 101), (3, 13), (5, 14), (7, 15), (20, 29), (1, 90)] {
                     let part = &values[first * inputs..][..rows * inputs];
                     let got = product(&cpu, rows, inputs, part, matrix(outputs, inputs), Activation::Gelu);
                     assert_eq!(got, whole[first * outputs..][..rows * outputs], "{first}, {rows} on {isa}, {threads}");

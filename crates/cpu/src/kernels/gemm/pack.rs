@@ -13,6 +13,7 @@ use super::tile::transpose;
 use super::weight::{Kept, Pair, Weight};
 use crate::arena::Block;
 use crate::kernels::embed::Decode;
+use crate::kernels::next::{Next, Place};
 use crate::simd::{Kernel, Simd, Token};
 use crate::threads::{Pool, Shareable};
 
@@ -28,6 +29,7 @@ pub(crate) struct Matrix {
     inputs: usize,
     /// Outputs of a panel.
     width: usize,
+    next: Next,
 }
 
 impl Shaped for Matrix {
@@ -62,7 +64,7 @@ impl Matrix {
             Kept::F16 => pack::<f16>((token, pool), parts, (count, width, inputs), &mut panels),
             Kept::Pairs(_) => pack::<Pair>((token, pool), parts, (count, width, inputs), &mut panels),
         };
-        Ok((Self { panels, kept, bias, outputs, inputs, width }, fits))
+        Ok((Self { panels, kept, bias, outputs, inputs, width, next: Next::default() }, fits))
     }
 
     /// What the panels hold.
@@ -76,6 +78,17 @@ impl Matrix {
 
     pub(super) fn count(&self) -> usize {
         self.outputs.div_ceil(self.width)
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn place(&self) -> Place {
+        let count = self.count();
+        Place { start: self.panels.as_ptr().addr(), panel: size_of_val(&*self.panels) / count, count }
+    }
+
+    /// Which weights came next.
+    pub(crate) fn next(&self) -> &Next {
+        &self.next
     }
 }
 

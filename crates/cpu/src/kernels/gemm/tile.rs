@@ -128,8 +128,8 @@ impl<W: Weight, const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, W,
     }
 }
 
-/// Cuts `total` rows into the fewest panels of at most `largest`, as equal as they can be: 50 by 14 is 13, 13, 12, 12,
-/// and not 14, 14, 14, 8, because a tile of few rows reads its columns for little work.
+/// Rows cut into panels, as equal as they can be, the larger ones spread evenly and the first one of them: 50 by 14 is
+/// 13, 12, 13, 12, and not 14, 14, 14, 8, because a tile of few rows reads its columns for little work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panels {
     total: usize,
@@ -137,8 +137,14 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
+    /// The fewest panels of at most `largest`.
     pub(crate) fn new(total: usize, largest: usize) -> Self {
-        Self { total, count: total.div_ceil(largest) }
+        Self::of(total, total.div_ceil(largest))
+    }
+
+    /// That many panels; if there are fewer rows, some are empty.
+    pub(crate) fn of(total: usize, count: usize) -> Self {
+        Self { total, count }
     }
 
     pub(crate) fn count(self) -> usize {
@@ -147,7 +153,7 @@ impl Panels {
 
     /// The first row of panel `i`, and of the next.
     pub(crate) fn range(self, i: usize) -> std::ops::Range<usize> {
-        let first = |i: usize| i * (self.total / self.count) + i.min(self.total % self.count);
+        let first = |i: usize| i * (self.total / self.count) + (i * (self.total % self.count)).div_ceil(self.count);
         first(i)..first(i + 1)
     }
 }
@@ -199,14 +205,14 @@ mod tests {
             let panels = Panels::new(total, largest);
             (0..panels.count()).map(|i| panels.range(i).len()).collect::<Vec<_>>()
         };
-        assert_eq!(sizes(50, 14), [13, 13, 12, 12]);
+        assert_eq!(sizes(50, 14), [13, 12, 13, 12]);
         assert_eq!(sizes(14, 14), [14]);
         for total in 1..100 {
             for largest in 1..20 {
                 let sizes = sizes(total, largest);
                 assert_eq!(sizes.iter().sum::<usize>(), total);
                 assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
-                assert!(sizes.iter().all(|&s| s <= largest));
+                assert!(sizes.iter().all(|&s| s <= sizes[0] && s <= largest));
             }
         }
     }

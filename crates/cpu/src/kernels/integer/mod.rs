@@ -19,7 +19,6 @@ mod tile;
 
 pub(crate) use pack::Matrix;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
@@ -29,7 +28,7 @@ use self::feedback::Feedback;
 use self::rows::{Extent, Packed, Quantize, narrow};
 use self::tile::{MAX_TILE_ROWS, Tile, function};
 use super::activate::activate;
-use super::gemm::plan::{Plan, RowBlock};
+use super::gemm::plan::{Part, Plan};
 use super::gemm::weight::Weight;
 use crate::arena::Arena;
 use crate::simd::dot::{Dot, DotKernel, DotToken};
@@ -238,8 +237,8 @@ pub(crate) fn linear(
         pool.run(tasks, |_, claims| claims.for_each(quantize));
     }
     let out = Shareable(out.as_mut_ptr());
-    plan.run((pool, arena), 0, |_, rows, panels, _| {
-        token.run(Task { w, bias, activation, rows, panels, packed, out });
+    plan.run((pool, arena), 0, |_, part| {
+        token.run(Task { w, bias, activation, part, packed, out });
     })
 }
 
@@ -255,13 +254,12 @@ impl DotKernel for TileRows {
     }
 }
 
-/// One task: `rows` times the weights of `panels`.
+/// One task.
 struct Task<'a> {
     w: &'a Matrix,
     bias: &'a [f32],
     activation: Activation,
-    rows: RowBlock,
-    panels: Range<usize>,
+    part: Part,
     packed: Packed<'a>,
     out: Shareable,
 }
@@ -282,12 +280,17 @@ impl Task<'_> {
     #[inline(always)]
     fn multiply<D: Dot, W: Weights>(self, d: D) {
         let (outputs, width) = (self.w.rows(), self.w.width());
-        let tiles = self.rows.count();
-        for panel in self.panels.clone() {
+        let Part { rows: block, panels, after, .. } = self.part;
+        let tiles = block.count();
+        let next = self.w.next().weights(self.w.place(), after);
+        for panel in panels.clone() {
             let column = panel * width;
             let cols = width.min(outputs - column);
             let weights = self.w.panel(panel);
-            for (i, rows) in self.rows.iter().enumerate() {
+            let this = weights.bytes.as_ptr();
+            let next =
+                if panel + 1 == panels.end { next.unwrap_or(this) } else { this.wrapping_add(weights.bytes.len()) };
+            for (i, rows) in block.iter().enumerate() {
                 let height = rows.len();
                 // SAFETY: `packed` holds the groups of these rows, all written before; the panel of weights, its scales
                 // and its bias are whole. The tile of `out` belongs to this task alone.
@@ -295,7 +298,7 @@ impl Task<'_> {
                     let c = self.out.get().add(rows.start * outputs + column);
                     let tile = Tile::<W> {
                         rows: self.packed.panel(rows.clone()).as_ptrs(),
-                        weights: weights.bytes.as_ptr(),
+                        weights: this,
                         scales: weights.scales.as_ptr().cast(),
                         bias: self.bias[column..].as_ptr(),
                         blocks: self.w.blocks(),
@@ -303,10 +306,7 @@ impl Task<'_> {
                         c_stride: outputs,
                         cols,
                         // The next panel comes from memory while this one is used, a part during each tile.
-                        fetch: weights
-                            .bytes
-                            .as_ptr()
-                            .wrapping_add(weights.bytes.len() + i * weights.bytes.len() / tiles),
+                        fetch: next.wrapping_add(i * weights.bytes.len() / tiles),
                         fetch_stride: (W::VECTORS * 4 * D::F::LANES).div_ceil(tiles),
                     };
                     function::<D, W>(height)(d, &tile);

@@ -14,6 +14,7 @@ use super::{BLOCK, Bits, Eight, Four, MOST_GROUPS, Weights};
 use crate::arena::{Arena, Block, Buffer};
 use crate::kernels::gemm::weight::Weight;
 use crate::kernels::gemm::{bias, decode_output};
+use crate::kernels::next::{Next, Place};
 use crate::simd::dot::{Dot, DotKernel, DotToken};
 use crate::simd::{Simd, Token};
 use crate::threads::{Pool, Shareable};
@@ -34,6 +35,7 @@ pub(crate) struct Matrix {
     inputs: usize,
     /// Outputs of a panel.
     width: usize,
+    next: Next,
 }
 
 /// One panel.
@@ -74,6 +76,7 @@ impl Matrix {
             outputs,
             inputs,
             width,
+            next: Next::default(),
         };
         matrix.panels = Block::new(count.saturating_mul(matrix.panel_bytes() / size_of::<f32>()))?;
         matrix.scales = Block::new(count.saturating_mul(matrix.scale_bytes() / size_of::<f32>()))?;
@@ -119,6 +122,16 @@ impl Matrix {
             &all[panel * bytes..][..bytes]
         };
         Panel { bytes: part(&self.panels, self.panel_bytes()), scales: part(&self.scales, self.scale_bytes()) }
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn place(&self) -> Place {
+        Place { start: self.panels.as_ptr().addr(), panel: self.panel_bytes(), count: self.count() }
+    }
+
+    /// Which weights came next.
+    pub(crate) fn next(&self) -> &Next {
+        &self.next
     }
 
     /// A value for each output of all panels.
