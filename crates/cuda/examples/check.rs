@@ -3,14 +3,12 @@
 //!
 //! Arguments: `table` or `times` for one part alone; names of precisions for those alone; `small` for the cases of the
 //! table that are not timed, which is enough for a memory checker; `32x122` and the like to time batches of that shape alone, with
-//! the fastest kernels only; `rested` to let the device rest before each run, as the study does between engines: run without
-//! a pause, the largest batches are limited by its power. Ends with status 1 where anything was wrong.
+//! the fastest kernels only. Ends with status 1 where anything was wrong.
 
 use std::error::Error;
 use std::fs;
 use std::process::ExitCode;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::conformance::{Operation, cases, check_cases};
@@ -30,8 +28,6 @@ const PRECISIONS: [Precision; 6] =
 const SHAPES: [(usize, usize); 9] =
     [(1, 14), (1, 50), (1, 122), (16, 14), (16, 50), (16, 122), (32, 14), (32, 50), (32, 122)];
 const SAMPLES: usize = 200;
-/// As between the study's turns.
-const REST: Duration = Duration::from_millis(25);
 
 const HIDDEN: usize = 768;
 const WIDE: usize = 3072;
@@ -62,7 +58,7 @@ fn run(arguments: &[String]) -> Outcome {
     }
     if !has("table") {
         let shapes: Vec<_> = SHAPES.into_iter().filter(|shape| has(&shape_name(*shape))).collect();
-        right &= encoder(&precisions, &shapes, has("rested"))?;
+        right &= encoder(&precisions, &shapes)?;
     }
     Ok(right)
 }
@@ -202,7 +198,7 @@ fn shape_name((sequences, tokens): (usize, usize)) -> String {
 }
 
 /// Values and times of the encoder; times of all shapes, with every kernel's values, if `wanted` names none.
-fn encoder(precisions: &[Precision], wanted: &[(usize, usize)], rested: bool) -> Outcome {
+fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
     let (config, weights) = bert_base()?;
     let mut random = Random::new(2);
     let lengths = |_| (25.0 * (0.75 * random.normal()).exp()).clamp(5.0, 256.0) as usize;
@@ -267,9 +263,6 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)], rested: bool) ->
             let batch = batch(&mut random, &lengths)?;
             // Ids on the host to one vector for each sequence on the host: the device has finished by then.
             let pass = || -> Outcome<f64> {
-                if rested {
-                    sleep(REST);
-                }
                 let started = Instant::now();
                 let hidden = encoder.forward(&cuda, &batch)?;
                 let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
@@ -283,8 +276,8 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)], rested: bool) ->
             let [least, median, p90] = [0, SAMPLES / 2, SAMPLES * 9 / 10].map(|i| (samples[i] * 1e4).round() / 1e4);
             println!(
                 "{}",
-                json!({ "time": shape, "precision": name, "rested": rested, "median_ms": median, "least_ms": least,
-                    "p90_ms": p90, "first_ms": first.round() })
+                json!({ "time": shape, "precision": name, "median_ms": median, "least_ms": least, "p90_ms": p90,
+                    "first_ms": first.round() })
             );
         }
         println!("{}", json!({ "products": cuda.device().notes() }));

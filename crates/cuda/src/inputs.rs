@@ -192,4 +192,21 @@ mod tests {
         let start = staging.start(InputId(2));
         assert_eq!(&block[start..start + 6], [0x00, 0x3c, 0x00, 0x40, 0x00, 0xb8]);
     }
+
+    #[test]
+    fn what_fills_the_room_is_a_batch() {
+        let room = room::segments(&Segments::from_lengths(&[3, 130, 64]).unwrap());
+        let kinds = [InputKind::Ids { room: 208 }, InputKind::Segments(room), InputKind::Buffer { room: 32, cols: 3 }];
+        let staging = Staging::new(&kinds, DType::F16);
+        let mut block = vec![0; staging.bytes()];
+        staging.fill_room(&mut block);
+
+        let counts = |input| Staging::counts(Rows::Of(InputId(input)));
+        assert_eq!([0, 2].map(|input| word(&block, counts(input))), [208, 32]);
+        // 16 sequences of 13 rows, a tile of 16 queries each.
+        assert_eq!([0, 4, 8].map(|i| word(&block, counts(1) + i)), [208, 16, 16]);
+        let offsets = staging.start(InputId(1));
+        assert_eq!([0, 1, 15, 16].map(|i| word(&block, offsets + 4 * i)), [0, 13, 195, 208]);
+        assert_eq!([60, 61, 62, 63].map(|i| word(&block, staging.tiles(InputId(1)) + 4 * i)), [195, 13, 0, 0]);
+    }
 }

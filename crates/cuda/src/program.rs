@@ -28,7 +28,7 @@ use crate::weights::encode;
 
 /// Runs by which a recording is timed, and milliseconds of them after which there are enough.
 const RUNS: usize = 6;
-const SPENT: f32 = 10.0;
+const SPENT: f32 = 5.0;
 
 /// A plan that can be run.
 pub struct Program {

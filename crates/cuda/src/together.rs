@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mlxt_backend::Result;
+use mlxt_backend::{Error, Result};
 use mlxt_lazy::Plan;
 
 use crate::CudaDevice;
@@ -46,7 +46,11 @@ pub(crate) fn together(
             }
             let mut changed = ways.clone();
             changed.insert(size, Arc::clone(way));
-            let recording = record(&changed)?;
+            let recording = match record(&changed) {
+                // Parts of a sum take more room.
+                Err(Error::OutOfMemory { .. }) => continue,
+                recording => recording?,
+            };
             let time = recording.time(inner)?;
             if time < LEAST * least {
                 (least, ways, best) = (time, changed, recording);
