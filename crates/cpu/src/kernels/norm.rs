@@ -49,7 +49,8 @@ pub(crate) fn norm((token, pool): (Token, &Pool), x: &mut [f32], residual: Optio
 pub(crate) fn add_norm((token, pool): (Token, &Pool), x: &mut [f32], residual: &[f32], n: &Norm, out: &mut [f32]) {
     let cols = n.cols();
     let sums = Shareable(x.as_mut_ptr());
-    pool.rows(out, cols, cols / 4, |first, rows| {
+    // As for `norm`.
+    pool.rows(out, cols, cols, |first, rows| {
         let residual = Some(&residual[first * cols..][..rows.len()]);
         // SAFETY: the same rows of `x`, which has the size of `out`, as no other thread is given of that.
         let x = unsafe { std::slice::from_raw_parts_mut(sums.get().add(first * cols), rows.len()) };
