@@ -15,7 +15,7 @@ use crate::device::{Inner, lock};
 use crate::ffi::context::{Event, Queue};
 use crate::ffi::graph::Graph;
 use crate::ffi::memory::{Memory, Pinned, copy};
-use crate::gemm::{Size, Way};
+use crate::gemm::{Way, Ways};
 use crate::inputs::Staging;
 use crate::jobs::{Job, Jobs};
 use crate::layout::{Lifetime, place};
@@ -37,9 +37,6 @@ pub struct Program {
     sending: Mutex<Sending>,
     _plan: Arc<Plan<CudaDevice>>,
 }
-
-/// How each size of product is computed.
-pub(crate) type Ways = HashMap<Size, Arc<Way>>;
 
 /// A plan's kernels with their operands.
 #[derive(Debug)]

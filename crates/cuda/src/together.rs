@@ -8,9 +8,9 @@ use mlxt_lazy::Plan;
 
 use crate::CudaDevice;
 use crate::device::{Inner, lock};
-use crate::gemm::{Size, Way};
+use crate::gemm::{Size, Way, Ways};
 use crate::jobs::{Job, Jobs};
-use crate::program::{Recording, Ways};
+use crate::program::Recording;
 use crate::weights::Matrix;
 
 /// What another way has to save of the whole, for times differ a little from one run to the next.

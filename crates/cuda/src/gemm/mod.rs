@@ -6,6 +6,7 @@ mod full;
 mod normed;
 mod own;
 
+use std::collections::HashMap;
 use std::mem::discriminant;
 use std::sync::Arc;
 
@@ -70,6 +71,9 @@ pub(crate) enum Way {
     /// By a kernel of `gemm_norm.cu`, which is also the norm behind it: [`Way::start_normed`].
     Normed { name: &'static str, function: Function, shape: Shape, tile: (usize, usize), cluster: usize },
 }
+
+/// How each size of product is computed.
+pub(crate) type Ways = HashMap<Size, Arc<Way>>;
 
 /// Operands of one product; `out` has room for the parts of [`Way::parts`].
 #[derive(Debug, Clone, Copy)]
