@@ -16,12 +16,13 @@
 // Rows of a tile lie MORE columns more apart than they are long. Of 16 bits it is 16 bytes: eight of them then begin in
 // different banks.
 template <int SIZE, int MORE = 8> struct Tile {
-    static const int stride = SIZE + MORE;
-    static const int bytes = FLASH_KEYS * stride * sizeof(T);
+    static const int stride = SIZE + MORE, row_bytes = stride * sizeof(T);
+    // Where the first of them begins.
+    static const int aligned = 16;
     // Lanes side by side for a row of 16 bytes each: a power of two, so those beyond 96 columns have nothing to do.
     static const int wide = 16 / sizeof(T), lanes = SIZE == 96 ? 16 : SIZE / wide;
     static __device__ __forceinline__ u32 at(u32 tile, int row, int col) {
-        return tile + (row * stride + col) * (int)sizeof(T);
+        return tile + row * row_bytes + col * (int)sizeof(T);
     }
     // Rows `first..first + ROWS`, with zeros from `end` and column `size` on, by the `THREADS` threads that call it.
     template <int ROWS, int THREADS>
@@ -34,15 +35,18 @@ template <int SIZE, int MORE = 8> struct Tile {
         const u32 to = at(tile, row, col);
 #pragma unroll
         for (int r = 0; r < ROWS; r += pass) {
-            if (pass <= ROWS || row < ROWS) copy16(to + r * stride * (int)sizeof(T), from, r < left);
+            if (pass <= ROWS || row < ROWS) copy16(to + r * row_bytes, from, r < left);
             from += (u64)pass * pitch;
         }
     }
+    // Behind the wait for what a thread has copied.
+    static __device__ __forceinline__ void arrived() {}
 };
 
-// What a warp knows of 16 GROUPS queries after some of their keys. Of two halves `h`, a lane has row 8 h + lane / 4 of each group.
-template <int SIZE, int GROUPS> struct Softmax {
-    static const int rows = 16 * GROUPS;
+// What a warp knows of 16 GROUPS queries after some of their keys, KEYS at a time. Of two halves `h`, a lane has row 8 h + lane / 4 of
+// each group.
+template <int SIZE, int GROUPS, int KEYS = FLASH_KEYS> struct Softmax {
+    static const int rows = 16 * GROUPS, threads = 32, keys = KEYS;
     float out[GROUPS][SIZE / 8][4]; // weighted values
     float total[GROUPS][2];         // a lane's part of the sum of weights
     float top[GROUPS][2];           // weights are 2^(score - top)
@@ -57,13 +61,13 @@ template <int SIZE, int GROUPS> struct Softmax {
         }
     }
 
-    // Makes weights of the scores of keys `base..base + 32`, of which those before `end` are real. `scale` is that of exponents
+    // Makes weights of the scores of keys `base..base + KEYS`, of which those before `end` are real. `scale` is that of exponents
     // of 2, above 0.
-    __device__ __forceinline__ void weigh(float (&s)[GROUPS][FLASH_KEYS / 8][4], int base, int end, const AttentionOperands& o,
+    __device__ __forceinline__ void weigh(float (&s)[GROUPS][KEYS / 8][4], int base, int end, const AttentionOperands& o,
                                           float scale) {
         const int lane = threadIdx.x % 32;
         const int last = first + 16 * GROUPS - 1;
-        if (base + FLASH_KEYS > end || base < last - o.before || base + FLASH_KEYS - 1 > first + o.after) {
+        if (base + KEYS > end || base < last - o.before || base + KEYS - 1 > first + o.after) {
 #pragma unroll
             for (int g = 0; g < GROUPS; g++)
 #pragma unroll
@@ -71,7 +75,7 @@ template <int SIZE, int GROUPS> struct Softmax {
                     const int i = first + g * 16 + lane / 4 + e / 2 * 8, j = base + lane % 4 * 2 + e % 2;
                     const int from = i - o.before - j, until = min(end - 1, i + o.after) - j;
 #pragma unroll
-                    for (int n = 0; n < FLASH_KEYS / 8; n++)
+                    for (int n = 0; n < KEYS / 8; n++)
                         s[g][n][e] = n * 8 >= from && n * 8 <= until ? s[g][n][e] : -INFINITE;
                 }
         }
@@ -83,7 +87,7 @@ template <int SIZE, int GROUPS> struct Softmax {
             for (int h = 0; h < 2; h++) {
                 float v = -INFINITE;
 #pragma unroll
-                for (int n = 0; n < FLASH_KEYS / 8; n++) v = fmaxf(v, fmaxf(s[g][n][2 * h], s[g][n][2 * h + 1]));
+                for (int n = 0; n < KEYS / 8; n++) v = fmaxf(v, fmaxf(s[g][n][2 * h], s[g][n][2 * h + 1]));
                 v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, 1));
                 v = fmaxf(v, __shfl_xor_sync(0xffffffff, v, 2));
                 largest[g][h] = v * scale;
@@ -110,7 +114,7 @@ template <int SIZE, int GROUPS> struct Softmax {
                 // A query may have seen no key yet.
                 const float from = top[g][h] == -INFINITE ? 0.0f : top[g][h];
 #pragma unroll
-                for (int n = 0; n < FLASH_KEYS / 8; n++)
+                for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                     for (int e = 2 * h; e < 2 * h + 2; e++) {
                         s[g][n][e] = power_of_two(fmaf(s[g][n][e], scale, -from));
@@ -131,16 +135,16 @@ template <int SIZE, int GROUPS> struct Softmax {
     }
 };
 
-// QUERIES queries, dealt out to warps that keep what they know in an `Own`. Keys and values of SLOTS steps are on their way while
+// QUERIES queries, dealt out to warps, or to groups of warps, that keep what they know in an `Own`. Keys and values of SLOTS steps are on their way while
 // a step is worked on.
 template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void flash_by(const AttentionOperands& o) {
     extern __shared__ __align__(16) u8 memory[];
     typedef typename Own::Keys Keys;
     typedef typename Own::Values Values;
-    const int THREADS = QUERIES / Own::rows * 32;
-    const u32 queries = shared_address(memory), keys = queries + QUERIES / FLASH_KEYS * Keys::bytes;
-    const u32 values = keys + SLOTS * Keys::bytes;
-    const int row = threadIdx.x / 32 * Own::rows, size = o.head_size, hidden = o.heads * size;
+    const int THREADS = QUERIES / Own::rows * Own::threads, KEYS = Own::keys;
+    const u32 queries = (shared_address(memory) + Keys::aligned - 1) & ~(Keys::aligned - 1), keys = queries + QUERIES * Keys::row_bytes;
+    const u32 values = keys + SLOTS * KEYS * Keys::row_bytes;
+    const int row = threadIdx.x / Own::threads * Own::rows, size = o.head_size, hidden = o.heads * size;
     let_next_start();
     Share share;
     const bool any = share_of(o, share);
@@ -153,12 +157,12 @@ template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void 
 
     // Keys that any of these queries sees.
     const int low = max(0, first - o.before), high = min(length, first + QUERIES + o.after);
-    const int steps = (high - low + FLASH_KEYS - 1) / FLASH_KEYS;
+    const int steps = (high - low + KEYS - 1) / KEYS;
     const auto fetch = [&](int step) {
         if (step < steps) {
-            const int slot = step % SLOTS, base = low + step * FLASH_KEYS;
-            Keys::template load<FLASH_KEYS, THREADS>(keys + slot * Keys::bytes, k, pitch, base, high, size);
-            Values::template load<FLASH_KEYS, THREADS>(values + slot * Values::bytes, v, pitch, base, high, size);
+            const int slot = step % SLOTS, base = low + step * KEYS;
+            Keys::template load<KEYS, THREADS>(keys + slot * KEYS * Keys::row_bytes, k, pitch, base, high, size);
+            Values::template load<KEYS, THREADS>(values + slot * KEYS * Values::row_bytes, v, pitch, base, high, size);
         }
         copies_end_group();
     };
@@ -166,6 +170,7 @@ template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void 
 #pragma unroll
     for (int step = 0; step < SLOTS; step++) fetch(step);
     copies_wait<SLOTS - 1>();
+    Keys::arrived();
     __syncthreads();
     Own own;
     own.first = mine;
@@ -174,14 +179,15 @@ template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void 
 
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
-        const int slot = step % SLOTS, base = low + step * FLASH_KEYS;
+        const int slot = step % SLOTS, base = low + step * KEYS;
         if (step > 0) {
             copies_wait<SLOTS - 1>();
+            Keys::arrived();
             __syncthreads();
         }
-        // Not where this warp has no queries, or all of them come too early or too late for these keys.
-        if (mine < length && base + FLASH_KEYS > mine - o.before && base < mine + Own::rows + o.after)
-            own.take(keys + slot * Keys::bytes, values + slot * Values::bytes, base, high, o, scale, [] {});
+        // Not where these warps have no queries, or all of them come too early or too late for these keys.
+        if (mine < length && base + KEYS > mine - o.before && base < mine + Own::rows + o.after)
+            own.take(keys + slot * KEYS * Keys::row_bytes, values + slot * KEYS * Values::row_bytes, base, high, o, scale, [] {});
         if (step + SLOTS < steps) __syncthreads();
         fetch(step + SLOTS);
     }
@@ -296,9 +302,10 @@ template <int SIZE> __device__ __forceinline__ void flash_few(const AttentionOpe
     extern __shared__ __align__(16) u8 memory[];
     __shared__ float2 marks[FLASH_FEW_WARPS][FLASH_FEW]; // what a warp's weights are relative to, and their sum
     typedef Tile<SIZE> Tile;
+    const int BYTES = FLASH_KEYS * Tile::row_bytes; // of a warp's keys
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, size = o.head_size, hidden = o.heads * size;
-    const u32 own_keys = shared_address(memory) + warp * Tile::bytes, own_values = own_keys + FLASH_FEW_WARPS * Tile::bytes;
-    const u32 queries = shared_address(memory) + 2 * FLASH_FEW_WARPS * Tile::bytes;
+    const u32 own_keys = shared_address(memory) + warp * BYTES, own_values = own_keys + FLASH_FEW_WARPS * BYTES;
+    const u32 queries = shared_address(memory) + 2 * FLASH_FEW_WARPS * BYTES;
     let_next_start();
     Share share;
     const bool any = share_of(o, share);
@@ -342,7 +349,7 @@ template <int SIZE> __device__ __forceinline__ void flash_few(const AttentionOpe
     }
     // Rows of sums take as many bytes as the keys, which nobody needs any more.
     const int sum_stride = SIZE + 8;
-    static_assert(FLASH_FEW * sum_stride * sizeof(float) == Tile::bytes, "a warp's sums lie where its keys were");
+    static_assert(FLASH_FEW * sum_stride * sizeof(float) == BYTES, "a warp's sums lie where its keys were");
     float* sums = (float*)memory;
     own.finish();
     float* to = sums + (warp * FLASH_FEW + lane / 4) * sum_stride + lane % 4 * 2;

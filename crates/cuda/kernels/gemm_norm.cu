@@ -79,24 +79,6 @@ template <int ROWS, int OUTS> struct Known {
     }
 };
 
-// Two neighbours of one row and of the one eight below, as they lie in registers, in stores of eight.
-template <int OUTS>
-__device__ __forceinline__ void store_rows(T* to, const float (&v)[OUTS / 2], u64 pitch, bool upper, bool lower) {
-    const int lane = threadIdx.x % 4;
-#pragma unroll
-    for (int n = 0; n < OUTS / 8; n += 4) {
-        u32 first[4], second[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float* s = v + 4 * (n + i);
-            first[i] = narrow2(s[0], s[1]), second[i] = narrow2(s[2], s[3]);
-        }
-        const uint4 a = turn_words(first), b = turn_words(second);
-        if (upper) store16(to + (n + lane) * 8, a);
-        if (lower) store16(to + (n + lane) * 8 + 8 * pitch, b);
-    }
-}
-
 // Shared memory: what blocks know of rows, then stages.
 template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const NormedOperands& p) {
     typedef Share<ROWS, OUTS> S;
@@ -163,7 +145,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
         v[4 * n + 3] = value(sums[4 * n + 3], below_by * by.y, add.y) + widen((T)(b >> 16));
         total.x += v[4 * n] + v[4 * n + 1], total.y += v[4 * n + 2] + v[4 * n + 3];
     }
-    if (p.sum) store_rows<OUTS>(p.sum + first, v, pitch, upper, lower);
+    if (p.sum) store_rows<OUTS>(p.sum + first, v, pitch, OUTS, upper, lower);
 
     // Means first, then distances to them, as in norm.cu.
     total = add_up(total);
@@ -196,7 +178,7 @@ template <int ROWS, int OUTS> __device__ __forceinline__ void normed(const Norme
         s[0] = fmaf(fmaf(s[0], above.x, above.y), gain.x, shift.x), s[1] = fmaf(fmaf(s[1], above.x, above.y), gain.y, shift.y);
         s[2] = fmaf(fmaf(s[2], below.x, below.y), gain.x, shift.x), s[3] = fmaf(fmaf(s[3], below.x, below.y), gain.y, shift.y);
     }
-    store_rows<OUTS>(o.out + first, v, pitch, upper, lower);
+    store_rows<OUTS>(o.out + first, v, pitch, OUTS, upper, lower);
 }
 
 #define NORMED(rows, outs)                                                                                           \

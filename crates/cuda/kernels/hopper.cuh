@@ -228,6 +228,26 @@ __device__ __forceinline__ uint4 turn_pairs(const Pair* v) {
     return turn_words(w);
 }
 __device__ __forceinline__ int turned_column() { return threadIdx.x % 4 * 8; }
+
+// Two neighbours of one row and of the one eight below, as `wgmma` leaves them of COLS columns, in stores of eight; the first `cols` of
+// them, a multiple of eight.
+template <int COLS>
+__device__ __forceinline__ void store_rows(T* to, const float (&v)[COLS / 2], u64 pitch, int cols, bool upper, bool lower) {
+    const int lane = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < COLS / 8; n += 4) {
+        u32 first[4], second[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float* s = v + 4 * (n + i);
+            first[i] = narrow2(s[0], s[1]), second[i] = narrow2(s[2], s[3]);
+        }
+        const uint4 a = turn_words(first), b = turn_words(second);
+        const int col = (n + lane) * 8;
+        if (upper && col < cols) store16(to + col, a);
+        if (lower && col < cols) store16(to + col + 8 * pitch, b);
+    }
+}
 #endif
 
 // Blocks of a cluster (1, 1, n) run at the same time, and write to each other's shared memory. Every thread of all of

@@ -14,6 +14,7 @@
 //! docs/performance/cuda.md says how fast it is and how that was found.
 
 mod ahead;
+mod attention;
 mod cache;
 mod device;
 mod ffi;

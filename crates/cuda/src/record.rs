@@ -8,6 +8,7 @@ use mlxt_lazy::Plan;
 use mlxt_lazy::plan::{InputId, InputKind, Rows, ValueId};
 
 use crate::CudaDevice;
+use crate::attention::{Tiled, Tiles};
 use crate::device::Inner;
 use crate::ffi::BACKEND;
 use crate::ffi::context::Queue;
@@ -265,7 +266,8 @@ impl<'a> Recorder<'a> {
         let arithmetic = self.inner.arithmetic;
         let few = arithmetic == Arithmetic::F32 && room.rows <= FEW_ROWS;
         let tiled = relative.is_none() && attention.scale > 0.0 && !few;
-        if let Some(kernel) = Tiled::of(arithmetic, queries, attention.head_size).filter(|_| tiled) {
+        let tiles = Tiles::new(self.inner.context.capability, room, queries);
+        if let Some(kernel) = Tiled::of(arithmetic, tiles, attention.head_size).filter(|_| tiled) {
             // Those of a tile lie side by side: what there is to do comes first, and blocks without work last.
             let grid = [room::tiles(room, queries) * attention.heads, 1, 1];
             let shape = Shape { grid, threads: kernel.threads, shared: kernel.shared };
@@ -296,105 +298,6 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// A kernel that takes a tile of queries of one head.
-#[derive(Debug, Clone, Copy)]
-struct Tiled {
-    name: &'static str,
-    threads: usize,
-    shared: usize,
-}
-
-impl Tiled {
-    /// The one for tiles of so many queries and heads of a size: of `flash.cu` for activations of 16 bits, of
-    /// `flash_tf32.cu` or `attention_f32.cu` for others.
-    fn of(arithmetic: Arithmetic, queries: usize, head_size: usize) -> Option<Self> {
-        if arithmetic == Arithmetic::Tf32 && head_size.is_multiple_of(4) && head_size <= 128 {
-            return Self::of_tf32(queries, head_size);
-        }
-        if queries == room::QUERIES {
-            let kernels = [("tiled_16", 16), ("tiled_32", 32), ("tiled_64", 64), ("tiled_128", 128)];
-            let (name, size) = kernels.into_iter().find(|(_, size)| head_size <= *size)?;
-            // Queries and keys by columns, weights by keys, values by rows.
-            let pitch = queries + 4;
-            let values = (2 * size + queries) * pitch + queries * (size + 4);
-            return Some(Self { name, threads: 256, shared: values * 4 });
-        }
-        // Many queries and few; the threads of many, and for how many steps these hold keys.
-        let kernels = [
-            (16, "flash_16", "flash_few_16", 128, 4),
-            (32, "flash_32", "flash_few_32", 128, 4),
-            (64, "flash_64", "flash_few_64", 128, 4),
-            (96, "flash_96", "flash_few_96", 256, 4),
-            (128, "flash_128", "flash_few_128", 256, 2),
-        ];
-        let fits = |size| head_size.is_multiple_of(8) && head_size <= size;
-        let (size, many, few, threads, slots) = kernels.into_iter().find(|kernel| fits(kernel.0))?;
-        // Each warp of few holds the keys of one step.
-        let (name, threads, slots) = if queries == room::FEW_QUERIES { (few, 128, 4) } else { (many, threads, slots) };
-        // Queries, and 32 keys and values for each step, in rows of 8 columns more.
-        Some(Self { name, threads, shared: (queries + 2 * 32 * slots) * (size + 8) * 2 })
-    }
-
-    fn of_tf32(queries: usize, head_size: usize) -> Option<Self> {
-        // For how many steps they hold keys.
-        let kernels =
-            [(16, "flash_tf32_16", 2), (32, "flash_tf32_32", 2), (64, "flash_tf32_64", 2), (128, "flash_tf32_128", 1)];
-        let (size, name, slots) = kernels.into_iter().find(|(size, ..)| head_size <= *size)?;
-        // Rows of queries and keys have 8 columns more, those of values 4; a warp takes 16 queries.
-        let values = (queries + 32 * slots) * (size + 8) + 32 * slots * (size + 4);
-        Some(Self { name, threads: queries * 2, shared: values * 4 })
-    }
-}
-
 fn unsupported(what: String) -> Error {
     Error::Unsupported { backend: BACKEND, what }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_go_to_the_smallest_kernel_that_holds_them() {
-        let name = |queries, size| Tiled::of(Arithmetic::F16, queries, size).map(|kernel| kernel.name);
-        for (size, kernel) in
-            [(8, "flash_16"), (24, "flash_32"), (64, "flash_64"), (72, "flash_96"), (128, "flash_128")]
-        {
-            assert_eq!(name(room::MANY_QUERIES, size), Some(kernel), "{size}");
-        }
-        assert_eq!(name(room::FEW_QUERIES, 40), Some("flash_few_64"));
-        for size in [1, 3, 7, 12, 20, 33, 136, 256] {
-            assert_eq!(name(room::MANY_QUERIES, size), None, "{size}");
-            assert_eq!(name(room::FEW_QUERIES, size), None, "{size}");
-        }
-        let name = |arithmetic, size| Tiled::of(arithmetic, room::QUERIES, size).map(|kernel| kernel.name);
-        for (size, kernel) in [(1, "tiled_16"), (33, "tiled_64"), (64, "tiled_64"), (65, "tiled_128")] {
-            assert_eq!(name(Arithmetic::F32, size), Some(kernel), "{size}");
-        }
-        for (size, kernel) in [
-            (4, "flash_tf32_16"),
-            (20, "flash_tf32_32"),
-            (64, "flash_tf32_64"),
-            (68, "flash_tf32_128"),
-            (33, "tiled_64"),
-        ] {
-            assert_eq!(name(Arithmetic::Tf32, size), Some(kernel), "{size}");
-        }
-        assert_eq!((name(Arithmetic::F32, 129), name(Arithmetic::Tf32, 132)), (None, None));
-    }
-
-    #[test]
-    fn tiles_for_tensor_cores_fit_into_the_shared_memory_of_every_device() {
-        // 99 KB for a block: compute capability 8.6 and 8.9, the least of those from 8.0 on.
-        for (arithmetic, queries) in [
-            (Arithmetic::F16, room::FEW_QUERIES),
-            (Arithmetic::F16, room::MANY_QUERIES),
-            (Arithmetic::Tf32, room::QUERIES),
-        ] {
-            for size in [16, 32, 64, 96, 128] {
-                let shared = Tiled::of(arithmetic, queries, size).map(|kernel| kernel.shared);
-                assert!(shared.is_some_and(|bytes| bytes <= 98 * 1024), "{queries} queries of {size}: {shared:?}");
-            }
-        }
-    }
 }

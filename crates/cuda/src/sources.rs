@@ -54,6 +54,7 @@ pub(crate) const FORWARDS: Sources = Sources {
         GEMM_FEW,
         file("gemm_norm.cu", include_str!("../kernels/gemm_norm.cu"), 4),
         file("flash.cu", include_str!("../kernels/flash.cu"), 1),
+        file("flash_hopper.cu", include_str!("../kernels/flash_hopper.cu"), 1),
         NORM,
         file("gemm_f32.cu", include_str!("../kernels/gemm_f32.cu"), 1),
         file("flash_tf32.cu", include_str!("../kernels/flash_tf32.cu"), 1),

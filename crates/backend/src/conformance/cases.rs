@@ -485,6 +485,22 @@ fn attention(all: &mut Vec<Case>) {
             }));
         }
     }
+    // Many rows, of short sequences and of longer ones: other kernels than for few, which end in the middle of blocks of queries and keys.
+    let short = vec![1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 300];
+    let long = [vec![1, 64, 201], vec![139; 13]].concat();
+    for lengths in [short, long] {
+        for (head_size, mask) in [
+            (64, Mask::Full),
+            (64, Mask::Causal),
+            (64, Mask::Window { radius: 64 }),
+            (40, Mask::Window { radius: 3 }),
+            (32, Mask::Full),
+            (24, Mask::Causal),
+        ] {
+            let (lengths, heads) = (lengths.clone(), 1);
+            all.push(Case::new(Operation::Attention { lengths, heads, head_size, mask, spread: 1.0, relative: None }));
+        }
+    }
     let lengths = vec![512, 200];
     let mask = Mask::Window { radius: 64 };
     all.push(Case::timed(Operation::Attention { lengths, heads: 2, head_size: 64, mask, spread: 1.0, relative: None }));
