@@ -2,8 +2,9 @@
 //! size compared with the CPU backend and timed: `cargo run --release -p mlxt-cuda --example check`.
 //!
 //! Arguments: `table` or `times` for one part alone; names of precisions for those alone; `small` for the cases of the
-//! table that are not timed, which is enough for a memory checker; `32x122` and the like to time batches of that shape alone, with
-//! the fastest kernels only. Ends with status 1 where anything was wrong.
+//! table that are not timed, which a memory checker can go through; names of kernels that multiply, or how these begin, for the
+//! table's products by them alone; `32x122` and the like to time batches of that shape alone, with the fastest kernels only. Ends
+//! with status 1 where anything was wrong.
 
 use std::error::Error;
 use std::fs;
@@ -53,7 +54,7 @@ fn run(arguments: &[String]) -> Outcome {
     let mut right = true;
     if !has("times") {
         for &precision in &precisions {
-            right &= table(precision, has("small"))?;
+            right &= table(precision, has("small"), arguments)?;
         }
     }
     if !has("table") {
@@ -81,8 +82,8 @@ fn in_8_bits(precision: Precision) -> bool {
     precision.element().is_none()
 }
 
-/// The whole table with the fastest kernels, and products with each of the kernels that multiply.
-fn table(precision: Precision, small: bool) -> Outcome {
+/// The whole table with the fastest kernels, and products with each of the kernels that multiply, or with those alone that are asked for.
+fn table(precision: Precision, small: bool, asked: &[String]) -> Outcome {
     let mut right = true;
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
@@ -91,20 +92,29 @@ fn table(precision: Precision, small: bool) -> Outcome {
         Arithmetic::Tf32 => [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat(),
         Arithmetic::F16 | Arithmetic::Bf16 => CudaDevice::PRODUCTS[1..].to_vec(),
     };
-    let product_alone =
-        |operation: &Operation| operation.flops() > 0 && !matches!(operation, Operation::Attention { .. });
-    for product in std::iter::once(first).chain(others.into_iter().map(Some)) {
-        let cuda = open(precision, product)?;
-        let started = Instant::now();
-        let wanted = |operation: &Operation| match operation {
-            // What is special about them is the norm.
-            Operation::NormedLayers { .. } if !in_8_bits(precision) => {
-                product == first || product.is_some_and(|name| name.starts_with("normed"))
-            }
-            _ => product_alone(operation) || (product == first && !in_8_bits(precision)),
+    let named = |product: &&str| asked.iter().any(|name| product.starts_with(name.as_str()));
+    let mut products = others.clone();
+    products.retain(named);
+    let whole = products.is_empty();
+    if whole {
+        products = others;
+    }
+    let passes = whole.then_some(first).into_iter().chain(products.into_iter().map(Some));
+    for (number, product) in passes.enumerate() {
+        let all = whole && number == 0;
+        let wanted = |operation: &Operation| match product {
+            _ if all => !in_8_bits(precision) || multiplies(operation),
+            Some(kernel) => multiplies(operation) && takes(kernel, operation, precision),
+            None => false,
         };
         let wanted = cases().into_iter().filter(|case| !(small && case.timed) && wanted(&case.operation));
-        let report = check_cases(&cuda, precision, wanted.collect());
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let cuda = open(precision, product)?;
+        let started = Instant::now();
+        let report = check_cases(&cuda, precision, wanted);
         let failures: Vec<_> = report.failures.iter().take(12).map(|f| format!("{}: {}", f.case, f.why)).collect();
         let used: Vec<_> =
             report.closest.iter().map(|(name, share)| format!("{name} {:.0} %", share * 100.0)).collect();
@@ -117,6 +127,30 @@ fn table(precision: Precision, small: bool) -> Outcome {
         right &= report.passed();
     }
     Ok(right)
+}
+
+/// Whether it is a product, or has some.
+fn multiplies(operation: &Operation) -> bool {
+    operation.flops() > 0 && !matches!(operation, Operation::Attention { .. })
+}
+
+/// Whether a kernel may be the one that multiplies: which of its sizes it takes in the end, `gemm` of the library says.
+fn takes(kernel: &str, operation: &Operation, precision: Precision) -> bool {
+    let (rows, norms) = match *operation {
+        Operation::NormedLayers { rows, .. } | Operation::NormedLinear { rows, .. } => (rows, true),
+        Operation::Linear { rows, .. } | Operation::PackedLinear { rows, .. } => (rows, false),
+        _ => return false,
+    };
+    // There is room for a multiple of 16 rows.
+    match kernel.split('_').next() {
+        Some("normed") => norms && rows > 128 && !in_8_bits(precision),
+        // What is special about them is the norm.
+        _ if matches!(operation, Operation::NormedLayers { .. }) => false,
+        Some("few") => rows > 32,
+        Some("hopper") => rows > 80,
+        Some("stream") => rows <= 64,
+        _ => true,
+    }
 }
 
 /// A checkpoint of BERT-base's size with random weights.
