@@ -54,9 +54,9 @@ pub struct CudaOptions {
     pub ordinal: usize,
     /// In which numbers it computes.
     pub arithmetic: Arithmetic,
-    /// The kernel that multiplies wherever it can, by the beginning of its name, instead of the fastest: for checks, which
-    /// would miss those that happen to be slower on their sizes. [`CudaDevice::PRODUCTS`], [`CudaDevice::PRODUCTS_F32`] and
-    /// [`CudaDevice::PRODUCTS_TF32`] have the names.
+    /// The kernel that multiplies wherever it can, by the beginning of its name, and any other where it cannot, instead of the
+    /// fastest: for checks, which would miss those that happen to be slower on their sizes. [`CudaDevice::PRODUCTS`],
+    /// [`CudaDevice::PRODUCTS_F32`] and [`CudaDevice::PRODUCTS_TF32`] have the names.
     pub product: Option<String>,
     /// Where compiled kernels are kept; in the user's folder for caches by default.
     pub cache: Option<PathBuf>,

@@ -234,10 +234,9 @@ impl Operands<'_> {
 pub(crate) fn fastest(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Result<Vec<Arc<Way>>> {
     let mut ways = ways(inner, size)?;
     if let Some(name) = &inner.product {
-        // Of those by that name the one that cuts the sum into most parts.
-        if let Some(asked_for) = ways.iter().rposition(|way| way.describe().starts_with(name)) {
-            return Ok(vec![Arc::new(ways.swap_remove(asked_for))]);
-        }
+        // Of those by that name the one that cuts the sum into most parts. Sizes that it does not take are others' to check.
+        let asked_for = ways.iter().rposition(|way| way.describe().starts_with(name));
+        return Ok(vec![Arc::new(ways.swap_remove(asked_for.unwrap_or(0)))]);
     }
     if ways.len() == 1 {
         return Ok(ways.into_iter().map(Arc::new).collect());
@@ -251,11 +250,7 @@ pub(crate) fn fastest(inner: &Inner, size: Size, matrices: &[Arc<Matrix>]) -> Re
     let shown = shown.collect::<Vec<_>>().join(", ");
     let operand = if size.operand == Operand::Kept { String::new() } else { format!(" {:?}", size.operand) };
     inner.note(format!("{}x{}x{}{activation}{operand} us: {shown}", size.room, size.outputs, size.inputs));
-    let mut kept = worth_a_trial(timed);
-    if inner.product.is_some() {
-        kept.truncate(1);
-    }
-    Ok(kept)
+    Ok(worth_a_trial(timed))
 }
 
 /// Of ways by their time: the first few, and the first of each other kind, as far as they are not much slower.
