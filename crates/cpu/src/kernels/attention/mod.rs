@@ -24,7 +24,7 @@ pub use relative::Relative;
 
 use self::operands::{Operand, Rows};
 use self::relative::Term;
-use super::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function_of};
+use super::gemm::tile::{Fetch, MAX_TILE_ROWS, Panels, Tile, function_of};
 use super::gemm::weight::{Pair, Weight};
 use super::math::exp;
 use crate::arena::Arena;
@@ -314,8 +314,10 @@ impl Product {
                 cols,
                 accumulate: false,
                 bias: ptr::null(),
-                fetch: next.wrapping_add(first / (2 * S::LANES) * self.steps * stride).cast(),
-                fetch_stride: stride,
+                fetch: Fetch::two_vectors::<S, f32>(
+                    next.wrapping_add(first / (2 * S::LANES) * self.steps * stride),
+                    stride,
+                ),
             };
             // SAFETY: the caller's promise.
             unsafe { function_of::<S, W>(rows, cols.div_ceil(S::LANES))(s, &tile) };

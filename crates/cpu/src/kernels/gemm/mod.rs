@@ -3,8 +3,8 @@
 //! A task is a block of rows times a range of weight panels. Its rows are packed first, `[panel of rows][input][row]`,
 //! so that the innermost product ([`tile`]) reads both operands as streams. Then, for each block of inputs, every
 //! weight panel meets every panel of rows: the weights come from memory once per task, the rows from the second-level
-//! cache. What is needed next is fetched meanwhile, behind the last panel the first of the next matrix (`next.rs`). Bias
-//! and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
+//! cache. What is needed next is fetched meanwhile: weights (behind the last panel the first of the next matrix, `next.rs`), the rows
+//! that are packed next, and the lines that a tile's result is written to. Bias and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
 //!
 //! How the work is cut never changes a result: the blocks of inputs depend on the matrix alone, and within them all
 //! tiles add in the same order.
@@ -26,7 +26,7 @@ use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
 use self::plan::{Part, Plan};
-use self::tile::{Panels, Tile, function_of};
+use self::tile::{Fetch, Panels, Tile, function_of};
 use self::weight::{Pair, Weight};
 use super::activate::activate;
 use crate::arena::Arena;
@@ -39,6 +39,8 @@ const INPUT_BLOCK: usize = 1024;
 /// Values of a block of rows that stay in the second-level cache, which is 1 MiB or more, beside the weights that
 /// pass through.
 const ROW_BLOCK: usize = 96 << 10;
+/// Values in a line of the caches.
+const LINE: usize = 16;
 /// Products below this (about 9 microseconds) are not worth the hand-off.
 const SMALL: usize = 1 << 19;
 
@@ -110,10 +112,10 @@ impl<W: Weight> Kernel for Of<'_, W> {
 impl Task<'_> {
     #[inline(always)]
     fn multiply<S: Simd, W: Weight>(self, s: S) {
-        let Part { rows: block, panels, fresh, after } = self.part;
+        let Part { rows: block, panels, fresh, after, packed_next } = &self.part;
         let (inputs, outputs, width) = (self.w.cols(), self.w.rows(), self.w.width());
         let (first, all_steps) = (block.first(), inputs.div_ceil(W::INPUTS));
-        if fresh {
+        if *fresh {
             for rows in block.iter() {
                 // SAFETY: the panel before ends where this begins, and what it spilled there is written over now; the
                 // last has a vector to spill into.
@@ -130,14 +132,17 @@ impl Task<'_> {
         let all = self.w.panels.as_ptr().cast::<W>();
         let weights =
             |(panel, i): (usize, usize)| all.wrapping_add((panel * all_steps + blocks.range(i).start) * width);
-        let next = self.w.next().weights(self.w.place(), after);
-        let mut turns = turns(panels, blocks.count(), tiles).peekable();
+        let next = self.w.next().weights(self.w.place(), *after);
+        let mut left = panels.len() * blocks.count();
+        let mut turns = turns(panels.clone(), blocks.count(), tiles).peekable();
         while let Some(turn) = turns.next() {
             let (panel, i) = turn;
+            left -= 1;
             let (steps, last) = (blocks.range(i), i + 1 == blocks.count());
             let column = panel * width;
             let cols = width.min(outputs - column);
             let next = turns.peek().map(|&turn| weights(turn)).or(next).unwrap_or(weights(turn));
+            let rows_ahead = self.rows_ahead(packed_next, left, tiles * steps.len());
             for (t, rows) in block.iter().enumerate() {
                 // SAFETY: all places lie inside their slices: `rows` and `steps` inside `x`, as it was packed
                 // above; the panel inside the weights, which are whole panels like the bias. The tile of `out`
@@ -145,6 +150,16 @@ impl Task<'_> {
                 unsafe {
                     let c = self.out.get().add(rows.start * outputs + column);
                     let height = rows.len();
+                    // The next panel comes from memory while this one is used, a part during each tile: otherwise memory
+                    // rests during all tiles but the first.
+                    let mut fetch = Fetch::two_vectors::<S, W>(
+                        next.wrapping_add(t * steps.len() * width / tiles),
+                        width.div_ceil(tiles),
+                    );
+                    if let (Some(rows), 2..) = (rows_ahead, tiles) {
+                        // With two tiles or more a line at each step is enough for the weights.
+                        fetch[1] = Fetch { at: rows.wrapping_add(t * steps.len() * LINE), stride: LINE };
+                    }
                     let tile = Tile {
                         a: self.packed.as_ptr().add((rows.start - first) * all_steps + steps.start * height),
                         a_stride: height,
@@ -156,11 +171,14 @@ impl Task<'_> {
                         cols,
                         accumulate: i > 0,
                         bias: if last { self.w.bias.as_ptr().add(column) } else { ptr::null() },
-                        // The next panel comes from memory while this one is used, a part during each tile:
-                        // otherwise memory rests during all tiles but the first.
-                        fetch: next.wrapping_add(t * steps.len() * width / tiles),
-                        fetch_stride: width.div_ceil(tiles),
+                        fetch,
                     };
+                    // Else the results wait for their lines, and the next tile for room to leave results in.
+                    for i in 0..height {
+                        for j in (0..cols).step_by(LINE) {
+                            s.prefetch(c.add(i * outputs + j));
+                        }
+                    }
                     function_of::<S, W>(height, 2)(s, &tile);
                     if last {
                         let row = |i| std::slice::from_raw_parts_mut(c.add(i * outputs), cols);
@@ -169,6 +187,15 @@ impl Task<'_> {
                 }
             }
         }
+    }
+
+    /// Where to fetch from, a line at each of so many steps, when so many panels are left after this one: all rows that are packed
+    /// next, in the last panels. Packing alone would wait for memory, which rests while tiles are multiplied.
+    fn rows_ahead(&self, next: &Range<usize>, left: usize, steps: usize) -> Option<*const f32> {
+        let inputs = self.w.cols();
+        let panels = (next.len() * inputs).div_ceil(steps * LINE);
+        let done = panels.checked_sub(left + 1)?;
+        Some(self.x.as_ptr().wrapping_add(next.start * inputs + done * steps * LINE))
     }
 }
 

@@ -69,7 +69,17 @@ impl Plan {
                 let (block, panels) = self.task(task);
                 let fresh = filled != Some(block);
                 filled = Some(block);
-                body(own, Part { rows: self.rows(block), panels, fresh, after: self.after(task, pool.threads()) });
+                let after = self.after(task, pool.threads());
+                body(
+                    own,
+                    Part {
+                        rows: self.rows(block),
+                        panels,
+                        fresh,
+                        after,
+                        packed_next: self.packed_next(task, pool.threads()),
+                    },
+                );
             }
         });
         Ok(())
@@ -92,6 +102,15 @@ impl Plan {
         } else {
             After::Share(self.task(share.start).1.start)
         }
+    }
+
+    /// The rows that a thread which is left alone with its share packs after a task; none if they are packed, or its share is done.
+    fn packed_next(&self, task: usize, threads: usize) -> Range<usize> {
+        let (next, block) = (task + 1, self.task(task).0);
+        if !Claims::share(task, threads, self.tasks()).contains(&next) || self.task(next).0 == block {
+            return 0..0;
+        }
+        self.rows(block + 1).all()
     }
 
     /// The panels of rows of a block, as their first rows and the end.
@@ -118,6 +137,8 @@ pub(crate) struct Part {
     /// Whether the room has yet to be filled with these rows.
     pub(crate) fresh: bool,
     pub(crate) after: After,
+    /// The rows that are mostly packed after this task, if any are.
+    pub(crate) packed_next: Range<usize>,
 }
 
 /// Which weights a thread needs after a task.
@@ -151,6 +172,11 @@ impl RowBlock {
     pub(crate) fn first(&self) -> usize {
         self.row_panels.range(self.panels.start).start
     }
+
+    /// All rows, which are at least one.
+    fn all(&self) -> Range<usize> {
+        self.first()..self.row_panels.range(self.panels.end - 1).end
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +209,15 @@ mod tests {
             let plan = Plan::new(110, (14, 126), 24, small, threads);
             assert_eq!((plan.tasks(), plan.after(0, threads)), (1, After::Share(0)));
         }
+    }
+
+    #[test]
+    fn rows_are_packed_block_by_block() {
+        let plan = Plan::new(300, (14, 126), 24, false, 2);
+        let blocks: Vec<_> = (0..plan.tasks()).map(|task| plan.task(task).0).collect();
+        assert_eq!(blocks, [0, 0, 1, 1, 2, 2, 3, 3]);
+        let next: Vec<_> = (0..plan.tasks()).map(|task| plan.packed_next(task, 2)).collect();
+        assert_eq!(next, [0..0, 75..150, 0..0, 0..0, 0..0, 225..300, 0..0, 0..0]);
     }
 
     #[test]

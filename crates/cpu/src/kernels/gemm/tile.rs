@@ -30,9 +30,29 @@ pub(crate) struct Tile<W = f32> {
     pub(crate) accumulate: bool,
     /// One value for each column of the tile, or null.
     pub(crate) bias: *const f32,
-    /// What to bring nearer meanwhile: two vectors at each step, steps `fetch_stride` apart. Any address is fine.
-    pub(crate) fetch: *const W,
-    pub(crate) fetch_stride: usize,
+    /// What to bring nearer meanwhile.
+    pub(crate) fetch: [Fetch; 2],
+}
+
+/// Lines to bring nearer, one at each step, `stride` values of f32 apart. Any address is fine.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetch {
+    pub(crate) at: *const f32,
+    pub(crate) stride: usize,
+}
+
+impl Fetch {
+    /// Two vectors of `W` at each step, from `at` on, steps `stride` of them apart.
+    #[inline(always)]
+    pub(crate) fn two_vectors<S: Simd, W>(at: *const W, stride: usize) -> [Self; 2] {
+        let stride = (stride * size_of::<W>()).div_ceil(size_of::<f32>());
+        [at, at.wrapping_add(S::LANES)].map(|at| Self { at: at.cast(), stride })
+    }
+
+    /// A line that is there already.
+    pub(crate) fn nothing<W>(at: *const W) -> [Self; 2] {
+        [Self { at: at.cast(), stride: 0 }; 2]
+    }
 }
 
 /// Computes tiles of one shape.
@@ -95,7 +115,10 @@ impl<W: Weight, const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, W,
             for (v, column) in columns.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `b`.
                 *column = unsafe { W::load(s, b.add(v * S::LANES)) };
-                s.prefetch(fetch.wrapping_add(v * S::LANES).cast());
+            }
+            for fetch in &mut fetch {
+                s.prefetch(fetch.at);
+                fetch.at = fetch.at.wrapping_add(fetch.stride);
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller of `tile` promised this step of `a`.
@@ -106,26 +129,67 @@ impl<W: Weight, const ROWS: usize, const VECTORS: usize> Kernel for Shape<'_, W,
             }
             a = a.wrapping_add(t.a_stride);
             b = b.wrapping_add(t.b_stride);
-            fetch = fetch.wrapping_add(t.fetch_stride);
         }
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (v, mut value) in sums.into_iter().enumerate() {
-                let Some(cols) = t.cols.checked_sub(v * S::LANES).filter(|&n| n > 0) else { continue };
-                // SAFETY: the caller of `tile` promised `t.cols` columns of `c` and whole vectors of `bias`.
-                unsafe {
-                    let c = t.c.add(i * t.c_stride + v * S::LANES);
-                    let whole = cols >= S::LANES;
-                    if t.accumulate {
-                        value = s.add(value, if whole { s.load(c) } else { s.load_first(c, cols) });
-                    }
-                    if !ptr::eq(t.bias, ptr::null()) {
-                        value = s.add(value, s.load(t.bias.add(v * S::LANES)));
-                    }
-                    if whole { s.store(c, value) } else { s.store_first(c, value, cols) }
-                }
+        // SAFETY: the caller of `tile` promised `t.cols` columns of `c` and whole vectors of `bias`.
+        unsafe {
+            if t.cols >= VECTORS * S::LANES {
+                finish::<_, _, _, _, true>(s, t, sums);
+            } else {
+                finish::<_, _, _, _, false>(s, t, sums);
             }
         }
     }
+}
+
+/// Writes the sums of a tile, all of whose columns are written if it is `WHOLE`. Three loops without a branch: those the compiler
+/// unrolls, so that the sums stay in registers.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn finish<S: Simd, W, const ROWS: usize, const VECTORS: usize, const WHOLE: bool>(
+    s: S,
+    t: &Tile<W>,
+    mut sums: [[S::V; VECTORS]; ROWS],
+) {
+    if t.accumulate {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *sum = s.add(*sum, s.get(unsafe { columns::<S, W, WHOLE>(t, i, v) }));
+            }
+        }
+    }
+    if !ptr::eq(t.bias, ptr::null()) {
+        let mut bias = [s.splat(0.0); VECTORS];
+        for (v, bias) in bias.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *bias = unsafe { s.load(t.bias.add(v * S::LANES)) };
+        }
+        for sums in &mut sums {
+            for (sum, &bias) in sums.iter_mut().zip(&bias) {
+                *sum = s.add(*sum, bias);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        for (v, &sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            s.put(unsafe { columns::<S, W, WHOLE>(t, i, v) }, sum);
+        }
+    }
+}
+
+/// What is written of row `i` of a tile, in its vector `v`.
+///
+/// # Safety
+/// As for [`tile`]; and while it is used nothing else reads or writes it.
+#[inline(always)]
+unsafe fn columns<'a, S: Simd, W, const WHOLE: bool>(t: &Tile<W>, i: usize, v: usize) -> &'a mut [f32] {
+    let first = v * S::LANES;
+    let count = if WHOLE { S::LANES } else { t.cols.saturating_sub(first).min(S::LANES) };
+    // SAFETY: columns of `c`, of which there are `t.cols`; or none.
+    unsafe { std::slice::from_raw_parts_mut(t.c.wrapping_add(i * t.c_stride + first), count) }
 }
 
 /// Rows cut into panels, as equal as they can be, the larger ones spread evenly and the first one of them: 50 by 14 is

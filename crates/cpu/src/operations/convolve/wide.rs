@@ -9,7 +9,7 @@ use mlxt_backend::Result;
 use mlxt_backend::operations::shapes::Convolution;
 
 use super::super::Context;
-use crate::kernels::gemm::tile::{Panels, Tile, function, transpose};
+use crate::kernels::gemm::tile::{Fetch, Panels, Tile, function, transpose};
 use crate::kernels::gemm::{TileRows, Width};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 use crate::threads::Shareable;
@@ -97,8 +97,7 @@ impl Kernel for Block<'_> {
                 cols: width.min(c.outputs - panel * width),
                 accumulate: false,
                 bias: ptr::null(),
-                fetch: weights.as_ptr(),
-                fetch_stride: 0,
+                fetch: Fetch::nothing(weights.as_ptr()),
             };
             // SAFETY: `packed` has `rows` values for every step and the panel two vectors; these positions of the result
             // are the caller's.

@@ -9,7 +9,7 @@ use mlxt_backend::operations::shapes::Product;
 use super::super::copy::write;
 use super::{NEAR, Sizes, TERMS};
 use crate::kernels::activate::activate;
-use crate::kernels::gemm::tile::{MAX_TILE_ROWS, Panels, Tile, function, transpose};
+use crate::kernels::gemm::tile::{Fetch, MAX_TILE_ROWS, Panels, Tile, function, transpose};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// What happens to a sum when it is complete.
@@ -188,8 +188,7 @@ impl Multiply<'_> {
             cols,
             accumulate: self.accumulate,
             bias,
-            fetch,
-            fetch_stride,
+            fetch: Fetch::two_vectors::<S, f32>(fetch, fetch_stride),
         };
         // SAFETY: the caller's promise for `a` and `out`; panels are whole, and so is the bias.
         unsafe {
