@@ -1,5 +1,7 @@
 //! Functions of one number on whole vectors: exponential, tanh, logarithms, and the tail of the normal distribution.
 //!
+//! Each step of a function waits for the one before, so those that many values go through take several vectors side by side.
+//!
 //! All polynomials were fitted to the smallest largest error over the interval stated, in f64, and rounded to f32.
 //! The bounds stated are those the tests hold them to, against f64, on every instruction set.
 
@@ -8,31 +10,51 @@ use crate::simd::Simd;
 /// `c[0] + c[1] x + c[2] x² + ..`
 #[inline(always)]
 fn polynomial<S: Simd, const N: usize>(s: S, x: S::V, c: [f32; N]) -> S::V {
-    let mut sum = s.splat(c[N - 1]);
-    for i in (0..N - 1).rev() {
-        sum = s.mul_add(sum, x, s.splat(c[i]));
-    }
+    let [sum] = polynomials(s, &[x], c);
     sum
 }
 
+/// [`polynomial`] of several vectors.
+#[inline(always)]
+fn polynomials<S: Simd, const N: usize, const M: usize>(s: S, x: &[S::V; M], c: [f32; N]) -> [S::V; M] {
+    let mut sums = [s.splat(c[N - 1]); M];
+    for i in (0..N - 1).rev() {
+        for (sum, &x) in sums.iter_mut().zip(x) {
+            *sum = s.mul_add(*sum, x, s.splat(c[i]));
+        }
+    }
+    sums
+}
+
 /// `eˣ`: 1.5 ulp; 0 and infinity where it leaves the range.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    let [e] = exps(s, [x]);
+    e
+}
+
+/// [`exp`] of several vectors.
 ///
 /// `eˣ = 2ⁿ eʳ` with `n = round(x / ln 2)`, `|r| <= ln 2 / 2`.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+fn exps<S: Simd, const M: usize>(s: S, x: [S::V; M]) -> [S::V; M] {
     /// ln 2 in two parts; the first has so few bits that its product with `n` is exact.
     const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     /// 1.5 · 2²³: adding it leaves no bits for a fraction.
     const ROUND: f32 = 12_582_912.0;
-    // Beyond these the result is infinity or 0 anyway, and 2ⁿ stays within what `scale_by_power` takes.
-    let x = s.max(s.splat(-105.0), s.min(s.splat(90.0), x));
-    let n = s.sub(s.mul_add(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND)), s.splat(ROUND));
-    let r = s.mul_add(n, s.splat(-LN2[0]), x);
-    let r = s.mul_add(n, s.splat(-LN2[1]), r);
+    let (mut n, mut r) = (x, x);
+    for (n, r) in n.iter_mut().zip(&mut r) {
+        // Beyond these the result is infinity or 0 anyway, and 2ⁿ stays within what `scale_by_power` takes.
+        let x = s.max(s.splat(-105.0), s.min(s.splat(90.0), *r));
+        *n = s.sub(s.mul_add(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND)), s.splat(ROUND));
+        *r = s.mul_add(*n, s.splat(-LN2[1]), s.mul_add(*n, s.splat(-LN2[0]), x));
+    }
     // eʳ = 1 + r + r² p(r)
-    let p = polynomial(s, r, [0.499_999_94, 0.166_665_2, 0.041_668_404, 0.008_368_899, 0.001_381_422_2]);
-    let e = s.add(s.mul_add(s.mul(r, r), p, r), s.splat(1.0));
-    s.scale_by_power(e, n)
+    let mut e = polynomials(s, &r, [0.499_999_94, 0.166_665_2, 0.041_668_404, 0.008_368_899, 0.001_381_422_2]);
+    for (e, (&r, &n)) in e.iter_mut().zip(r.iter().zip(&n)) {
+        *e = s.scale_by_power(s.add(s.mul_add(s.mul(r, r), *e, r), s.splat(1.0)), n);
+    }
+    e
 }
 
 /// `1 / (1 + e⁻ˣ)`: 3 ulp.
@@ -98,12 +120,20 @@ fn twice_atanh<S: Simd>(s: S, q: S::V) -> S::V {
 pub(crate) const TAIL_END: f32 = 14.0;
 
 /// The chance of a standard normal number above `a`, `(1 - erf(a / √2)) / 2`, for `0 <= a <= TAIL_END`: absolute error
-/// 8e-8. Its logarithm is smooth enough for one polynomial, so there is neither a case distinction nor a division.
+/// 8e-8.
 #[inline(always)]
 pub(crate) fn upper_tail<S: Simd>(s: S, a: S::V) -> S::V {
-    let logarithm = polynomial(
+    let [tail] = upper_tails(s, [a]);
+    tail
+}
+
+/// [`upper_tail`] of several vectors. Its logarithm is smooth enough for one polynomial, so there is neither a case distinction
+/// nor a division.
+#[inline(always)]
+pub(crate) fn upper_tails<S: Simd, const M: usize>(s: S, a: [S::V; M]) -> [S::V; M] {
+    let logarithms = polynomials(
         s,
-        a,
+        &a,
         [
             -std::f32::consts::LN_2,
             -0.797_887_5,
@@ -117,7 +147,7 @@ pub(crate) fn upper_tail<S: Simd>(s: S, a: S::V) -> S::V {
             6.110_938e-8,
         ],
     );
-    exp(s, logarithm)
+    exps(s, logarithms)
 }
 
 #[cfg(test)]
