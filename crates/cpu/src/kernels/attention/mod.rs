@@ -2,7 +2,7 @@
 //!
 //! A task is one head of up to 64 queries of one sequence. Everything is laid out with one query per lane:
 //! `Sᵀ = K Qᵀ` is `[keys][queries]`, so the softmax of each query runs down its lane and no sum ever crosses lanes;
-//! what it leaves is already the operand that `Oᵀ = Vᵀ P` reads, with the values as they lie in memory as the other.
+//! what it leaves is already the operand that `O = Pᵀ V` broadcasts from, with the values as they lie in memory as the other.
 //! Both products are the tiles of the linear layers. A result depends on its own sequence only.
 //!
 //! Where the CPU multiplies bfloat16 faster than f32, both products may be in it (`operands.rs`); scores, softmax and sums are
@@ -102,11 +102,17 @@ pub(crate) fn attention(
             let (block, index) = layout.task(task, a.heads);
             let (scratch, rest) = scratch.split_at_mut(plain_len);
             let relative = relative.map(|relative| (relative, rest));
+            let next = layout.task((task + 1).min(tasks - 1), a.heads);
+            let next = (next.0.sequence.start, next.1);
             match pairs {
                 Some(pairs) if relative.is_none() => {
-                    pairs.run(Head::<Pair> { qkv, block, index, a, relative, scratch, out, operands: PhantomData });
+                    let operands = PhantomData::<Pair>;
+                    pairs.run(Head { qkv, block, index, next, a, relative, scratch, out, operands });
                 }
-                _ => token.run(Head::<f32> { qkv, block, index, a, relative, scratch, out, operands: PhantomData }),
+                _ => {
+                    let operands = PhantomData::<f32>;
+                    token.run(Head { qkv, block, index, next, a, relative, scratch, out, operands });
+                }
             }
         }
     });
@@ -115,11 +121,11 @@ pub(crate) fn attention(
 
 /// Working memory of one thread. Pairs need half of what they lie in.
 struct Scratch<'a> {
-    /// `[head_size][QUERIES]`: scaled queries, later the result, transposed.
+    /// `[head_size][QUERIES]`: scaled queries; later `[queries][head_size]`: the result, still to be scaled.
     heads: &'a mut [f32],
     /// `[head_size][tile rows]`: a few keys, transposed.
     keys: &'a mut [f32],
-    /// `[keys][head_size]`: the values.
+    /// `[keys][head_size]`: values that cannot be read where they lie, with room to read whole vectors behind the last row.
     values: &'a mut [f32],
     /// `[keys][QUERIES]`: scores, later weights.
     scores: &'a mut [f32],
@@ -133,14 +139,14 @@ impl<'a> Scratch<'a> {
 
     fn len(longest: usize, head_size: usize) -> usize {
         let (heads, keys) = Self::sizes(head_size);
-        (heads + keys + longest * (head_size + QUERIES)).next_multiple_of(MAX_LANES)
+        (heads + keys + longest * (head_size + QUERIES) + 2 * MAX_LANES).next_multiple_of(MAX_LANES)
     }
 
     fn new(memory: &'a mut [f32], count: usize, head_size: usize) -> Self {
         let (heads, keys) = Self::sizes(head_size);
         let (heads, rest) = memory.split_at_mut(heads);
         let (keys, rest) = rest.split_at_mut(keys);
-        let (values, scores) = rest.split_at_mut(count * head_size);
+        let (values, scores) = rest.split_at_mut(count * head_size + 2 * MAX_LANES);
         Self { heads, keys, values, scores }
     }
 }
@@ -150,6 +156,8 @@ struct Head<'a, O> {
     qkv: &'a [f32],
     block: &'a Block,
     index: usize,
+    /// The first row and the head of the task that mostly follows.
+    next: (usize, usize),
     a: &'a Attention,
     /// With working memory for it.
     relative: Option<(&'a Relative, &'a mut [f32])>,
@@ -194,10 +202,16 @@ impl<O: Operand> Kernel for Head<'_, O> {
         let key_panels = Panels::new(keys.len(), S::TILE_ROWS);
         for panel in (0..key_panels.count()).map(|i| key_panels.range(i)) {
             let height = panel.len();
-            // The next rows come from far away while this panel is multiplied.
+            // The next rows come from far away while this panel is multiplied, and as many of the next task's.
             for row in (panel.end..keys.len()).take(S::TILE_ROWS) {
-                fetch(s, key.row(row));
-                fetch(s, value.row(row));
+                fetch(s, key.row(row).as_ptr(), size);
+                fetch(s, value.row(row).as_ptr(), size);
+            }
+            for row in panel.clone() {
+                for which in 0..3 {
+                    let at = (self.next.0 + row) * stride + which * hidden + self.next.1 * size;
+                    fetch(s, self.qkv.as_ptr().wrapping_add(at), size);
+                }
             }
             O::keys(s, key, panel.start, height, scratch.keys);
             let product = Product {
@@ -226,42 +240,38 @@ impl<O: Operand> Kernel for Head<'_, O> {
         }
 
         O::weights(s, scratch.scores, keys.len(), lanes);
-        O::values(s, value, scratch.values);
-        let dim_panels = Panels::new(size, S::TILE_ROWS);
-        for panel in (0..dim_panels.count()).map(|i| dim_panels.range(i)) {
+        let (values, values_stride) = O::values(s, value, scratch.values);
+        let query_panels = Panels::new(count, S::TILE_ROWS);
+        for panel in (0..query_panels.count()).map(|i| query_panels.range(i)) {
             let product = Product {
-                a: scratch.values[panel.start..].as_ptr(),
-                a_stride: size,
-                b: scratch.scores.as_ptr(),
-                b_stride: QUERIES,
+                a: scratch.scores[panel.start..].as_ptr(),
+                a_stride: QUERIES,
+                b: values.as_ptr(),
+                b_stride: values_stride,
                 steps: steps(keys.len()),
-                c: scratch.heads[panel.start * QUERIES..].as_mut_ptr(),
-                c_stride: QUERIES,
+                c: scratch.heads[panel.start * size..].as_mut_ptr(),
+                c_stride: size,
             };
-            // SAFETY: `values` and `scores` hold a row for each step, and `heads` a row of QUERIES for each of the
-            // head's columns. The queries in it are no longer needed.
-            unsafe { product.run::<S, O>(s, panel.len(), lanes) };
+            // SAFETY: for each step a weight of each query, and `size` values, which are whole vectors or have two vectors of
+            // room behind them; `heads` has a row of `size` for each query. The queries in it are no longer needed.
+            unsafe { product.run::<S, O>(s, panel.len(), size) };
         }
-        for row in scratch.heads.chunks_exact_mut(QUERIES) {
-            let shares = shares[..lanes].chunks_exact(S::LANES);
-            for (x, share) in row[..lanes].chunks_exact_mut(S::LANES).zip(shares) {
-                s.put(x, s.mul(s.get(x), s.get(share)));
+        for (q, (row, &share)) in scratch.heads.chunks_exact(size).zip(&shares[..count]).enumerate() {
+            let first = (sequence.start + queries.start + q) * hidden + self.index * size;
+            // SAFETY: the columns of this head in these rows of `out` belong to this task.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(first), size) };
+            for (out, x) in out.chunks_mut(S::LANES).zip(row.chunks(S::LANES)) {
+                s.put(out, s.mul(s.get(x), s.splat(share)));
             }
-        }
-        let first_row = sequence.start + queries.start;
-        // SAFETY: `heads` is `[size][QUERIES]`; the columns of this head in these rows of `out` belong to this task.
-        unsafe {
-            let dst = self.out.get().add(first_row * hidden + self.index * size);
-            store_transposed(s, scratch.heads, (size, count), dst, hidden);
         }
     }
 }
 
-/// Brings values nearer.
+/// Brings so many values nearer. Any address is fine.
 #[inline(always)]
-fn fetch<S: Simd>(s: S, values: &[f32]) {
-    for line in values.chunks(16) {
-        s.prefetch(line.as_ptr());
+fn fetch<S: Simd>(s: S, values: *const f32, count: usize) {
+    for at in (0..count).step_by(16) {
+        s.prefetch(values.wrapping_add(at));
     }
 }
 
@@ -373,30 +383,6 @@ pub(crate) fn softmax<S: Simd>(s: S, scores: &mut [f32], keys: Range<usize>, vis
         total = s.add(total, weight);
     }
     total
-}
-
-/// `dst[q * stride + i] = src[i * QUERIES + q]` for `i < size`, `q < count`, and nothing beside it.
-///
-/// # Safety
-/// `src` is `[size][QUERIES]`, those values of `dst` can be written, and `count <= QUERIES`.
-#[inline(always)]
-unsafe fn store_transposed<S: Simd>(s: S, src: &[f32], (size, count): (usize, usize), dst: *mut f32, stride: usize) {
-    let whole = size / S::LANES * S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        for q in (0..count).step_by(S::LANES) {
-            // SAFETY: whole vectors of the head's columns, and no row behind the last query.
-            unsafe {
-                let (src, dst) = (src.as_ptr().add(i * QUERIES + q), dst.add(q * stride + i));
-                s.transpose(src, QUERIES, S::LANES, S::LANES.min(count - q), dst, stride);
-            }
-        }
-    }
-    for (i, row) in src.chunks_exact(QUERIES).enumerate().take(size).skip(whole) {
-        for (q, &value) in row[..count].iter().enumerate() {
-            // SAFETY: inside the head's columns.
-            unsafe { *dst.add(q * stride + i) = value };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -35,8 +35,9 @@ pub(super) trait Operand: Weight {
     /// `count` keys from key `first` on, at most a tile's, as `[size / INPUTS][count]`; `to` has room for a vector more.
     fn keys<S: Simd>(s: S, rows: Rows<'_>, first: usize, count: usize, to: &mut [f32]);
 
-    /// Values as `[keys / INPUTS][size]`.
-    fn values<S: Simd>(s: S, rows: Rows<'_>, to: &mut [f32]);
+    /// Values as `[keys / INPUTS][size]`, and how far apart those rows begin: where they lie, or in `to`. Whole vectors can be
+    /// read at the end of the last row if there are two of room in `to`.
+    fn values<'a, S: Simd>(s: S, rows: Rows<'a>, to: &'a mut [f32]) -> (&'a [f32], usize);
 
     /// Turns weights, `[keys][QUERIES]`, into `[keys / INPUTS][QUERIES]` in their first `lanes` columns.
     fn weights<S: Simd>(s: S, weights: &mut [f32], keys: usize, lanes: usize);
@@ -65,12 +66,16 @@ impl Operand for f32 {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(s: S, rows: Rows<'_>, to: &mut [f32]) {
+    fn values<'a, S: Simd>(s: S, rows: Rows<'a>, to: &'a mut [f32]) -> (&'a [f32], usize) {
+        if rows.size.is_multiple_of(S::LANES) {
+            return (rows.values, rows.stride);
+        }
         for (i, to) in to.chunks_exact_mut(rows.size).take(rows.count).enumerate() {
             for (to, from) in to.chunks_mut(S::LANES).zip(rows.row(i).chunks(S::LANES)) {
                 s.put(to, s.get(from));
             }
         }
+        (to, rows.size)
     }
 
     #[inline(always)]
@@ -95,7 +100,7 @@ impl Operand for Pair {
     }
 
     #[inline(always)]
-    fn values<S: Simd>(s: S, rows: Rows<'_>, to: &mut [f32]) {
+    fn values<'a, S: Simd>(s: S, rows: Rows<'a>, to: &'a mut [f32]) -> (&'a [f32], usize) {
         for (i, to) in to.chunks_exact_mut(rows.size).take(rows.count.div_ceil(2)).enumerate() {
             let first = rows.row(2 * i);
             for at in (0..rows.size).step_by(S::LANES) {
@@ -104,6 +109,7 @@ impl Operand for Pair {
                 s.put(&mut to[at..end], s.pair(s.get(&first[at..end]), second));
             }
         }
+        (to, rows.size)
     }
 
     #[inline(always)]
