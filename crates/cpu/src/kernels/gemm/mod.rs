@@ -3,8 +3,9 @@
 //! A task is a block of rows times a range of weight panels. Its rows are packed first, `[panel of rows][input][row]`,
 //! so that the innermost product ([`tile`]) reads both operands as streams. Then, for each block of inputs, every
 //! weight panel meets every panel of rows: the weights come from memory once per task, the rows from the second-level
-//! cache. What is needed next is fetched meanwhile: weights (behind the last panel the first of the next matrix, `next.rs`), the rows
-//! that are packed next, and the lines that a tile's result is written to. Bias and activation are applied right after a tile's last block of inputs, while it is in the nearest cache.
+//! cache. What is needed next is fetched meanwhile: weights (behind the last panel the first of the next matrix,
+//! `next.rs`), the rows that are packed next, and the lines that a tile's result is written to. Bias and activation are
+//! applied right after a tile's last block of inputs, while it is in the nearest cache.
 //!
 //! How the work is cut never changes a result: the blocks of inputs depend on the matrix alone, and within them all
 //! tiles add in the same order.

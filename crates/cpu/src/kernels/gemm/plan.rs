@@ -69,17 +69,8 @@ impl Plan {
                 let (block, panels) = self.task(task);
                 let fresh = filled != Some(block);
                 filled = Some(block);
-                let after = self.after(task, pool.threads());
-                body(
-                    own,
-                    Part {
-                        rows: self.rows(block),
-                        panels,
-                        fresh,
-                        after,
-                        packed_next: self.packed_next(task, pool.threads()),
-                    },
-                );
+                let (after, packed_next) = (self.after(task, pool.threads()), self.packed_next(task, pool.threads()));
+                body(own, Part { rows: self.rows(block), panels, fresh, after, packed_next });
             }
         });
         Ok(())
