@@ -9,33 +9,11 @@
 // Keys that an instruction takes, or columns of queries.
 #define DEEP 16
 
-#if ELEMENT == 16
-#define TYPES "k16.f32.f16.f16"
-#else
-#define TYPES "k16.f32.bf16.bf16"
-#endif
 #define FOUR(v) "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3])
 
-// d += a b, or d = a b: 64 queries and 64 or 32 keys, 16 columns of both.
-__device__ __forceinline__ void score(float (&d)[8][4], u64 a, u64 b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64" TYPES " {"
-                 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-                 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-                 "}, %32, %33, p, 1, 1, 0, 0;\n}"
-                 : FOUR(d[0]), FOUR(d[1]), FOUR(d[2]), FOUR(d[3]), FOUR(d[4]), FOUR(d[5]), FOUR(d[6]), FOUR(d[7])
-                 : "l"(a), "l"(b), "r"(add));
-}
-__device__ __forceinline__ void score(float (&d)[4][4], u64 a, u64 b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n32" TYPES " {"
-                 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-                 "}, %16, %17, p, 1, 1, 0, 0;\n}"
-                 : FOUR(d[0]), FOUR(d[1]), FOUR(d[2]), FOUR(d[3]) : "l"(a), "l"(b), "r"(add));
-}
 // d += a b: weights of 64 queries and 16 keys, from registers, and values of these keys, which lie in rows of 64 or 32 columns.
 __device__ __forceinline__ void add_weighted(float (&d)[8][4], const u32 (&a)[4], u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64" TYPES " {"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
                  "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
                  "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
@@ -43,15 +21,10 @@ __device__ __forceinline__ void add_weighted(float (&d)[8][4], const u32 (&a)[4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 __device__ __forceinline__ void add_weighted(float (&d)[4][4], const u32 (&a)[4], u64 b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32" TYPES " {"
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32" WGMMA_TYPES " {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
                  "}, {%16,%17,%18,%19}, %20, 1, 1, 1, 1;"
                  : FOUR(d[0]), FOUR(d[1]), FOUR(d[2]), FOUR(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
-__device__ __forceinline__ void multiplications_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void multiplications_end_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int LEFT> __device__ __forceinline__ void multiplications_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
 // Rows of 128 bytes as `wgmma` reads them: their pieces of 16 bytes in an order that differs from row to row. Where there are no rows,
@@ -102,7 +75,8 @@ template <int SIZE, int GROUPS, int KEYS> struct Warpgroup {
         for (int g = 0; g < GROUPS; g++) {
 #pragma unroll
             // 16 columns are 32 bytes, and descriptors count in 16; 64 rows further.
-            for (int c = 0; c < SIZE / DEEP; c++) score(s[g][0], queries + g * 512 + 2 * c, k + 2 * c, c > 0);
+            for (int c = 0; c < SIZE / DEEP; c++)
+                warpgroup_multiply((Sum(&)[KEYS / 2])s[g], queries + g * 512 + 2 * c, k + 2 * c, c > 0);
             multiplications_end_group();
         }
 #pragma unroll

@@ -130,22 +130,22 @@ template <int OUTS, int STAGES> __device__ __forceinline__ void hopper(const Hop
                 barrier_wait(full + 8 * turn.stage, turn.phase);
                 const u32 from = tiles + turn.stage * bytes;
                 const u64 a = describe(from), b = describe(from + HOPPER_ROWS * 128);
-                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+                multiplications_begin();
 #pragma unroll
                 for (int k = 0; k < 4; k++) {
                     warpgroup_multiply(sums[0], a + 2 * k, b + 2 * k, step + k > 0);
                     // 64 rows further, in units of 16 bytes.
                     warpgroup_multiply(sums[1], a + 512 + 2 * k, b + 2 * k, step + k > 0);
                 }
-                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+                multiplications_end_group();
                 // The step before this one has been read: its place is free.
-                asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+                multiplications_wait<1>();
                 if (step > 0 && lane == 0) barrier_arrive(before);
                 before = empty + 8 * turn.stage;
                 turn.skip(1);
             }
             if (lane == 0) barrier_arrive(multiplied + (group - 1) * 8);
-            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+            multiplications_wait<0>();
             if (lane == 0) barrier_arrive(before);
             const int row = tile % row_tiles * HOPPER_ROWS + warp * 16 + lane / 4;
             with_activation(o.activation, [&](auto function) {

@@ -158,6 +158,14 @@ __device__ __forceinline__ void warpgroup_multiply(Sum (&d)[16], u64 a, u64 b, i
                  : "l"(a), "l"(b), "r"(add));
 }
 
+// Multiplications run by themselves: before the first of some, what they read and add to has to be there; they are counted in groups, and
+// done when all but the LEFT newest groups are waited for.
+__device__ __forceinline__ void multiplications_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void multiplications_end_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int LEFT> __device__ __forceinline__ void multiplications_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
 __device__ __forceinline__ void barrier_make(u32 barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }

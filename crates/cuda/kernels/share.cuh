@@ -69,16 +69,16 @@ template <int ROWS, int OUTS> struct Share {
             barrier_wait(full + 8 * stage, phase);
             const u32 from = tiles + stage * BYTES;
             const u64 a = describe(from + above() * 128), b = describe(from + ROWS * 128);
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            multiplications_begin();
 #pragma unroll
             for (int k = 0; k < 4; k++) warpgroup_multiply(sums, a + 2 * k, b + 2 * k, 1);
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            multiplications_end_group();
             // The step before this one has been read: its place is free.
-            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            multiplications_wait<1>();
             if (step > 0 && threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * (stage == 0 ? stages - 1 : stage - 1));
             if (++stage == stages) stage = 0, phase ^= 1;
         }
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        multiplications_wait<0>();
     }
 
     // The first of a thread's two rows in the tile.

@@ -1,6 +1,6 @@
 //! Vectors of f32: one trait, and a token for each instruction set that exists only where the CPU has it.
 //!
-//! Kernels are written once, generic over [`Simd`], as values that implement [`Kernel`]. [`Isa::run`] picks the token
+//! Kernels are written once, generic over [`Simd`], as values that implement [`Kernel`]. [`Token::run`] picks the token
 //! and [`Simd::vectorize`] compiles the kernel with that instruction set switched on, so that everything marked
 //! `#[inline(always)]` below it becomes straight vector code.
 //!
