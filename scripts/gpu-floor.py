@@ -51,6 +51,13 @@ def graph(rows, dtype, scale):
     return made, (weights, inputs, outputs)
 
 
+def check(weights, inputs, outputs):
+    """Ends the program where a product of the last layer is not what f32 gives."""
+    for w, x, y in zip(weights[-1], inputs, outputs, strict=True):
+        if not torch.allclose(y.float(), x.float() @ w.float().t(), rtol=1e-2, atol=2e-2):
+            sys.exit(f"{tuple(x.shape)} times {tuple(w.shape)} is wrong in {y.dtype}")
+
+
 def main():
     stop, seen = threading.Event(), []
     threading.Thread(target=watch, args=(stop, seen), daemon=True).start()
@@ -71,6 +78,7 @@ def main():
                 times.append((time.perf_counter() - start) * 1e3)
                 if rest:
                     time.sleep(rest)
+            check(*kept)
             shown = [line for when, line in seen if begun + 0.5 < when < end]
             median = lambda part: round(statistics.median(part), 4)
             print(json.dumps({"floor": name, "rows": rows, "scale": scale, "rest": rest, "n": len(times), "first200": median(times[:200]),

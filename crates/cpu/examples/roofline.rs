@@ -4,7 +4,8 @@
 //! encoder stacks with random weights, each next to the limit that follows from those two. It checks no values: the
 //! tests and the conformance table do. Optional arguments: the instruction set, the number of threads, `precisions` for
 //! only the comparison of the ways to keep weights, one of these ways (`int8`) for only its layers, and a batch (`4x122`, of
-//! that many tokens each, or `ragged`, the study's 64 sentences) for one forward of BERT-base in it (f32 without), again and again for two seconds: for a profiler.
+//! that many tokens each, or `ragged`, the study's 64 sentences) for one forward of BERT-base in it (f32 without), again
+//! and again for two seconds: for a profiler.
 
 use std::time::Instant;
 

@@ -92,20 +92,15 @@ fn table(precision: Precision, small: bool, asked: &[String]) -> Outcome {
         Arithmetic::Tf32 => [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat(),
         Arithmetic::F16 | Arithmetic::Bf16 => CudaDevice::PRODUCTS[1..].to_vec(),
     };
-    let named = |product: &&str| asked.iter().any(|name| product.starts_with(name.as_str()));
-    let mut products = others.clone();
-    products.retain(named);
-    let whole = products.is_empty();
-    if whole {
-        products = others;
-    }
-    let passes = whole.then_some(first).into_iter().chain(products.into_iter().map(Some));
-    for (number, product) in passes.enumerate() {
-        let all = whole && number == 0;
+    let asked_for = |product: &&str| asked.iter().any(|name| product.starts_with(name.as_str()));
+    let known = [&CudaDevice::PRODUCTS[..], &CudaDevice::PRODUCTS_F32, &CudaDevice::PRODUCTS_TF32].concat();
+    let whole = !known.iter().any(asked_for);
+    let others = others.into_iter().filter(|product| whole || asked_for(product));
+    let passes = whole.then_some((first, true)).into_iter().chain(others.map(|product| (Some(product), false)));
+    for (product, all) in passes {
         let wanted = |operation: &Operation| match product {
-            _ if all => !in_8_bits(precision) || multiplies(operation),
-            Some(kernel) => multiplies(operation) && takes(kernel, operation, precision),
-            None => false,
+            Some(kernel) if !all => takes(kernel, operation, precision),
+            _ => !in_8_bits(precision) || multiplies(operation),
         };
         let wanted = cases().into_iter().filter(|case| !(small && case.timed) && wanted(&case.operation));
         let wanted: Vec<_> = wanted.collect();

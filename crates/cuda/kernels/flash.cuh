@@ -135,8 +135,8 @@ template <int SIZE, int GROUPS, int KEYS = FLASH_KEYS> struct Softmax {
     }
 };
 
-// QUERIES queries, dealt out to warps, or to groups of warps, that keep what they know in an `Own`. Keys and values of SLOTS steps are on their way while
-// a step is worked on.
+// QUERIES queries, dealt out to warps, or to groups of warps, that keep what they know in an `Own`. Keys and values of SLOTS steps
+// are on their way while a step is worked on.
 template <typename Own, int QUERIES, int SLOTS> __device__ __forceinline__ void flash_by(const AttentionOperands& o) {
     extern __shared__ __align__(16) u8 memory[];
     typedef typename Own::Keys Keys;

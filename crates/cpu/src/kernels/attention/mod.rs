@@ -24,7 +24,7 @@ pub use relative::Relative;
 
 use self::operands::{Operand, Rows};
 use self::relative::Term;
-use super::gemm::tile::{Fetch, MAX_TILE_ROWS, Panels, Tile, function_of};
+use super::gemm::tile::{Fetch, LINE, MAX_TILE_ROWS, Panels, Tile, function_of};
 use super::gemm::weight::{Pair, Weight};
 use super::math::exp;
 use crate::arena::Arena;
@@ -270,7 +270,7 @@ impl<O: Operand> Kernel for Head<'_, O> {
 /// Brings so many values nearer. Any address is fine.
 #[inline(always)]
 fn fetch<S: Simd>(s: S, values: *const f32, count: usize) {
-    for at in (0..count).step_by(16) {
+    for at in (0..count).step_by(LINE) {
         s.prefetch(values.wrapping_add(at));
     }
 }

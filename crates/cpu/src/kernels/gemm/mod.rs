@@ -27,7 +27,7 @@ use half::{bf16, f16};
 use mlxt_backend::{Activation, Result, Shaped};
 
 use self::plan::{Part, Plan};
-use self::tile::{Fetch, Panels, Tile, function_of};
+use self::tile::{Fetch, LINE, Panels, Tile, function_of};
 use self::weight::{Pair, Weight};
 use super::activate::activate;
 use crate::arena::Arena;
@@ -40,8 +40,6 @@ const INPUT_BLOCK: usize = 1024;
 /// Values of a block of rows that stay in the second-level cache, which is 1 MiB or more, beside the weights that
 /// pass through.
 const ROW_BLOCK: usize = 96 << 10;
-/// Values in a line of the caches.
-const LINE: usize = 16;
 /// Products below this (about 9 microseconds) are not worth the hand-off.
 const SMALL: usize = 1 << 19;
 

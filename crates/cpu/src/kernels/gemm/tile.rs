@@ -34,6 +34,9 @@ pub(crate) struct Tile<W = f32> {
     pub(crate) fetch: [Fetch; 2],
 }
 
+/// Values of f32 in a line of the caches.
+pub(crate) const LINE: usize = 16;
+
 /// Lines to bring nearer, one at each step, `stride` values of f32 apart. Any address is fine.
 #[derive(Clone, Copy)]
 pub(crate) struct Fetch {
