@@ -3,8 +3,8 @@
 //!
 //! Arguments: `table` or `times` for one part alone; names of precisions for those alone; `small` for the cases of the
 //! table that are not timed, which a memory checker can go through; names of kernels that multiply, or how these begin, for the
-//! table's products by them alone; `32x122` and the like to time batches of that shape alone, with the fastest kernels only. Ends
-//! with status 1 where anything was wrong.
+//! table's products by them alone (`cuBLASLt`: the whole table, by no other); `32x122` and the like to time batches of that shape
+//! alone, with the fastest kernels only. Ends with status 1 where anything was wrong.
 
 use std::error::Error;
 use std::fs;
@@ -82,11 +82,10 @@ fn in_8_bits(precision: Precision) -> bool {
     precision.element().is_none()
 }
 
-/// The whole table with the fastest kernels, and products with each of the kernels that multiply, or with those alone that are asked for.
+/// The whole table with the fastest kernels (cuBLAS's, if asked for), and products with each of the kernels that multiply, or with those
+/// alone that are asked for.
 fn table(precision: Precision, small: bool, asked: &[String]) -> Outcome {
     let mut right = true;
-    // Where nothing is chosen by its time, a memory checker is done in a minute.
-    let first = if small { Some(CudaDevice::PRODUCTS[0]) } else { None };
     let others = match CudaDevice::arithmetic(precision) {
         Arithmetic::F32 => CudaDevice::PRODUCTS_F32[1..].to_vec(),
         Arithmetic::Tf32 => [&CudaDevice::PRODUCTS_F32[1..], &CudaDevice::PRODUCTS_TF32].concat(),
@@ -94,9 +93,12 @@ fn table(precision: Precision, small: bool, asked: &[String]) -> Outcome {
     };
     let asked_for = |product: &&str| asked.iter().any(|name| product.starts_with(name.as_str()));
     let known = [&CudaDevice::PRODUCTS[..], &CudaDevice::PRODUCTS_F32, &CudaDevice::PRODUCTS_TF32].concat();
-    let whole = !known.iter().any(asked_for);
-    let others = others.into_iter().filter(|product| whole || asked_for(product));
-    let passes = whole.then_some((first, true)).into_iter().chain(others.map(|product| (Some(product), false)));
+    let everything = !known.iter().any(asked_for);
+    let library = asked_for(&CudaDevice::PRODUCTS[0]);
+    // Where nothing is chosen by its time, a memory checker is done in a minute.
+    let first = (small || library).then_some(CudaDevice::PRODUCTS[0]);
+    let others = others.into_iter().filter(|product| everything || asked_for(product));
+    let passes = (everything || library).then_some((first, true)).into_iter().chain(others.map(|product| (Some(product), false)));
     for (product, all) in passes {
         let wanted = |operation: &Operation| match product {
             Some(kernel) if !all => takes(kernel, operation, precision),
