@@ -97,8 +97,9 @@ fn table(precision: Precision, small: bool, asked: &[String]) -> Outcome {
     let library = asked_for(&CudaDevice::PRODUCTS[0]);
     // Where nothing is chosen by its time, a memory checker is done in a minute.
     let first = (small || library).then_some(CudaDevice::PRODUCTS[0]);
-    let others = others.into_iter().filter(|product| everything || asked_for(product));
-    let passes = (everything || library).then_some((first, true)).into_iter().chain(others.map(|product| (Some(product), false)));
+    let others =
+        others.into_iter().filter(|product| everything || asked_for(product)).map(|product| (Some(product), false));
+    let passes = (everything || library).then_some((first, true)).into_iter().chain(others);
     for (product, all) in passes {
         let wanted = |operation: &Operation| match product {
             Some(kernel) if !all => takes(kernel, operation, precision),
