@@ -1,5 +1,6 @@
 //! The checks of operands that every backend makes, so that all refuse the same things with the same words.
 
+use crate::convert::infinite_from;
 use crate::{
     Attention, Error, HostTensor, Lookup, MatrixSource, NormSource, Precision, RelativeShape, RelativeSource, Result,
     Rotation, Segments, Shaped,
@@ -49,11 +50,26 @@ pub fn matrix(source: &MatrixSource) -> Result<(usize, usize)> {
 /// # Errors
 /// [`Error::WeightRange`] for the first that is.
 pub fn weight_range(source: &MatrixSource, precision: Precision) -> Result<()> {
-    let Some(dtype) = precision.element() else { return Ok(()) };
-    for weight in source.parts.iter().map(|part| part.weight.full()) {
-        if let Some(at) = weight.cast(dtype).to_f32().iter().position(|v| v.is_infinite()) {
-            let (tensor, found) = (weight.name().to_owned(), weight.to_f32()[at]);
-            return Err(Error::WeightRange { tensor, at, found, precision });
+    source.parts.iter().try_for_each(|part| range(&part.weight.full(), precision))
+}
+
+/// That no element is infinite once it is rounded to `precision`.
+///
+/// # Errors
+/// [`Error::WeightRange`] for the first that is.
+pub fn range(tensor: &HostTensor, precision: Precision) -> Result<()> {
+    let Some(limit) = precision.element().map(infinite_from) else { return Ok(()) };
+    let beyond = |value: &f32| value.abs() >= limit;
+    let mut block = [0.0; 1024];
+    for first in (0..tensor.len()).step_by(block.len()) {
+        let values = &mut block[..(tensor.len() - first).min(1024)];
+        tensor.decode(first, values);
+        // Looked at to its end: a compiler takes many values at a time then.
+        if values.iter().fold(false, |any, value| any | beyond(value))
+            && let Some(at) = values.iter().position(beyond)
+        {
+            let (found, tensor) = (values[at], tensor.name().to_owned());
+            return Err(Error::WeightRange { tensor, at: first + at, found, precision });
         }
     }
     Ok(())

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use half::{bf16, f16};
 
+use crate::convert::{decode, encode};
 use crate::{Error, Result};
 
 /// The element types of weights in a checkpoint that the contract knows.
@@ -83,25 +83,22 @@ impl HostTensor {
     /// # Errors
     /// [`Error::Bytes`] if their number does not fit `shape`.
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Result<Self> {
-        Self::new(DType::F32, shape.to_vec(), little_endian(values))
+        Self::new(DType::F32, shape.to_vec(), encode(values, DType::F32).into())
     }
 
     /// As [`HostTensor::from_f32`], of a shape that is known to fit.
     pub(crate) fn f32(shape: Vec<usize>, values: &[f32]) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
-        Self { dtype: DType::F32, shape, bytes: little_endian(values), name: None }
+        Self { dtype: DType::F32, shape, bytes: encode(values, DType::F32).into(), name: None }
     }
 
-    /// The same values, rounded to `dtype` (to nearest even).
+    /// The same values, rounded to `dtype` (to nearest even); the same bytes if it is theirs.
     #[must_use]
     pub fn cast(&self, dtype: DType) -> Self {
-        let values = self.to_f32();
-        let bytes: Vec<u8> = match dtype {
-            DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-            DType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
-        };
-        Self { dtype, shape: self.shape.clone(), bytes: bytes.into(), name: self.name.clone() }
+        if dtype == self.dtype {
+            return self.clone();
+        }
+        Self { dtype, shape: self.shape.clone(), bytes: encode(&self.to_f32(), dtype).into(), name: self.name.clone() }
     }
 
     /// Element type.
@@ -140,24 +137,7 @@ impl HostTensor {
     /// If fewer than `out.len()` elements follow `first`.
     pub fn decode(&self, first: usize, out: &mut [f32]) {
         let size = self.dtype.size();
-        let bytes = &self.bytes[first * size..][..out.len() * size];
-        match self.dtype {
-            DType::F32 => {
-                for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *o = f32::from_le_bytes(*b);
-                }
-            }
-            DType::F16 => {
-                for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *o = f16::from_le_bytes(*b).to_f32();
-                }
-            }
-            DType::Bf16 => {
-                for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *o = bf16::from_le_bytes(*b).to_f32();
-                }
-            }
-        }
+        decode(self.dtype, &self.bytes[first * size..][..out.len() * size], out);
     }
 
     /// All elements as f32.
@@ -167,10 +147,6 @@ impl HostTensor {
         self.decode(0, &mut out);
         out
     }
-}
-
-fn little_endian(values: &[f32]) -> Bytes {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 impl fmt::Debug for HostTensor {

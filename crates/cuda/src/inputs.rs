@@ -3,13 +3,13 @@
 //! First comes a row of counts for each input, then each input's own numbers. Kernels read from the counts how much is
 //! real, so what lies behind is never written.
 
+use mlxt_backend::convert::encode;
 use mlxt_backend::{DType, Segments};
 use mlxt_lazy::Input;
 use mlxt_lazy::plan::{InputId, InputKind, Rows};
 
 use crate::results::Buffer;
 use crate::room;
-use crate::weights::encode;
 
 /// Rows, sequences, tiles of queries, and one word for the alignment.
 const COUNTS: usize = 4;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex};
 
+use mlxt_backend::convert::encode;
 use mlxt_backend::{DType, Result, Rotation};
 use mlxt_lazy::plan::{InputKind, Operation, Value};
 use mlxt_lazy::{Input, Plan};
@@ -24,7 +25,6 @@ use crate::record::Recorder;
 use crate::results::Buffer;
 use crate::room::ROWS;
 use crate::together::together;
-use crate::weights::encode;
 
 /// Runs by which a recording is timed, and milliseconds of them after which there are enough.
 const RUNS: usize = 6;

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
+use mlxt_backend::convert::decode;
 use mlxt_backend::pieces::in_pieces;
 use mlxt_backend::{DType, Result};
 
@@ -155,15 +154,7 @@ impl Landings {
             if number > 0 {
                 start(&mut landing, number * each)?;
             }
-            match element {
-                DType::F32 => piece.copy_from_slice(landing.values(piece.len())?),
-                DType::F16 => {
-                    landing.values::<u16>(piece.len())?.reinterpret_cast::<f16>().convert_to_f32_slice(piece);
-                }
-                DType::Bf16 => {
-                    landing.values::<u16>(piece.len())?.reinterpret_cast::<bf16>().convert_to_f32_slice(piece);
-                }
-            }
+            decode(element, landing.bytes(piece.len() * size)?, piece);
             lock(&self.free).push(landing);
             Ok(())
         })?;

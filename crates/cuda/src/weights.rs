@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
+use mlxt_backend::convert::encode;
 use mlxt_backend::{
     Arithmetic, DType, Error, HostTensor, MatrixSource, NormKind, NormSource, Precision, RelativeSource, Result,
     Shaped, check,
@@ -104,7 +104,7 @@ impl Matrix {
         }
         let (mut weights, mut bias, mut full_bias) = (Vec::new(), Vec::new(), Vec::new());
         for part in &source.parts {
-            weights.extend_from_slice(as_type(&as_type(&part.weight.full(), rounded), dtype).bytes());
+            weights.extend_from_slice(part.weight.full().cast(rounded).cast(dtype).bytes());
             let zeros = vec![0.0; part.weight.shape()[0]];
             let values = part.bias.as_ref().map_or(zeros, HostTensor::to_f32);
             bias.extend(encode(&values, dtype));
@@ -146,13 +146,12 @@ impl Table {
     /// A value the arithmetic's type cannot hold; no memory.
     pub(crate) fn new(context: &Arc<Context>, arithmetic: Arithmetic, tensor: &HostTensor) -> Result<Self> {
         let (entries, cols) = check::table(tensor)?;
-        let cast = as_type(tensor, arithmetic.activations());
-        let infinite = || cast.to_f32().iter().position(|v| v.is_infinite());
-        if let Some(at) = (arithmetic == Arithmetic::F16).then(infinite).flatten() {
-            let (tensor, found) = (tensor.name().to_owned(), tensor.to_f32()[at]);
-            return Err(Error::WeightRange { tensor, at, found, precision: Precision::F16 });
+        match arithmetic {
+            Arithmetic::F16 => check::range(tensor, Precision::F16)?,
+            Arithmetic::Bf16 => check::range(tensor, Precision::Bf16)?,
+            Arithmetic::F32 | Arithmetic::Tf32 => {}
         }
-        Ok(Self { rows: Memory::with(context, cast.bytes())?, entries, cols })
+        Ok(Self { rows: Memory::with(context, tensor.cast(arithmetic.activations()).bytes())?, entries, cols })
     }
 }
 
@@ -202,18 +201,4 @@ fn round(inner: &Inner, operand: Operand, weights: &Memory, (outputs, inputs): (
     // SAFETY: the kernel takes these operands; the weights are whole, and there is room for their codes and scales.
     unsafe { launch((&inner.context, Queue::Work), function, shape, &operands) }?;
     Ok(out)
-}
-
-/// The tensor itself where it has the type already.
-fn as_type(tensor: &HostTensor, dtype: DType) -> HostTensor {
-    if tensor.dtype() == dtype { tensor.clone() } else { tensor.cast(dtype) }
-}
-
-/// Values as bytes of a type.
-pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
-    match dtype {
-        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-        DType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
-    }
 }

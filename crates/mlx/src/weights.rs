@@ -45,8 +45,7 @@ pub(crate) fn matrix(device: &Device, source: &MatrixSource, activations: DType)
     let kept = if dtype == activations { dtype } else { DType::F32 };
     let mut weight = Vec::with_capacity(outputs * inputs * kept.size());
     for LinearPart { weight: w, .. } in source.parts.iter().map(LinearPart::full) {
-        let rounded = if w.dtype() == dtype { w } else { w.cast(dtype) };
-        weight.extend_from_slice(if dtype == kept { rounded } else { rounded.cast(kept) }.bytes());
+        weight.extend_from_slice(w.cast(dtype).cast(kept).bytes());
     }
     let shape = sizes(&[outputs, inputs])?;
     let multiplied = if bits.is_some() { activations } else { kept };

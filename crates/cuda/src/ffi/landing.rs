@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mlxt_backend::Result;
 
 use super::context::{Context, Event};
-use super::memory::{Number, Pinned};
+use super::memory::Pinned;
 
 /// A place for one copy at a time.
 #[derive(Debug)]
@@ -32,17 +32,17 @@ impl Landing {
     /// # Safety
     /// There are as many bytes at `from`.
     pub(crate) unsafe fn start(&mut self, from: u64, bytes: usize) -> Result<()> {
-        // SAFETY: the caller's promise; `values` waits for the copy, and so does the next one, which comes behind it.
+        // SAFETY: the caller's promise; `bytes` waits for the copy, and so does the next one, which comes behind it.
         unsafe { self.pinned.receive(from, bytes) }?;
         self.arrived.record()
     }
 
-    /// The first `count` values of what was copied last, when they have arrived.
+    /// The first bytes of what was copied last, when they have arrived.
     ///
     /// # Errors
     /// The driver's own, of any work the values depend on.
-    pub(crate) fn values<N: Number>(&mut self, count: usize) -> Result<&[N]> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Result<&[u8]> {
         self.arrived.wait()?;
-        Ok(self.pinned.values(count))
+        Ok(&self.pinned.bytes()[..count])
     }
 }

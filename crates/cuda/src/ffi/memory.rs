@@ -104,7 +104,6 @@ impl Drop for Memory {
 /// A type of which any bytes are a value.
 pub(crate) trait Number: Copy {}
 impl Number for u8 {}
-impl Number for u16 {}
 impl Number for u32 {}
 impl Number for i32 {}
 impl Number for f32 {}
@@ -155,11 +154,10 @@ impl Pinned {
         unsafe { slice::from_raw_parts_mut(self.start, self.bytes) }
     }
 
-    /// Its values. No copy to it may be under way.
-    pub(super) fn values<N: Number>(&self, count: usize) -> &[N] {
-        let count = count.min(self.bytes / size_of::<N>());
-        // SAFETY: so many were allocated and initialised, at the beginning of a page; any bytes are a value.
-        unsafe { slice::from_raw_parts(self.start.cast(), count) }
+    /// Its bytes, to look at. No copy to it may be under way.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: as above; nobody writes there while this is borrowed.
+        unsafe { slice::from_raw_parts(self.start, self.bytes) }
     }
 
     /// Starts a copy of the first bytes from the device.

@@ -13,12 +13,12 @@ use std::ffi::{CStr, c_int};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
-use half::{bf16, f16};
+use mlxt_backend::convert::decode;
 use mlxt_backend::pieces::in_pieces;
 use mlxt_backend::{DType, Error, Result};
 
 use crate::kernels;
+use crate::weights::element;
 
 pub(crate) use blas::{cpu_info, products};
 pub(crate) use load::{library, needs_nvidia, rest_at_exit};
@@ -230,12 +230,9 @@ impl Device {
         // SAFETY: values of 32 and of 16 bits, of which any are some.
         unsafe {
             match kept {
-                DType::F32 => self.read_as(x, Element::F32, out, |from, to| to.copy_from_slice(from)),
-                DType::F16 => self.read_as(x, Element::F16, out, |from: &[u16], to| {
-                    from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
-                }),
-                DType::Bf16 => self.read_as(x, Element::Bf16, out, |from: &[u16], to| {
-                    from.reinterpret_cast::<bf16>().convert_to_f32_slice(to);
+                DType::F32 => self.read_as(x, element(kept), out, |from, to| to.copy_from_slice(from)),
+                DType::F16 | DType::Bf16 => self.read_as(x, element(kept), out, |from: &[[u8; 2]], to| {
+                    decode(kept, from.as_flattened(), to);
                 }),
             }
         }
