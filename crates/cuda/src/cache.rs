@@ -1,9 +1,10 @@
-//! Compiled kernels on disk, so that only a program's first start on a machine waits for the compiler.
+//! What takes long to make on disk, so that only a program's first start on a machine waits for it: compiled kernels, and which of
+//! them are the fastest.
 //!
-//! An entry is named by everything its code depends on and begins with a checksum of the code. What is damaged, missing
-//! or unreadable is as if it had never been there; what cannot be written is compiled again next time.
+//! An entry is named by everything it depends on and begins with a checksum of its content. What is damaged, missing
+//! or unreadable is as if it had never been there; what cannot be written is made again next time.
 //!
-//! Of several processes that lack the same code one makes it, and the others wait for it: a study starts its workers side by
+//! Of several processes that lack the same entry one makes it, and the others wait for it: a study starts its workers side by
 //! side. The lock is the system's, so whoever ends lets go of it, however it ends.
 
 use std::env;
@@ -19,12 +20,12 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of a checksum.
 const CHECKSUM: usize = 32;
-/// How long one that makes code is waited for: many times what the longest takes, for it may have been stopped.
+/// How long one that makes an entry is waited for: many times what the longest takes, for it may have been stopped.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A folder of compiled kernels.
+/// A folder of entries.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     folder: Option<PathBuf>,
@@ -36,36 +37,36 @@ impl Cache {
         Self { folder: folder.or_else(user_folder) }
     }
 
-    /// The code of `key`, from the cache or from `make`.
+    /// The content of an entry, from the cache or from `make`.
     ///
     /// # Errors
     /// Those of `make`.
-    pub(crate) fn get(&self, key: &str, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    pub(crate) fn get(&self, entry: &str, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let Some(folder) = &self.folder else { return make() };
-        let path = folder.join(format!("{key}.cubin"));
-        if let Some(code) = read(&path) {
-            return Ok(code);
+        let path = folder.join(entry);
+        if let Some(content) = read(&path) {
+            return Ok(content);
         }
-        let claim = folder.join(format!("{key}.lock"));
+        let claim = folder.join(format!("{entry}.lock"));
         let held = lock(&claim, PATIENCE);
-        // Whoever held it before may have made the code.
-        let code = read(&path).map_or_else(|| make().inspect(|code| write(&path, code)), Ok);
-        // It saves time and guards nothing: those who wait for it need its name no more, and then find the code.
+        // Whoever held it before may have made it.
+        let content = read(&path).map_or_else(|| make().inspect(|content| write(&path, content)), Ok);
+        // It saves time and guards nothing: those who wait for it need its name no more, and then find the entry.
         let _ = fs::remove_file(claim);
         drop(held);
-        code
+        content
     }
 
     /// Forgets an entry that turned out to be of no use.
-    pub(crate) fn forget(&self, key: &str) {
+    pub(crate) fn forget(&self, entry: &str) {
         if let Some(folder) = &self.folder {
             // What cannot be removed is written over.
-            let _ = fs::remove_file(folder.join(format!("{key}.cubin")));
+            let _ = fs::remove_file(folder.join(entry));
         }
     }
 }
 
-/// The name of what is compiled from these.
+/// A name for what is made from these.
 pub(crate) fn key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -88,8 +89,8 @@ fn user_folder() -> Option<PathBuf> {
 
 fn read(path: &Path) -> Option<Vec<u8>> {
     let bytes = fs::read(path).ok()?;
-    let (checksum, code) = bytes.split_at_checked(CHECKSUM)?;
-    (!code.is_empty() && checksum == Sha256::digest(code).as_slice()).then(|| code.to_vec())
+    let (checksum, content) = bytes.split_at_checked(CHECKSUM)?;
+    (!content.is_empty() && checksum == Sha256::digest(content).as_slice()).then(|| content.to_vec())
 }
 
 /// A lock that ends with the file; none where there can be none, or another holds it for longer than `patience`.
@@ -107,13 +108,13 @@ fn lock(path: &Path, patience: Duration) -> Option<File> {
 }
 
 /// Appears as a whole or not at all, whoever else writes it.
-fn write(path: &Path, code: &[u8]) {
+fn write(path: &Path, content: &[u8]) {
     let Some(folder) = path.parent() else { return };
     let attempt = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&Sha256::digest(code))?;
-        file.write_all(code)?;
+        file.write_all(&Sha256::digest(content))?;
+        file.write_all(content)?;
         file.persist(path)?;
         Ok(())
     };
@@ -150,7 +151,7 @@ mod tests {
         thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(get))));
         assert_eq!(made.into_inner(), 1);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["a.cubin"]);
+        assert_eq!(left, ["a"]);
     }
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
     fn damaged_code_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(Some(folder.path().to_owned()));
-        let path = folder.path().join("a.cubin");
+        let path = folder.path().join("a");
         cache.get("a", || Ok(vec![1; 100])).unwrap();
         let whole = fs::read(&path).unwrap();
         for damaged in [&whole[..0], &whole[..20], &whole[..CHECKSUM], &whole[..whole.len() - 1]] {

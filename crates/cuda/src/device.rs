@@ -40,7 +40,9 @@ pub(crate) struct Inner {
     kernels: Kernels,
     /// Of [`Operand::Int8`] and [`Operand::Fp8`], from the first weights of that kind on.
     eight_bits: [OnceLock<Kernels>; 2],
-    cache: Cache,
+    pub(crate) cache: Cache,
+    /// What the choices depend on that are kept there, besides sizes; none where they are made anew.
+    pub(crate) choices: Option<String>,
     pub(crate) blas: Arc<Blas>,
     pub(crate) arithmetic: Arithmetic,
     /// As [`CudaOptions::product`].
@@ -116,6 +118,13 @@ impl Inner {
     }
 }
 
+/// What decides which kernels are the fastest: the device, what it is driven by, and the kernels.
+fn ground(context: &Context, arithmetic: Arithmetic) -> Result<String> {
+    let Context { name, processors, memory, driver, .. } = context;
+    let (kernels, blas, version) = (kernels::fingerprint()?, Blas::version(), env!("CARGO_PKG_VERSION"));
+    Ok(format!("{name}, {processors}, {memory}, {driver}, {blas}, {kernels}, {version}, {arithmetic}"))
+}
+
 pub(crate) fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -183,10 +192,13 @@ impl CudaDevice {
         let blas = Blas::new(&context)?;
         let cache = Cache::new(options.cache.clone());
         let kernels = kernels::load(&context, (options.arithmetic, Operand::Kept), &cache)?;
+        let anew = options.choose_again || options.product.is_some();
+        let choices = if anew { None } else { Some(ground(&context, options.arithmetic)?) };
         let inner = Inner {
             kernels,
             eight_bits: Default::default(),
             cache: cache.clone(),
+            choices,
             blas,
             arithmetic: options.arithmetic,
             product: options.product.clone(),

@@ -65,12 +65,12 @@ impl Part {
     }
 
     /// Its name in the cache: all that its code depends on.
-    fn key(&self, (major, minor): (u32, u32)) -> String {
+    fn entry(&self, (major, minor): (u32, u32)) -> String {
         let compiler = format!("NVRTC {major}.{minor}");
         let mut parts = vec![&*compiler, self.file.text];
         parts.extend(self.options.iter().map(String::as_str));
         parts.extend(self.headers.iter().map(|(_, text)| *text));
-        key(&parts)
+        format!("{}.cubin", key(&parts))
     }
 }
 
@@ -118,6 +118,18 @@ pub fn names(code: &[u8]) -> Vec<String> {
     names
 }
 
+/// What stands for the kernels of forwards as they are written and compiled: another where any of that is another.
+///
+/// # Errors
+/// NVRTC is missing.
+pub(crate) fn fingerprint() -> Result<String> {
+    let (major, minor) = nvrtc::version()?;
+    let compiler = format!("NVRTC {major}.{minor}");
+    let files = [&FORWARDS, &EIGHT_BITS].into_iter().flat_map(|sources| sources.files).map(|file| file.text);
+    let headers = FORWARDS.headers.iter().map(|(_, text)| *text);
+    Ok(key(&[&*compiler].into_iter().chain(headers).chain(files).collect::<Vec<_>>()))
+}
+
 /// The kernels of forwards on a device, from the cache where they are in it: all, or where numbers of 8 bits are multiplied those
 /// that differ.
 ///
@@ -154,7 +166,7 @@ fn load_sources(
         )));
     }
     let parts = Part::all(sources, numbers, context.capability);
-    let get = |part: &Part| cache.get(&part.key(version), || part.compile());
+    let get = |part: &Part| cache.get(&part.entry(version), || part.compile());
     let codes = side_by_side(&parts, get)?;
     let mut kernels = Kernels::default();
     for (part, code) in parts.iter().zip(codes) {
@@ -163,7 +175,7 @@ fn load_sources(
             continue;
         }
         let module = Module::new(context, &code).or_else(|_| {
-            cache.forget(&part.key(version));
+            cache.forget(&part.entry(version));
             Module::new(context, &get(part)?)
         });
         kernels.add(module?, names);

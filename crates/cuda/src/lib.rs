@@ -58,6 +58,8 @@ pub struct CudaOptions {
     /// fastest: for checks, which would miss those that happen to be slower on their sizes. [`CudaDevice::PRODUCTS`],
     /// [`CudaDevice::PRODUCTS_F32`] and [`CudaDevice::PRODUCTS_TF32`] have the names.
     pub product: Option<String>,
-    /// Where compiled kernels are kept; in the user's folder for caches by default.
+    /// Try anew which kernels are the fastest for a size, though a run before has left that in the cache.
+    pub choose_again: bool,
+    /// Where compiled kernels are kept, and which of them are the fastest; in the user's folder for caches by default.
     pub cache: Option<PathBuf>,
 }

@@ -75,6 +75,12 @@ impl Blas {
         Ok(Arc::new(Self { context: Arc::clone(context), handle, workspace }))
     }
 
+    /// The library's version, once it is open.
+    pub(crate) fn version() -> usize {
+        // SAFETY: the library is loaded where there is a device; it takes nothing.
+        unsafe { sys::cublasLtGetVersion() }
+    }
+
     /// A product and up to `wanted` algorithms for it, the likely fastest first; there may be none.
     ///
     /// # Errors

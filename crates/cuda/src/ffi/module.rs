@@ -39,6 +39,14 @@ pub(crate) struct Kernels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Function(sys::CUfunction);
 
+#[cfg(test)]
+impl Function {
+    /// One that cannot be started.
+    pub(crate) fn none() -> Self {
+        Self(null_mut())
+    }
+}
+
 // SAFETY: a handle that is only passed to the driver.
 unsafe impl Send for Function {}
 // SAFETY: as above.

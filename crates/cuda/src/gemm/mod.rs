@@ -108,7 +108,7 @@ impl Way {
         matches!(self, Self::Normed { .. })
     }
 
-    /// What it is, for whoever looks at timings.
+    /// What it is, for whoever looks at timings, and to find it again: no two that can compute a size are called alike.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Any(_) => "any".into(),
@@ -225,6 +225,14 @@ impl Operands<'_> {
             ahead: self.ahead,
         }
     }
+}
+
+/// The way for a size that [`Way::describe`] calls so.
+///
+/// # Errors
+/// The driver's or cuBLASLt's own.
+pub(crate) fn named(inner: &Inner, size: Size, name: &str) -> Result<Option<Way>> {
+    Ok(ways(inner, size)?.into_iter().find(|way| way.describe() == name))
 }
 
 /// The fastest ways for a size, of all that can compute it, by the time that each takes by itself; at least one.
