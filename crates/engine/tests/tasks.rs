@@ -175,6 +175,40 @@ fn documents_are_ranked_as_sentence_transformers_does() {
 }
 
 #[test]
+fn files_of_sentence_transformers_count_where_it_saved_the_folder() {
+    // Printed by CrossEncoder of sentence-transformers 5.7.
+    let documents = ["The quick brown fox jumps over the lazy dog and again", "a"];
+    let copy = with_settings("bert-reranker", &[("sentence_transformers", Value::Null)]);
+    let write = |file: &str, text: &str| std::fs::write(copy.path().join(file), text).unwrap();
+    let ranked = || {
+        let model = build(Reranker::builder(path(copy.path())).truncate(true));
+        model.rank("Was kostet das?", &documents).unwrap().into_iter().map(|r| (r.index, r.score)).collect::<Vec<_>>()
+    };
+    let like = |found: &[(usize, f32)], want: [(usize, f32); 2]| {
+        assert!(found.iter().zip(want).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 2e-6), "{found:?}");
+    };
+    write("sentence_bert_config.json", r#"{"max_seq_length": 10}"#);
+    write("config_sentence_transformers.json", r#"{"activation_fn": "torch.nn.modules.linear.Identity"}"#);
+    like(&ranked(), [(1, 0.491_031), (0, 0.484_243)]);
+    write(
+        "modules.json",
+        r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]"#,
+    );
+    like(&ranked(), [(1, -0.036_157), (0, -0.051_075)]);
+}
+
+#[test]
+fn decoders_that_are_not_tied_may_be_so_by_their_class() {
+    // Printed by the pipeline of transformers 5.23.
+    let model = build(FillMask::builder(path(&common::fixtures().join("deberta-v2-odd"))));
+    let filled = model.fill(&["The quick [MASK] fox"], 3).unwrap();
+    let found: Vec<_> = filled[0][0].iter().map(|f| (f.token_id, f.token.as_str(), f.score)).collect();
+    for (found, want) in found.iter().zip([(67, "и", 0.121_053), (57, "p", 0.084_329), (48, "'", 0.067_791)]) {
+        assert!((found.0, found.1) == (want.0, want.1) && (found.2 - want.2).abs() < 2e-6, "{found:?}");
+    }
+}
+
+#[test]
 fn tokens_are_labelled_and_joined_as_the_pipeline_does() {
     for name in FAMILIES {
         let golden = golden(name, "ner");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 /// Fixtures of classes whose vocabularies are read from `tokenizer.json` alone, or from a `spm.model` of another order.
-const NEWER: [&str; 4] = ["deberta-v2", "deberta-v2-own", "modernbert", "modernbert-biased"];
+const NEWER: [&str; 5] = ["deberta-v2", "deberta-v2-own", "deberta-v2-odd", "modernbert", "modernbert-biased"];
 
 /// A copy of a fixture with its vocabulary as older files instead of `tokenizer.json`.
 fn aged(golden: &Golden) -> TempDir {
@@ -107,6 +107,26 @@ fn added_tokens_and_settings_are_honoured() {
     write("added_tokens.json", r#"{"zorp": 266, "<E1>": 265}"#);
     let ids = tokenizer(folder.path()).unwrap().encode("the ZORP <E1>fox").unwrap().ids;
     assert_eq!(ids, [2, 259, 266, 265, 38, 177, 185, 3]);
+
+    fs::remove_file(folder.path().join("added_tokens.json")).unwrap();
+    for (config, map, want) in [
+        ("{}", r#"{"additional_special_tokens": ["<E1>", "<E2>"]}"#, &[2, 259, 265, 38, 177, 185, 266, 3][..]),
+        (
+            r#"{"extra_special_tokens": ["<E2>"]}"#,
+            r#"{"additional_special_tokens": ["<E1>"]}"#,
+            &[2, 259, 1, 1, 1, 38, 177, 185, 265, 3],
+        ),
+        (
+            r#"{"extra_special_tokens": ["<E2>"]}"#,
+            r#"{"extra_special_tokens": ["<E1>"]}"#,
+            &[2, 259, 266, 38, 177, 185, 265, 3],
+        ),
+    ] {
+        write("tokenizer_config.json", config);
+        write("special_tokens_map.json", map);
+        let ids = tokenizer(folder.path()).unwrap().encode("the <E1>fox <E2>").unwrap().ids;
+        assert_eq!(ids, want, "{config} {map}");
+    }
 
     let folder = aged(&golden(fixtures().join("roberta")));
     fs::write(folder.path().join("tokenizer_config.json"), r#"{"add_prefix_space": true}"#).unwrap();

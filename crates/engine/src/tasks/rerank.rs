@@ -7,6 +7,7 @@ use super::sigmoid;
 use crate::json::read_optional;
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::{FolderSettings, Pipeline};
+use crate::sentence::transformer_settings;
 use crate::{Error, Info, Result, hub};
 
 /// A document's place and score.
@@ -89,8 +90,12 @@ impl Load for Reranker {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let pipeline = Pipeline::load(folder.path(), options, FolderSettings::default(), Some(Task::Rerank))?;
-        let activation = Activation::read(folder.path(), pipeline.config())?;
+        let path = folder.path();
+        // As sentence-transformers does: its own files count where it saved the folder.
+        let own = path.join("modules.json").exists();
+        let settings = if own { transformer_settings(path)? } else { FolderSettings::default() };
+        let pipeline = Pipeline::load(path, options, settings, Some(Task::Rerank))?;
+        let activation = Activation::read(path, own, pipeline.config())?;
         Ok(Self { pipeline, activation })
     }
 }
@@ -112,10 +117,12 @@ struct ModelConfig {
 }
 
 impl Activation {
-    /// From the first of the places where versions of sentence-transformers wrote it; without any, the sigmoid.
-    fn read(folder: &std::path::Path, config: &Config) -> Result<Self> {
+    /// From the first of the places where versions of sentence-transformers wrote it; without any, the sigmoid. `own` says whether
+    /// its own files count.
+    fn read(folder: &std::path::Path, own: bool, config: &Config) -> Result<Self> {
         let path = folder.join("config_sentence_transformers.json");
-        let file: ModelConfig = read_optional(&path)?.unwrap_or_default();
+        let file: Option<ModelConfig> = if own { read_optional(&path)? } else { None };
+        let file = file.unwrap_or_default();
         if let Some(found) = file.default_prompt_name {
             return Err(Error::UnsupportedSetting { path, setting: "default_prompt_name", found, supported: "null" });
         }

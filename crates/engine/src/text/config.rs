@@ -43,6 +43,16 @@ pub(super) struct TokenizerConfig {
     named: NamedTokens,
 }
 
+/// `special_tokens_map.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SpecialTokensMap {
+    extra_special_tokens: Option<ExtraTokens>,
+    additional_special_tokens: Option<ExtraTokens>,
+    #[serde(flatten)]
+    named: NamedTokens,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ModelType {
@@ -80,10 +90,13 @@ impl TokenizerConfig {
         let mut config: Self = read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         if config.added_tokens_decoder.is_none() {
             // As `transformers` does: the map counts only where the config does not list the tokens itself.
-            let map: Option<NamedTokens> = read_optional(&folder.join("special_tokens_map.json"))?;
-            config.named = map.unwrap_or_default().or(config.named);
+            let map: SpecialTokensMap = read_optional(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+            config.named = map.named.or(config.named);
+            config.extra_special_tokens = ExtraTokens::both(config.extra_special_tokens, map.extra_special_tokens);
             let added: Option<BTreeMap<String, u32>> = read_optional(&folder.join("added_tokens.json"))?;
             config.added_tokens_decoder = added.map(|added| config.old_added_tokens(added));
+            // Under the old name only where there are none under the new one.
+            config.extra_special_tokens = config.extra_special_tokens.or(map.additional_special_tokens);
         }
         if config.tokenizer_class.is_none() {
             let model: ModelType = read_optional(&folder.join("config.json"))?.unwrap_or_default();
@@ -194,7 +207,12 @@ impl TokenizerConfig {
         let is_known = |token: &AddedToken| known.values().any(|k| k.content == token.content);
         let listed = self.added_tokens_decoder.iter().flat_map(BTreeMap::values).map(|t| t.added(false));
         let named = self.named.all().map(|t| t.added(true));
+        // What is listed with an id is as special as the list says.
+        let is_listed = |token: &AddedToken| {
+            self.added_tokens_decoder.iter().flat_map(BTreeMap::values).any(|listed| listed.content() == token.content)
+        };
         let extra = self.extra_special_tokens.iter().flat_map(ExtraTokens::all).map(|t| t.added(true));
+        let extra = extra.filter(|token| !is_listed(token));
         for token in listed.chain(named).chain(extra).chain(more).filter(|t| !is_known(t)) {
             if token.special {
                 tokenizer.add_special_tokens([token])?;

@@ -28,6 +28,14 @@ pub(super) enum ExtraTokens {
 }
 
 impl ExtraTokens {
+    /// Those of one file and of another.
+    pub(super) fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(Self::List(one.all().into_iter().chain(other.all()).cloned().collect())),
+            (one, other) => one.or(other),
+        }
+    }
+
     pub(super) fn all(&self) -> Vec<&TokenEntry> {
         match self {
             Self::List(tokens) => tokens.iter().collect(),

@@ -50,17 +50,17 @@ pub(super) const BERT: Architecture = Architecture {
         fill_mask: &[HeadNames {
             dense: Some(HeadDense::Own("cls.predictions.transform.dense", HeadActivation::Hidden)),
             norm: Some("cls.predictions.transform.LayerNorm"),
-            out: "cls.predictions.decoder",
+            out: Some("cls.predictions.decoder"),
             // `transformers` has saved the second, both, or (some versions) the first alone.
             biases: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
         }],
         classify: HeadNames {
             dense: Some(HeadDense::Pooler),
             norm: None,
-            out: "classifier",
+            out: Some("classifier"),
             biases: &["classifier.bias"],
         },
-        tag: HeadNames { dense: None, norm: None, out: "classifier", biases: &["classifier.bias"] },
-        span: HeadNames { dense: None, norm: None, out: "qa_outputs", biases: &["qa_outputs.bias"] },
+        tag: HeadNames { dense: None, norm: None, out: Some("classifier"), biases: &["classifier.bias"] },
+        span: HeadNames { dense: None, norm: None, out: Some("qa_outputs"), biases: &["qa_outputs.bias"] },
     },
 };

@@ -43,18 +43,18 @@ pub(super) const DEBERTA_V2: Architecture = Architecture {
     }],
     pooler: false,
     heads: Heads {
-        // The second are those of v3, which `transformers` reads where `legacy` is false: always the word table.
+        // The second are those of v3, which `transformers` reads where `legacy` is false.
         fill_mask: &[
             HeadNames {
                 dense: Some(HeadDense::Own("cls.predictions.transform.dense", HeadActivation::Hidden)),
                 norm: Some("cls.predictions.transform.LayerNorm"),
-                out: "cls.predictions.decoder",
+                out: Some("cls.predictions.decoder"),
                 biases: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
             },
             HeadNames {
                 dense: Some(HeadDense::Own("lm_predictions.lm_head.dense", HeadActivation::Hidden)),
                 norm: Some("lm_predictions.lm_head.LayerNorm"),
-                out: "lm_predictions.lm_head.decoder",
+                out: None,
                 biases: &["lm_predictions.lm_head.bias"],
             },
         ],
@@ -95,11 +95,12 @@ fn attention(reader: &Reader<'_>, shape: &Shape) -> Result<Attending> {
         let distance = if near > 0 { logarithmic(distance, near, far) } else { distance };
         (distance + span).clamp(0, 2 * span - 1) as u32
     };
-    // From the largest distance on, all are in the last bucket.
+    // From the largest distance on, all are in the last bucket, but for an odd number of them: as far as there are positions.
+    let reach = far.max(shape.positions.min(MOST_BUCKETS) as i64);
     let table = BucketTable {
         name: "encoder.rel_embeddings",
         entries: 2 * span as usize,
-        buckets: (-far..=far).map(bucket).collect(),
+        buckets: (-reach..=reach).map(bucket).collect(),
     };
     let projected = Projected {
         table,

@@ -35,7 +35,7 @@ pub(super) const DISTILBERT: Architecture = Architecture {
         fill_mask: &[HeadNames {
             dense: Some(HeadDense::Own("vocab_transform", HeadActivation::Hidden)),
             norm: Some("vocab_layer_norm"),
-            out: "vocab_projector",
+            out: Some("vocab_projector"),
             biases: &["vocab_projector.bias"],
         }],
         classify: HeadNames {

@@ -21,13 +21,13 @@ pub(super) const ELECTRA: Architecture = Architecture {
         fill_mask: &[HeadNames {
             dense: Some(HeadDense::Own("generator_predictions.dense", HeadActivation::Is(Activation::Gelu))),
             norm: Some("generator_predictions.LayerNorm"),
-            out: "generator_lm_head",
+            out: Some("generator_lm_head"),
             biases: &["generator_lm_head.bias"],
         }],
         classify: HeadNames {
             dense: Some(HeadDense::Own("classifier.dense", HeadActivation::Is(Activation::Gelu))),
             norm: None,
-            out: "classifier.out_proj",
+            out: Some("classifier.out_proj"),
             biases: &["classifier.out_proj.bias"],
         },
         ..BERT.heads

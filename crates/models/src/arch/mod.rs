@@ -151,7 +151,11 @@ pub(crate) struct Refused {
 
 /// Positions scaled beyond those of the training, as `transformers` 4 wrote it.
 const fn no_rope_scaling() -> Refused {
-    Refused { name: "rope_scaling", expected: "null", neutral: |_| false }
+    let names_default = |value: &Value| {
+        let settings = value.as_object().filter(|settings| !settings.is_empty());
+        settings.is_some_and(|all| all.iter().all(|(name, kind)| name.ends_with("type") && kind == "default"))
+    };
+    Refused { name: "rope_scaling", expected: "null", neutral: names_default }
 }
 
 /// Names of tensors that differ between architectures.
@@ -217,8 +221,8 @@ pub(crate) struct Heads {
 pub(crate) struct HeadNames {
     pub dense: Option<HeadDense>,
     pub norm: Option<&'static str>,
-    /// The last product; `.weight` comes after it.
-    pub out: &'static str,
+    /// The last product; `.weight` comes after it. None is the word table, whatever else a checkpoint has.
+    pub out: Option<&'static str>,
     /// Where the last product's bias may be, the first that a checkpoint has.
     pub biases: &'static [&'static str],
 }

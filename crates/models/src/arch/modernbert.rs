@@ -52,7 +52,7 @@ pub(super) const MODERNBERT: Architecture = Architecture {
     refused: &[no_rope_scaling()],
     pooler: false,
     heads: Heads {
-        fill_mask: &[HeadNames { out: "decoder", biases: &["decoder.bias"], ..CLASSIFIER }],
+        fill_mask: &[HeadNames { out: Some("decoder"), biases: &["decoder.bias"], ..CLASSIFIER }],
         classify: CLASSIFIER,
         tag: CLASSIFIER,
         span: CLASSIFIER,
@@ -63,18 +63,21 @@ pub(super) const MODERNBERT: Architecture = Architecture {
 const CLASSIFIER: HeadNames = HeadNames {
     dense: Some(HeadDense::Own("head.dense", HeadActivation::Head)),
     norm: Some("head.norm"),
-    out: "classifier",
+    out: Some("classifier"),
     biases: &["classifier.bias"],
 };
 
 fn attention(reader: &Reader<'_>, shape: &Shape) -> Result<Attending> {
+    // The half of it that either side has is a setting, too, and wins.
     let window = reader.size(&Setting { names: &["local_attention"], default: 128 }, super::MOST_ENTRIES)?;
+    let half = reader.size(&Setting { names: &["sliding_window"], default: 0 }, super::MOST_ENTRIES)?;
+    let radius = if half > 0 { half } else { window / 2 };
     let everything = Sight {
         mask: Mask::Full,
         theta: Some(reader.theta(Some("full_attention"), &["global_rope_theta"], 160_000.0)?),
     };
     let nearby = Sight {
-        mask: Mask::Window { radius: window / 2 },
+        mask: Mask::Window { radius },
         theta: Some(reader.theta(Some("sliding_attention"), &["local_rope_theta"], 10_000.0)?),
     };
     let layers = match reader.raw.get("layer_types") {

@@ -62,7 +62,7 @@ pub(super) const NOMIC_BERT: Architecture = Architecture {
         fill_mask: &[HeadNames {
             dense: Some(HeadDense::Own("cls.predictions.transform.dense", HeadActivation::Hidden)),
             norm: Some("cls.predictions.transform.layer_norm"),
-            out: "cls.predictions.decoder",
+            out: Some("cls.predictions.decoder"),
             biases: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
         }],
         ..BERT.heads

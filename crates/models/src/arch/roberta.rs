@@ -18,13 +18,13 @@ pub(super) const ROBERTA: Architecture = Architecture {
         fill_mask: &[HeadNames {
             dense: Some(HeadDense::Own("lm_head.dense", HeadActivation::Is(Activation::Gelu))),
             norm: Some("lm_head.layer_norm"),
-            out: "lm_head.decoder",
+            out: Some("lm_head.decoder"),
             biases: &["lm_head.decoder.bias", "lm_head.bias"],
         }],
         classify: HeadNames {
             dense: Some(HeadDense::Own("classifier.dense", HeadActivation::Is(Activation::Tanh))),
             norm: None,
-            out: "classifier.out_proj",
+            out: Some("classifier.out_proj"),
             biases: &["classifier.out_proj.bias"],
         },
         ..BERT.heads

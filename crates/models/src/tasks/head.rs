@@ -54,7 +54,7 @@ impl HeadParts<MatrixSource, NormSource> {
         loader.outside(|loader| {
             let norm = names.norm.map(|name| loader.layer_norm(name, inner, config));
             let biased = task != Task::FillMask || config.biases.decoder;
-            let out = out(loader, names, (outputs, inner), biased, tied.then_some(words));
+            let out = out(loader, names, (outputs, inner), biased, (words, tied));
             Ok(Self {
                 dense: dense.map(|(part, activation)| (matrix(part, precision), activation)),
                 norm,
@@ -80,13 +80,13 @@ fn out(
     names: &HeadNames,
     (outputs, inputs): (usize, usize),
     biased: bool,
-    tied: Option<&LinearWeight>,
+    (words, tied): (&LinearWeight, bool),
 ) -> LinearPart {
     let bias = names.biases.iter().find(|name| loader.has(name)).or(names.biases.last());
     LinearPart {
-        weight: match tied {
-            Some(words) if !loader.has(&format!("{}.weight", names.out)) => words.clone(),
-            _ => loader.weight(names.out, outputs, inputs),
+        weight: match names.out {
+            Some(name) if !tied || loader.has(&format!("{name}.weight")) => loader.weight(name, outputs, inputs),
+            _ => words.clone(),
         },
         bias: bias.filter(|_| biased).map(|name| loader.tensor(name, &[outputs])),
     }

@@ -128,13 +128,12 @@ fn is_class_of(config: &Config, class: &str, task: Task) -> bool {
 /// A tied decoder's weight may be absent.
 fn has_tensors(head: &HeadNames, weights: &Weights) -> bool {
     let has = |name: &str| weights.has(&format!("{name}.weight"));
+    let has_out = || head.out.is_some_and(has);
     match &head.dense {
         Some(HeadDense::Own(name, _)) if head.norm.is_some() => has(name),
-        Some(HeadDense::Own(name, _)) => has(name) && has(head.out),
-        Some(HeadDense::Pooler) => {
-            has(head.out) && weights.names().any(|name| name.ends_with(&format!("{POOLER}.weight")))
-        }
-        None => has(head.out),
+        Some(HeadDense::Own(name, _)) => has(name) && has_out(),
+        Some(HeadDense::Pooler) => has_out() && weights.names().any(|name| name.ends_with(&format!("{POOLER}.weight"))),
+        None => has_out(),
     }
 }
 

@@ -19,10 +19,15 @@ use crate::{Config, Error, Quantisation, Result};
 const ROOTS: [&str; 8] =
     ["embeddings", "embeddings_project", "emb_ln", "encoder", "transformer", "layers", "final_norm", "pooler"];
 
-/// Constants that old checkpoints saved among the weights, and a table that DeBERTa's have from their training and do
-/// not use. (Where it is used, it is requested.)
-const BUFFERS: [&str; 3] =
-    ["embeddings.position_ids", "embeddings.token_type_ids", "embeddings.position_embeddings.weight"];
+/// Constants that old checkpoints saved among the weights, and a table and a norm that DeBERTa's have from their training
+/// and do not use. (Where one is used, it is requested.)
+const BUFFERS: [&str; 5] = [
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+    "embeddings.position_embeddings.weight",
+    "encoder.LayerNorm.weight",
+    "encoder.LayerNorm.bias",
+];
 
 /// Names that TensorFlow checkpoints left in converted ones, after the names they now have.
 const OLD_NAMES: [(&str, &str); 2] = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];

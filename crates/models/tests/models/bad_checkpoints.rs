@@ -216,6 +216,19 @@ fn a_pooler_is_whole_or_absent() {
 }
 
 #[test]
+fn a_norm_that_nobody_uses_is_left_alone() {
+    // DeBERTa's without relative attention have it all the same.
+    let folder = bert_with(|tensors| {
+        for name in ["encoder.LayerNorm.weight", "encoder.LayerNorm.bias"] {
+            tensors.insert(name.into(), zeros(&[18]));
+        }
+    });
+    assert!(load(folder.path()).is_ok());
+    let folder = bert_with(|tensors| drop(tensors.insert("encoder.Norm.weight".into(), zeros(&[18]))));
+    assert!(load(folder.path()).is_err());
+}
+
+#[test]
 fn weights_of_another_family_are_refused() {
     let folder = bert();
     fs::copy(fixture("distilbert").join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
