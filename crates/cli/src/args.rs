@@ -10,6 +10,7 @@ use clap::Args;
 use mlx_transformers::{Builder, Device, Hub, Load, Precision};
 
 use crate::input::{self, OnError, Rows, Source};
+use crate::model::ModelSource;
 use crate::output::{self, Document, Settings, Sink, Ticket};
 use crate::progress::Progress;
 
@@ -148,6 +149,13 @@ pub(crate) struct OutputArgs {
     format: Option<output::Format>,
 }
 
+impl ModelArgs {
+    /// Where its files are.
+    pub(crate) fn source(&self) -> ModelSource {
+        ModelSource::new(self.model.clone(), self.hub.revision.clone())
+    }
+}
+
 impl DeviceArgs {
     /// Passes the options on.
     pub(crate) fn apply<T: Load>(&self, builder: Builder<T>) -> Builder<T> {
@@ -243,6 +251,7 @@ impl RunArgs {
     /// Opens input and output; a run that goes on finds both where the one before left them.
     pub(crate) fn open(
         &self,
+        model: ModelSource,
         source: Source,
         output: OutputArgs,
         call: &Call,
@@ -254,10 +263,14 @@ impl RunArgs {
                 "an npy array cannot say which rows were skipped: --format parquet, jsonl, json or csv",
             ));
         }
+        source.is_not(output.output.as_deref())?;
+        let mut settings = call.settings.clone();
+        // However it was found: a file may have another name today.
+        settings.insert("the format of the input".into(), vec![source.format().to_owned()]);
         let mut rows = source.open(self.on_error, progress)?;
         let sink = match (rows.identity(), output.output) {
             (Some(input), Some(file)) => {
-                let ticket = Ticket { settings: call.settings.clone(), input };
+                let ticket = Ticket { settings, input, model };
                 Sink::journaled(format, file, ticket, self.resume)?
             }
             _ if self.resume => {

@@ -11,6 +11,7 @@ mod cmd;
 mod folder;
 mod input;
 mod mlx;
+mod model;
 mod output;
 mod progress;
 

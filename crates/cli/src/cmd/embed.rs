@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::stream;
 use crate::args::{BatchArgs, Call, DeviceArgs, InputArgs, ModelArgs, OutputArgs, RunArgs};
 use crate::input::{Limit, Row, Source};
+use crate::model::ModelSource;
 use crate::output::{Column, Kind, Record, Shape, Text, Value, shown};
 use crate::progress::Progress;
 
@@ -62,6 +63,7 @@ struct Embedded {
 
 /// What `mlxt embed` does, checked.
 struct Config {
+    model: ModelSource,
     builder: Builder<SentenceTransformer>,
     source: Source,
     output: OutputArgs,
@@ -75,7 +77,7 @@ pub(crate) fn run(args: EmbedArgs, call: &Call) -> Result<()> {
 }
 
 fn embed(config: Config, call: &Call, progress: &Progress) -> Result<()> {
-    let (rows, mut sink) = config.run.open(config.source, config.output, call, progress)?;
+    let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let model = config.builder.build()?;
     progress.device(model.info());
     sink.begin(&Shape {
@@ -99,7 +101,7 @@ fn embed(config: Config, call: &Call, progress: &Progress) -> Result<()> {
 
 impl EmbedArgs {
     fn config(self, progress: &Progress) -> Result<Config> {
-        let source = self.input.source()?;
+        let (model, source) = (self.model.source(), self.input.source()?);
         let mut builder = SentenceTransformer::builder(self.model.model);
         builder = self.batch.apply(self.device.apply(self.model.hub.apply(builder, progress)));
         if let Some(pooling) = self.pooling {
@@ -111,7 +113,7 @@ impl EmbedArgs {
         if self.normalize || self.no_normalize {
             builder = builder.normalize(self.normalize);
         }
-        Ok(Config { builder, source, output: self.output, run: self.run })
+        Ok(Config { model, builder, source, output: self.output, run: self.run })
     }
 }
 

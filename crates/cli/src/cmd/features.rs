@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::stream;
 use crate::args::{BatchArgs, Call, DeviceArgs, InputArgs, ModelArgs, OutputArgs, RunArgs, Usage};
 use crate::input::{Limit, Row, Source};
+use crate::model::ModelSource;
 use crate::one_line;
 use crate::output::{Column, Format, Kind, Record, Shape, Text, Value, shown};
 use crate::progress::Progress;
@@ -39,6 +40,7 @@ pub(crate) struct FeaturesArgs {
 /// What `mlxt features` does, checked.
 struct Config {
     name: String,
+    model: ModelSource,
     builder: Builder<AutoModel>,
     pooler: bool,
     source: Source,
@@ -65,7 +67,7 @@ pub(crate) fn run(args: FeaturesArgs, call: &Call) -> Result<()> {
 
 fn features(config: Config, call: &Call, progress: &Progress) -> Result<()> {
     let array = config.output.format() == Format::Npy;
-    let (rows, mut sink) = config.run.open(config.source, config.output, call, progress)?;
+    let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let model = config.builder.build()?;
     progress.device(model.info());
     sink.begin(&Shape {
@@ -97,13 +99,14 @@ impl FeaturesArgs {
         if self.pooler && matches!(format, Format::Csv | Format::Npy | Format::Parquet) {
             return Err(Usage::error("--pooler has no place in csv, npy or parquet: --format jsonl, json or text"));
         }
-        let source = self.input.source()?;
+        let (model, source) = (self.model.source(), self.input.source()?);
         if format == Format::Npy && matches!(&source, Source::Arguments(texts) if texts.len() > 1) {
             return Err(one_array());
         }
         let builder = self.model.hub.apply(AutoModel::builder(&self.model.model), progress);
         let builder = self.batch.apply(self.device.apply(builder));
-        Ok(Config { name: self.model.model, builder, pooler: self.pooler, source, output: self.output, run: self.run })
+        let (name, pooler) = (self.model.model, self.pooler);
+        Ok(Config { name, model, builder, pooler, source, output: self.output, run: self.run })
     }
 }
 

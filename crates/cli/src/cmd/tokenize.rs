@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::stream;
 use crate::args::{BatchArgs, Call, DeviceArgs, InputArgs, ModelArgs, OutputArgs, RunArgs};
 use crate::input::{Limit, Row, Source};
+use crate::model::ModelSource;
 use crate::one_line;
 use crate::output::{Kind, Record, Shape, Text, Value};
 use crate::progress::Progress;
@@ -37,6 +38,7 @@ pub(crate) struct TokenizeArgs {
 
 /// What `mlxt tokenize` does, checked.
 struct Config {
+    model: ModelSource,
     builder: Builder<AutoTokenizer>,
     source: Source,
     output: OutputArgs,
@@ -58,7 +60,7 @@ pub(crate) fn run(args: TokenizeArgs, call: &Call) -> Result<()> {
 }
 
 fn tokenize(config: Config, call: &Call, progress: &Progress) -> Result<()> {
-    let (rows, mut sink) = config.run.open(config.source, config.output, call, progress)?;
+    let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let tokenizer = config.builder.build()?;
     sink.begin(&Shape::table(
         "index  tokens  token:id",
@@ -73,10 +75,10 @@ fn tokenize(config: Config, call: &Call, progress: &Progress) -> Result<()> {
 impl TokenizeArgs {
     fn config(self, progress: &Progress) -> Result<Config> {
         self.output.no_array("tokens")?;
-        let source = self.input.source()?;
+        let (model, source) = (self.model.source(), self.input.source()?);
         let builder = self.model.hub.apply(AutoTokenizer::builder(self.model.model), progress);
         let builder = self.batch.apply(self.device.apply(builder));
-        Ok(Config { builder, source, output: self.output, run: self.run })
+        Ok(Config { model, builder, source, output: self.output, run: self.run })
     }
 }
 

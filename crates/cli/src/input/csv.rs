@@ -1,15 +1,22 @@
 //! Comma-separated values with a header row, of which some columns are the texts. Quoted fields may hold line breaks.
 
-use std::io::BufRead;
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+use std::rc::Rc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use csv::{ErrorKind, StringRecord};
 
 use super::{BadRow, Reader};
 
+/// The longest quoted field, in bytes. It bounds memory where a quote is not closed.
+const LONGEST: u64 = 1 << 28;
+
 /// The texts of some columns.
 pub(super) struct Rows {
-    reader: csv::Reader<Box<dyn BufRead>>,
+    reader: csv::Reader<Quotes>,
+    /// The line of a quote that nothing has closed when the file ended.
+    open: Rc<Cell<Option<u64>>>,
     record: StringRecord,
     name: String,
     columns: Vec<usize>,
@@ -19,8 +26,10 @@ pub(super) struct Rows {
 impl Rows {
     /// Fields under the headers `columns` of `reader`, which errors call `name`.
     pub(super) fn open(reader: Box<dyn BufRead>, name: String, columns: &[String]) -> Result<Self> {
-        let mut reader = csv::Reader::from_reader(reader);
+        let open = Rc::default();
+        let mut reader = csv::Reader::from_reader(Quotes::new(reader, Rc::clone(&open)));
         let headers = reader.headers().with_context(|| format!("cannot read the header row of {name}"))?;
+        closed(&open, &name)?;
         let place = |column: &String| {
             let found = headers.iter().position(|h| h == column);
             found.ok_or_else(|| {
@@ -29,7 +38,80 @@ impl Rows {
             })
         };
         let columns = columns.iter().map(place).collect::<Result<_>>()?;
-        Ok(Self { reader, record: StringRecord::new(), name, columns, line: 0 })
+        Ok(Self { reader, open, record: StringRecord::new(), name, columns, line: 0 })
+    }
+}
+
+/// That every quote was closed. Nothing can follow one that was not: it is no row to be left out.
+fn closed(open: &Cell<Option<u64>>, name: &str) -> Result<()> {
+    match open.get() {
+        Some(line) => bail!("the quote in line {line} of {name} is not closed: all behind it would be one field"),
+        None => Ok(()),
+    }
+}
+
+/// A file of which one knows where quotes are: the reader of its rows would take all behind one that is not closed for a field.
+struct Quotes {
+    reader: Box<dyn BufRead>,
+    open: Rc<Cell<Option<u64>>>,
+    place: Place,
+    line: u64,
+    /// Of the quote that is open, and how many bytes have come since.
+    opened: u64,
+    length: u64,
+}
+
+/// What is before a byte.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// The start of a field.
+    Start,
+    /// A field without quotes, or what follows its closing quote.
+    Plain,
+    /// A quoted field.
+    Quoted,
+    /// A quote in one: the end of it, or the first of two.
+    Closing,
+}
+
+impl Quotes {
+    fn new(reader: Box<dyn BufRead>, open: Rc<Cell<Option<u64>>>) -> Self {
+        Self { reader, open, place: Place::Start, line: 1, opened: 1, length: 0 }
+    }
+
+    fn step(&mut self, byte: u8) {
+        self.length += 1;
+        self.place = match (self.place, byte) {
+            (Place::Start, b'"') => {
+                (self.opened, self.length) = (self.line, 0);
+                Place::Quoted
+            }
+            (Place::Quoted, b'"') => Place::Closing,
+            (Place::Closing, b'"') | (Place::Quoted, _) => Place::Quoted,
+            (_, b',' | b'\n' | b'\r') => Place::Start,
+            // Of a byte order mark the reader knows, too.
+            (Place::Start, 0xef | 0xbb | 0xbf) if self.line == 1 => Place::Start,
+            _ => Place::Plain,
+        };
+        self.line += u64::from(byte == b'\n');
+    }
+}
+
+impl Read for Quotes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        for &byte in &buffer[..read] {
+            self.step(byte);
+        }
+        let inside = self.place == Place::Quoted;
+        if read == 0 && inside && !buffer.is_empty() {
+            self.open.set(Some(self.opened));
+        }
+        if inside && self.length > LONGEST {
+            let (line, most) = (self.opened, LONGEST >> 20);
+            return Err(io::Error::other(format!("the quote in line {line} is not closed within {most} MiB")));
+        }
+        Ok(read)
     }
 }
 
@@ -37,13 +119,14 @@ impl Reader for Rows {
     fn read(&mut self) -> Result<Option<Vec<String>>> {
         match self.reader.read_record(&mut self.record) {
             Ok(true) => {
+                closed(&self.open, &self.name)?;
                 self.line = self.record.position().map_or(0, csv::Position::line);
                 // All records have the header's number of fields: the reader refuses others.
                 let field = |&column: &usize| self.record.get(column).unwrap_or_default().to_owned();
                 Ok(Some(self.columns.iter().map(field).collect()))
             }
             Ok(false) => Ok(None),
-            Err(error) => Err(placed(error, &self.name)),
+            Err(error) => closed(&self.open, &self.name).and(Err(placed(error, &self.name))),
         }
     }
 
@@ -82,6 +165,23 @@ mod tests {
         let bytes = b"\xef\xbb\xbftext,n\r\n\"a, \"\"b\"\"\nc\",1\r\n,2\r\nlast,3";
         assert_eq!(rows(bytes, "text").unwrap(), ["a, \"b\"\nc", "", "last"]);
         assert_eq!(rows(bytes, "n").unwrap(), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_an_error() {
+        for (bytes, line) in [
+            (&b"id,text\n1,\"abc\n2,def\n3,ghi\n"[..], 2),
+            (b"text\nok\n\"a\"\"b\n", 3),
+            (b"text\nok\n\"", 3),
+            (b"\xef\xbb\xbf\"text\nok", 1),
+        ] {
+            let error = rows(bytes, "text").unwrap_err();
+            assert!(error.contains(&format!("the quote in line {line} of x.csv is not closed")), "{error}");
+        }
+        // These are closed, or no quotes of a field.
+        let bytes = b"text,n\n\"a\"\"\",1\nb\"c,2\n\"d\"e,3\n\"\",4\n\"f\",5";
+        assert_eq!(rows(bytes, "text").unwrap(), ["a\"", "b\"c", "de", "", "f"]);
+        assert_eq!(rows(b"\xef\xbb\xbf\"text\"\n\"x, y\"", "text").unwrap(), ["x, y"]);
     }
 
     #[test]

@@ -97,6 +97,38 @@ enum Extent {
 }
 
 impl Source {
+    /// What its format is called.
+    pub(crate) fn format(&self) -> &'static str {
+        match self {
+            Self::Arguments(_) => "arguments",
+            Self::File { format, .. } => match format {
+                Format::Text => "text",
+                Format::Jsonl => "jsonl",
+                Format::Csv => "csv",
+                Format::Parquet => "parquet",
+            },
+        }
+    }
+
+    /// That it is not what is written, nor one of the files that lie beside that meanwhile.
+    pub(crate) fn is_not(&self, output: Option<&Path>) -> Result<()> {
+        let (Self::File { path: Some(input), .. }, Some(output)) = (self, output) else { return Ok(()) };
+        let input = input.canonicalize().with_context(|| format!("cannot read {}", input.display()))?;
+        let written = ["", "partial", "resume"].map(|kind| match kind {
+            "" => output.to_owned(),
+            kind => output.with_added_extension(kind),
+        });
+        // A device may be both.
+        if input.is_file() && written.iter().any(|path| path.canonicalize().is_ok_and(|path| path == input)) {
+            return Err(Usage::error(format!(
+                "-i {} would be written over by -o {}: name another output",
+                input.display(),
+                output.display()
+            )));
+        }
+        Ok(())
+    }
+
     /// Opens it. Columns and headers are looked up here, before any model is loaded.
     pub(crate) fn open(self, on_error: OnError, progress: &Progress) -> Result<Rows> {
         let (path, format, columns) = match self {
@@ -125,7 +157,7 @@ impl Source {
 
 impl Identity {
     /// Of a file that can be read again; none of a pipe or a device.
-    fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let modified_nanoseconds = modified.and_then(|since| u64::try_from(since.as_nanos()).ok());
@@ -166,14 +198,16 @@ fn open(path: Option<&Path>) -> io::Result<(Box<dyn BufRead>, Extent)> {
     Ok((Box::new(BufReader::with_capacity(READ, Counted { file, read })), extent))
 }
 
-/// A file that can be read at any place, as Parquet needs: standard input is copied to an unnamed temporary file.
-fn seekable(path: Option<&Path>) -> io::Result<File> {
-    if let Some(path) = path {
-        return File::open(path);
-    }
-    let mut copy = tempfile::tempfile()?;
-    io::copy(&mut io::stdin().lock(), &mut copy)?;
-    Ok(copy)
+/// A file that can be read at any place, as Parquet needs: standard input and pipes are copied to an unnamed temporary file.
+fn seekable(path: Option<&Path>) -> Result<File> {
+    let copied = |mut from: Box<dyn Read>| -> Result<File> {
+        let mut copy = tempfile::tempfile().context("no place for a temporary copy")?;
+        io::copy(&mut from, &mut copy)?;
+        Ok(copy)
+    };
+    let Some(path) = path else { return copied(Box::new(io::stdin())) };
+    let file = File::open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { copied(Box::new(file)) }
 }
 
 /// Names in quotes for an error of one line: the first few, and how many more there are.

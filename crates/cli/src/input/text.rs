@@ -48,6 +48,10 @@ impl Lines {
         }
         if self.number == 1 && bytes.starts_with(BOM) {
             bytes.drain(..BOM.len());
+            if read == BOM.len() {
+                // A file that has nothing else has no line.
+                return Ok(None);
+            }
         }
         match String::from_utf8(bytes) {
             Ok(line) => Ok(Some(line)),
@@ -84,6 +88,8 @@ mod tests {
         assert_eq!(lines(b"\n"), [""]);
         assert_eq!(lines(b"a\r\n\r\nb\rc\n\nlast"), ["a", "", "b\rc", "", "last"]);
         assert_eq!(lines(b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n"), ["a", "\u{feff}b"]);
+        assert_eq!(lines(b"\xef\xbb\xbf"), [""; 0]);
+        assert_eq!(lines(b"\xef\xbb\xbf\n"), [""]);
         assert_eq!(lines(b"a\0b\n"), ["a\0b"]);
     }
 

@@ -15,8 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::input::Identity;
 
+const ADVICE: &str = "leave out --resume to begin again";
+
 /// Options that change results, and their values, in the words of the command line.
 pub(crate) type Settings = BTreeMap<String, Vec<String>>;
+
+/// Files of a folder, by their names in it.
+pub(crate) type Files = BTreeMap<String, Identity>;
 
 /// What a journal says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +30,9 @@ pub(crate) struct Journal {
     pub(crate) settings: Settings,
     /// What is read.
     pub(crate) input: Identity,
+    /// The model's files.
+    #[serde(default)]
+    pub(crate) model: Files,
     /// How far it is.
     pub(crate) done: Done,
     /// Of a format whose index stands at the end of the file: the index of what is there so far.
@@ -54,9 +62,9 @@ impl Journal {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let journal = serde_json::from_slice(&text);
-        journal
-            .map(Some)
-            .with_context(|| format!("{} is damaged: delete it, or leave out --resume, to begin again", path.display()))
+        journal.map(Some).with_context(|| {
+            format!("{} is damaged, or no journal of ours: delete it, or move it away", path.display())
+        })
     }
 
     /// Replaces the journal at `path`, wholly or not at all.
@@ -70,7 +78,6 @@ impl Journal {
 
     /// That it is of the same input and options as a run that is to go on.
     pub(super) fn check(&self, settings: &Settings, input: Identity) -> Result<()> {
-        const ADVICE: &str = "leave out --resume to begin again";
         let names = self.settings.keys().chain(settings.keys());
         for name in names {
             let (old, new) = (self.settings.get(name), settings.get(name));
@@ -87,5 +94,16 @@ impl Journal {
             bail!("cannot go on: the input has changed since the run that was interrupted; {ADVICE}");
         }
         Ok(())
+    }
+
+    /// That it is of the same model.
+    pub(super) fn check_model(&self, files: &Files) -> Result<()> {
+        let names = self.model.keys().chain(files.keys());
+        match { names }.find(|name| self.model.get(*name) != files.get(*name)) {
+            Some(name) => {
+                bail!("cannot go on: the model's {name} has changed since the run that was interrupted; {ADVICE}")
+            }
+            None => Ok(()),
+        }
     }
 }

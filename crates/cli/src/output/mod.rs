@@ -20,7 +20,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::args::Usage;
-pub(crate) use journal::{Done, Settings};
+pub(crate) use journal::{Done, Files, Settings};
 pub(crate) use partial::Ticket;
 pub(crate) use table::{Column, Kind, Value};
 pub(crate) use target::{StdoutClosed, Target};
@@ -148,8 +148,10 @@ impl Sink {
         self.target.kept()
     }
 
-    /// Writes what stands before all records. To be called once, before the first.
+    /// Writes what stands before all records. To be called once, before the first, when the model is loaded: until then nothing
+    /// that a run before has left is touched.
     pub(crate) fn begin(&mut self, shape: &Shape) -> Result<()> {
+        self.target.begin()?;
         let bytes = self.done().bytes;
         match self.format {
             Format::Npy if bytes > 0 => {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::journal::{Done, Journal, Settings};
 use super::target::{BUFFER, permissions};
 use crate::input::Identity;
+use crate::model::ModelSource;
 
 /// Time between two entries in the journal, at least: each waits for the disk.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ pub(crate) struct Ticket {
     pub(crate) settings: Settings,
     /// Its input.
     pub(crate) input: Identity,
+    /// Its model.
+    pub(crate) model: ModelSource,
 }
 
 /// An output that gets its name when it is whole.
@@ -29,49 +32,61 @@ pub(super) struct Partial {
     /// Its name at last.
     path: PathBuf,
     journal: Journal,
+    model: ModelSource,
     noted: Option<Instant>,
     /// Whether the files beside `path` go when this does.
     temporary: bool,
 }
 
 impl Partial {
-    /// Begins `path`, or goes on with what an interrupted run has left of it if `resume` says so and there is something.
+    /// Opens `path`, to go on with what an interrupted run has left of it if `resume` says so and there is something. Nothing of
+    /// that is touched before [`Partial::begin`].
     pub(super) fn open(path: PathBuf, ticket: Ticket, resume: bool) -> Result<Self> {
         let (partial, journal) = (partial_of(&path), journal_of(&path));
+        let file = locked(&partial, &path)?;
+        let length = file.metadata().with_context(|| format!("cannot write {}", partial.display()))?.len();
+        let left = Journal::read(&journal)?;
+        if length > 0 && left.is_none() {
+            let (partial, journal) = (partial.display(), journal.display());
+            bail!("{partial} is there and may not be ours, for there is no {journal}: move it away, or delete it");
+        }
+        let temporary = length == 0 && left.is_none();
         // A run that ended right after it gave `path` its name may have left the journal alone.
-        let found = if resume && partial.exists() { Journal::read(&journal)? } else { None };
+        let found = left.filter(|_| resume && length > 0);
         if let Some(found) = &found {
             found.check(&ticket.settings, ticket.input)?;
-        }
-        let cannot = || format!("cannot write {}", partial.display());
-        let mut file = File::options().create(true).write(true).truncate(false).open(&partial).with_context(cannot)?;
-        // Where locks are not known there is nothing to wait for.
-        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            bail!("{} is being written by another run", path.display());
-        }
-        let length = file.metadata().with_context(cannot)?.len();
-        let (done, index) = match found {
-            Some(found) if found.done.bytes <= length => (found.done, found.index),
-            Some(found) => {
+            if found.done.bytes > length {
                 let (needed, partial) = (found.done.bytes, partial.display());
                 bail!(
                     "cannot go on: {partial} has {length} bytes, expected {needed} at least; leave out --resume to begin again"
                 );
             }
-            None => (Done::default(), None),
-        };
-        if found_nothing(done) {
-            // First of all: an old journal is of bytes that are gone in a moment.
-            remove(&journal).with_context(|| format!("cannot remove {}", journal.display()))?;
         }
-        file.set_len(done.bytes).and_then(|()| file.seek(SeekFrom::End(0))).with_context(cannot)?;
-        #[cfg(unix)]
-        if path.exists() {
-            file.set_permissions(permissions(&path)).with_context(cannot)?;
-        }
-        let journal = Journal { settings: ticket.settings, input: ticket.input, done, index };
+        let (done, index, files) = found.map(|found| (found.done, found.index, found.model)).unwrap_or_default();
+        let journal = Journal { settings: ticket.settings, input: ticket.input, model: files, done, index };
         let file = BufWriter::with_capacity(BUFFER, file);
-        Ok(Self { file, path, temporary: found_nothing(done), journal, noted: None })
+        Ok(Self { file, path, temporary, journal, model: ticket.model, noted: None })
+    }
+
+    /// Cuts off what nobody goes on with. The model is loaded: what there is to refuse has been refused.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let cannot = || format!("cannot write {}", partial_of(&self.path).display());
+        let files = self.model.files()?;
+        if found_nothing(self.journal.done) {
+            self.journal.model = files;
+            // First of all: an old journal is of bytes that are gone in a moment.
+            self.journal.write(&journal_of(&self.path)).with_context(cannot)?;
+            self.temporary = true;
+        } else {
+            self.journal.check_model(&files)?;
+        }
+        let file = self.file.get_mut();
+        file.set_len(self.journal.done.bytes).and_then(|()| file.seek(SeekFrom::End(0))).with_context(cannot)?;
+        #[cfg(unix)]
+        if self.path.exists() {
+            file.set_permissions(permissions(&self.path)).with_context(cannot)?;
+        }
+        Ok(())
     }
 
     /// How far the run is that this goes on with.
@@ -139,8 +154,39 @@ impl Drop for Partial {
         if self.temporary {
             // There is no one left to tell.
             let _ = fs::remove_file(partial_of(&self.path));
+            let _ = fs::remove_file(journal_of(&self.path));
         }
     }
+}
+
+/// The file that becomes `path`, for this run alone.
+fn locked(partial: &Path, path: &Path) -> Result<File> {
+    loop {
+        let file = File::options().create(true).write(true).truncate(false).open(partial);
+        let file = file.with_context(|| format!("cannot write {}", partial.display()))?;
+        // Where locks are not known there is nothing to wait for.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            bail!("{} is being written by another run: wait for it, or name another file", path.display());
+        }
+        // Another run may have ended meanwhile, and given the file its name at last.
+        if is_called(&file, partial) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether an open file is the one of that name.
+#[cfg(unix)]
+fn is_called(file: &File, name: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().is_ok_and(|open| fs::metadata(name).is_ok_and(|named| place(open) == place(named)))
+}
+
+/// What is open cannot be renamed there.
+#[cfg(not(unix))]
+fn is_called(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Whether nothing is done.

@@ -69,6 +69,11 @@ impl Target {
         Ok(Self { kind: Kind::Partial(Partial::open(path, ticket, resume)?), name })
     }
 
+    /// Everything that could be wrong before the first result has been looked at.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if let Kind::Partial(partial) = &mut self.kind { partial.begin() } else { Ok(()) }
+    }
+
     /// How far the run is that this goes on with: not at all for a new one.
     pub(super) fn done(&self) -> Done {
         if let Kind::Partial(partial) = &self.kind { partial.done() } else { Done::default() }

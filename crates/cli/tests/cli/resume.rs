@@ -129,6 +129,74 @@ fn another_input_or_other_options_are_not_gone_on_with() {
 }
 
 #[test]
+fn another_model_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    let copy = |name: &str| {
+        let _ = std::fs::remove_dir_all(&model);
+        std::fs::create_dir(&model).unwrap();
+        for entry in std::fs::read_dir(fixture(name)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+            }
+        }
+    };
+    let input = file(folder.path(), "in.jsonl", "{\"text\": \"fox\"}\n".repeat(4500) + "{}\n");
+    let out = folder.path().join("out.jsonl");
+    let run = |input: &str, more: &[&str]| {
+        let mut command = mlxt(["embed", "-i", input, "-o"]);
+        command.arg(&out).arg("-m").arg(&model).args(more).output().unwrap()
+    };
+    copy("bert");
+    error_line(1, &run(&input, &[]));
+    let partial = folder.path().join("out.jsonl.partial");
+    let (left, noted) = (std::fs::read(&partial).unwrap(), rows_done(&folder.path().join("out.jsonl.resume")));
+    assert!(noted > Some(0));
+
+    copy("electra");
+    let error = error_line(1, &run(&input, &["--resume", "--on-error", "skip"]));
+    assert!(error.contains("has changed since the run that was interrupted"), "{error}");
+    // A run that cannot work at all leaves what was done alone, with --resume and without.
+    std::fs::remove_dir_all(&model).unwrap();
+    for more in [&["--resume", "--offline"][..], &["--offline"]] {
+        error_line(1, &run(&input, more));
+    }
+    assert!(std::fs::read(&partial).unwrap() == left);
+    assert_eq!(rows_done(&folder.path().join("out.jsonl.resume")), noted);
+
+    // The same bytes read in another way.
+    copy("bert");
+    let lines = folder.path().join("in.txt");
+    std::fs::rename(&input, &lines).unwrap();
+    let error = error_line(1, &run(lines.to_str().unwrap(), &["--resume"]));
+    assert!(error.contains("the format of the input was jsonl"), "{error}");
+}
+
+#[test]
+fn files_of_others_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("bert");
+    let run = |input: &str, output: &str| {
+        let output = folder.path().join(output);
+        mlxt(["tokenize", "-m", &model, "-i", input, "-o"]).arg(output).output().unwrap()
+    };
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let input = file(folder.path(), "a.jsonl.partial", "{\"text\": \"fox\"}\n");
+    for output in ["a.jsonl.partial", "a.jsonl"] {
+        let error = error_line(2, &run(&input, output));
+        assert!(error.contains("would be written over by -o"), "{error}");
+    }
+    let input = file(folder.path(), "in.txt", "fox\n");
+    let error = error_line(1, &run(&input, "a.jsonl"));
+    assert!(error.contains("a.jsonl.partial is there and may not be ours"), "{error}");
+    file(folder.path(), "b.jsonl.resume", "mine");
+    assert!(error_line(1, &run(&input, "b.jsonl")).contains("no journal of ours"));
+    assert_eq!((read("a.jsonl.partial"), read("b.jsonl.resume")), ("{\"text\": \"fox\"}\n".into(), "mine".into()));
+    assert!(run(&input, "c.jsonl").status.success());
+}
+
+#[test]
 fn a_journal_without_its_results_is_of_no_use_and_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let model = fixture("bert");

@@ -62,9 +62,10 @@ impl TaskArgs {
     ) -> Result<Job<T>> {
         self.output.no_array(answers)?;
         let progress = Progress::new(call.verbosity, self.output.is_stdout());
+        let from = model.source();
         let builder = model.hub.apply(builder(model.model), &progress);
         let builder = self.batch.apply(self.device.apply(builder));
-        let (rows, sink) = self.run.open(source, self.output, call, &progress)?;
+        let (rows, sink) = self.run.open(from, source, self.output, call, &progress)?;
         Ok(Job { builder, work: Work { rows, sink, progress } })
     }
 }
