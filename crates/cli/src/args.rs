@@ -2,7 +2,7 @@
 //!
 //! Each group turns itself into checked values; defaults that the engine has are left to the engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -141,7 +141,7 @@ pub(crate) struct RunArgs {
 /// What to write.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// Write to a file, which appears when it is complete
+    /// Write to a file, which appears when it is complete (`-` for standard output)
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// text, json, jsonl, csv, npy or parquet [default: by the extension of -o; else text on a terminal, jsonl otherwise]
@@ -263,12 +263,12 @@ impl RunArgs {
                 "an npy array cannot say which rows were skipped: --format parquet, jsonl, json or csv",
             ));
         }
-        source.is_not(output.output.as_deref())?;
+        source.is_not(output.file())?;
         let mut settings = call.settings.clone();
         // However it was found: a file may have another name today.
         settings.insert("the format of the input".into(), vec![source.format().to_owned()]);
         let mut rows = source.open(self.on_error, progress)?;
-        let sink = match (rows.identity(), output.output) {
+        let sink = match (rows.identity(), output.into_file()) {
             (Some(input), Some(file)) => {
                 let ticket = Ticket { settings, input, model };
                 Sink::journaled(format, file, ticket, self.resume)?
@@ -293,9 +293,18 @@ impl RunArgs {
 }
 
 impl OutputArgs {
+    /// The file results are written to, if it is not standard output, which is called `-` as it is where texts come from.
+    fn file(&self) -> Option<&Path> {
+        self.output.as_deref().filter(|path| path.as_os_str() != "-")
+    }
+
+    fn into_file(self) -> Option<PathBuf> {
+        self.file().is_some().then_some(self.output).flatten()
+    }
+
     /// The format results are written in.
     pub(crate) fn format(&self) -> output::Format {
-        output::Format::choose(self.format, self.output.as_deref())
+        output::Format::choose(self.format, self.file())
     }
 
     /// Refuses npy for results of a kind that has no array.
@@ -310,12 +319,12 @@ impl OutputArgs {
 
     /// Whether results go to standard output.
     pub(crate) fn is_stdout(&self) -> bool {
-        self.output.is_none()
+        self.file().is_none()
     }
 
     /// The destination of one whole answer.
     pub(crate) fn document(self) -> Result<Document> {
-        Document::new(self.format(), self.output)
+        Document::new(self.format(), self.into_file())
     }
 }
 

@@ -21,8 +21,12 @@ impl Objects {
     }
 
     fn texts(&self, line: &str) -> Result<Vec<String>> {
-        let object: Map<String, Value> = serde_json::from_str(line)
-            .map_err(|e| BadRow::error(format!("{} is not a JSON object: {e}", self.lines.place())))?;
+        let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| {
+            // Its own place is within the line, of which there is one.
+            let (text, within) = (e.to_string(), format!(" at line {} column {}", e.line(), e.column()));
+            let what = text.strip_suffix(&within).unwrap_or(&text);
+            BadRow::error(format!("{} is not a JSON object: {what} (byte {})", self.lines.place(), e.column()))
+        })?;
         self.columns.iter().map(|column| self.text(&object, column)).collect()
     }
 

@@ -210,10 +210,15 @@ fn seekable(path: Option<&Path>) -> Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { copied(Box::new(file)) }
 }
 
-/// Names in quotes for an error of one line: the first few, and how many more there are.
+/// Names in quotes for an error of one line: the start of the first few, and how many more there are.
 fn shortened(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     const SHOWN: usize = 8;
-    let names: Vec<String> = names.into_iter().map(|n| format!("\"{}\"", n.as_ref())).collect();
+    const LONGEST: usize = 60;
+    let short = |name: &str| match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("\"{}..\"", &name[..end]),
+        None => format!("\"{name}\""),
+    };
+    let names: Vec<String> = names.into_iter().map(|n| short(n.as_ref())).collect();
     let more = names.len().saturating_sub(SHOWN);
     match names.len() {
         0 => "nothing".to_owned(),

@@ -84,7 +84,11 @@ impl Column {
         let schema = file.metadata().file_metadata().schema_descr_ptr();
         let index = schema.columns().iter().position(|c| c.path().parts() == [column]);
         let index = index.ok_or_else(|| {
-            let columns = super::shortened(schema.root_schema().get_fields().iter().map(|f| f.name()));
+            let fields = schema.root_schema().get_fields();
+            if fields.iter().any(|field| field.name() == column) {
+                return anyhow!("column \"{column}\" of {name} holds lists or structures, expected strings");
+            }
+            let columns = super::shortened(fields.iter().map(|f| f.name()));
             anyhow!("{name} has no string column \"{column}\", only {columns}: choose with --column")
         })?;
         let descriptor = schema.column(index);

@@ -6,12 +6,17 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Mutex, Once, PoisonError};
 
 use anyhow::{Context, Result};
 use tempfile::NamedTempFile;
 
 use super::journal::Done;
 use super::partial::{Partial, Ticket};
+
+/// The exit status of who was ended by a signal, as shells have it for Ctrl-C.
+const INTERRUPTED: i32 = 130;
 
 /// Bytes gathered before a write.
 pub(super) const BUFFER: usize = 1 << 17;
@@ -175,9 +180,31 @@ impl Kind {
         builder.prefix(&prefix).suffix(".partial");
         #[cfg(unix)]
         builder.permissions(permissions(&path));
-        let file = BufWriter::with_capacity(BUFFER, builder.tempfile_in(folder)?);
-        Ok(Self::New { file, path })
+        let file = gone_when_interrupted(|| builder.tempfile_in(folder))?;
+        Ok(Self::New { file: BufWriter::with_capacity(BUFFER, file), path })
     }
+}
+
+/// A file that nobody could go on with: a signal that ends the program takes it along.
+fn gone_when_interrupted(create: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<NamedTempFile> {
+    static HANDLER: Once = Once::new();
+    static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    HANDLER.call_once(|| {
+        let end = || {
+            for path in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                // What is complete has another name by now.
+                let _ = fs::remove_file(path);
+            }
+            process::exit(INTERRUPTED);
+        };
+        // Without it the system ends the program, and the file stays.
+        let _ = ctrlc::set_handler(end);
+    });
+    // Whoever is interrupted now waits until it is known that there is a file.
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = create()?;
+    unfinished.push(file.path().to_owned());
+    Ok(file)
 }
 
 /// Those of the file that will be replaced, or what a new file gets; a temporary file alone would be its owner's only.

@@ -176,6 +176,28 @@ fn a_folder_that_is_not_there_is_named_before_any_work() {
 }
 
 #[test]
+fn a_dash_is_standard_output() {
+    let found = stdout(&["tokenize", "-m", &fixture("bert"), "fox", "-o", "-"]);
+    assert_eq!(found, stdout(&["tokenize", "-m", &fixture("bert"), "fox"]));
+    assert!(!Path::new("-").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_takes_along_what_nobody_could_go_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = mlxt(["tokenize", "-q", "-m", &fixture("bert"), "-i", "-", "-o"]);
+    command.arg(folder.path().join("x.jsonl")).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while names(folder.path()).is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
 fn a_reader_that_closes_the_pipe_ends_the_run_quietly() {
     let folder = tempfile::tempdir().unwrap();
     let input = file(folder.path(), "many.txt", "fox\n".repeat(20_000));
