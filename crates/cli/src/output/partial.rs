@@ -43,6 +43,8 @@ impl Partial {
     /// that is touched before [`Partial::begin`].
     pub(super) fn open(path: PathBuf, ticket: Ticket, resume: bool) -> Result<Self> {
         let (partial, journal) = (partial_of(&path), journal_of(&path));
+        // Before anything is made: it may be no journal.
+        Journal::read(&journal)?;
         let file = locked(&partial, &path)?;
         let length = file.metadata().with_context(|| format!("cannot write {}", partial.display()))?.len();
         let left = Journal::read(&journal)?;

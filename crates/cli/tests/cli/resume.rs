@@ -192,6 +192,7 @@ fn files_of_others_are_not_written_over() {
     assert!(error.contains("a.jsonl.partial is there and may not be ours"), "{error}");
     file(folder.path(), "b.jsonl.resume", "mine");
     assert!(error_line(1, &run(&input, "b.jsonl")).contains("no journal of ours"));
+    assert!(!folder.path().join("b.jsonl.partial").exists());
     assert_eq!((read("a.jsonl.partial"), read("b.jsonl.resume")), ("{\"text\": \"fox\"}\n".into(), "mine".into()));
     assert!(run(&input, "c.jsonl").status.success());
 }
