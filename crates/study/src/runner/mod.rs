@@ -200,6 +200,8 @@ impl Runner<'_> {
             (self.hear)(Event::Begin { rows: 0, done: rows });
             return Ok(());
         }
+        // Not before it is clear that something can run: what cannot leaves no file. And before what takes minutes.
+        self.writer.begin()?;
         let mut folders = Vec::new();
         for group in &groups {
             folders.push(group.model.map(|model| self.checkpoint(model)).transpose()?);

@@ -250,6 +250,7 @@ fn what_cannot_run_here_is_told_and_left_out() {
     let scene = Scene::new(&["a"], 1);
     let error = scene.run_hearing(&mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("no golden engine: none of fake/good/cpu/f32"), "{error}");
+    assert!(!scene.path("records.jsonl").exists(), "a file of a run that could not begin");
 }
 
 /// As that of `openvino` does.

@@ -112,7 +112,9 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
     let Summary { measured, failed, stopped } = summary;
     let path = records.display();
     if !verbosity.quiet {
-        for table in tables::at_a_glance(&mlxt_study::summary::Summary::new(&Records::read(records)?)) {
+        // One that was stopped before it began has made no file.
+        let records = if stopped && !records.exists() { Records::default() } else { Records::read(records)? };
+        for table in tables::at_a_glance(&mlxt_study::summary::Summary::new(&records)) {
             println!("{}", tables::plain(&table));
         }
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
