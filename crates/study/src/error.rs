@@ -33,6 +33,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A record file belongs to another run as long as that is writing it.
+    #[error("{path} is being written by another run: wait for its end, or name another file")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// A figure could not be drawn.
     #[error("figure {figure}: {what}")]
     Figure {

@@ -1,10 +1,11 @@
 //! Adds lines to a record file; each is on its way to the disk before the next is measured.
 //!
 //! What is there is read and checked first, and nothing is changed before the first line is added: whoever names the wrong
-//! file loses nothing. A run that was killed may have left its last line unfinished: that line is dropped.
+//! file loses nothing. A run that was killed may have left its last line unfinished: that line is dropped. One run at a
+//! time has the file: two would each finish the other's lines.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::file::{MARK, parse, seal};
@@ -40,19 +41,20 @@ impl Writer {
     /// Opens `path`, if it is there, and gives what it holds. Neither makes it nor changes anything in it.
     ///
     /// # Errors
-    /// As [`Records::read`], but for a last line that a killed run left unfinished; a folder that is not there.
+    /// As [`Records::read`], but for a last line that a killed run left unfinished; a folder that is not there; another
+    /// run that is writing it.
     pub fn open(path: &Path) -> Result<(Self, Records)> {
         let mut writer = Self { path: path.to_owned(), file: None, end: End::Missing };
-        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
+        let file = match OpenOptions::new().read(true).append(true).open(path) {
+            Ok(file) => writer.file.insert(file),
             Err(e) if e.kind() == ErrorKind::NotFound && folder_of(path).is_dir() => {
                 return Ok((writer, Records::default()));
             }
             Err(e) => return Err(Error::io("open", path)(e)),
         };
+        lock(path, file)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-        writer.file = Some(file);
         let (records, end) = check(path, &bytes)?;
         writer.end = end;
         Ok((writer, records))
@@ -62,21 +64,29 @@ impl Writer {
     /// early whether it can be written.
     ///
     /// # Errors
-    /// The disk's own.
+    /// The disk's own; another run that has made it since it was found missing.
     pub fn begin(&mut self) -> Result<()> {
+        let path = &self.path;
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path);
-                self.file.insert(file.map_err(Error::io("create", &self.path))?)
+                let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+                let file = self.file.insert(file.map_err(Error::io("create", path))?);
+                lock(path, file)?;
+                file
             }
         };
         let done = match self.end {
-            End::Ready | End::Missing => Ok(()),
+            End::Ready => Ok(()),
+            // What is in it now was not there when it was opened.
+            End::Missing if file.metadata().is_ok_and(|m| m.len() > 0) => {
+                return Err(Error::Busy { path: path.clone() });
+            }
+            End::Missing => Ok(()),
             End::Cut(length) => file.set_len(length),
-            End::Break => file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(b"\n")),
+            End::Break => file.write_all(b"\n"),
         };
-        done.and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io("write", &self.path))?;
+        done.map_err(Error::io("write", path))?;
         self.end = End::Ready;
         Ok(())
     }
@@ -93,6 +103,24 @@ impl Writer {
         let line = seal(line).map_err(std::io::Error::other);
         let written = line.and_then(|line| file.write_all(line.as_bytes()).and_then(|()| file.sync_data()));
         written.map_err(Error::io("write", &self.path))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Closing would do, if no process that is just being started held the file for a moment longer.
+        if let Some(file) = &self.file {
+            let _ = file.unlock();
+        }
+    }
+}
+
+/// Keeps other runs out.
+fn lock(path: &Path, file: &File) -> Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: path.to_owned() }),
+        // Where locks are not known there is nothing to wait for.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -202,5 +230,28 @@ mod tests {
         assert_eq!(Records::read(&path).unwrap().runs.len(), 1);
         let error = Writer::open(&folder.path().join("no/records.jsonl")).unwrap_err().to_string();
         assert!(error.contains("cannot open") && error.contains("records.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn one_run_at_a_time_has_a_file() {
+        let (folder, path) = written(&[run("a")]);
+        let busy = |result: Result<_>| match result {
+            Err(e @ Error::Busy { .. }) => assert!(e.to_string().contains("name another file"), "{e}"),
+            other => panic!("{other:?}"),
+        };
+        let (first, _) = Writer::open(&path).unwrap();
+        busy(Writer::open(&path).map(|_| ()));
+        drop(first);
+        Writer::open(&path).unwrap();
+        // Both find that there is none yet: whether the first is still at it or has ended, the second knows nothing of it.
+        for ended in [false, true] {
+            let path = folder.path().join(format!("new-{ended}"));
+            let ((mut first, _), (mut second, _)) = (Writer::open(&path).unwrap(), Writer::open(&path).unwrap());
+            first.append(&run("b")).unwrap();
+            let first = (!ended).then_some(first);
+            busy(second.append(&run("c")));
+            drop(first);
+            assert_eq!(Records::read(&path).unwrap().runs.len(), 1);
+        }
     }
 }
