@@ -4,11 +4,11 @@
 //! checked without knowing its fields: `{..,"checksum":"0123456789abcdef"}`. A damaged line is an error; `writer.rs` adds
 //! lines, and knows what a killed run leaves.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use super::{Line, Row, Run, SCHEMA};
 use crate::hex::hex;
@@ -40,16 +40,23 @@ impl Records {
         Ok(records)
     }
 
-    /// Writes everything into the new file `path`, at once.
+    /// Writes everything into the new file `path`, which appears when it is whole.
     ///
     /// # Errors
     /// The file being there already; the disk's own.
     pub fn write(&self, path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::io("create", path)(ErrorKind::AlreadyExists.into()));
+        }
         let lines = self.runs.iter().cloned().map(Line::Run).chain(self.rows.iter().cloned().map(Line::Row));
         let sealed: serde_json::Result<Vec<String>> = lines.map(|line| seal(&line)).collect();
         let text = sealed.map_err(std::io::Error::other).map_err(Error::io("write", path))?.concat();
-        let mut file = File::create_new(path).map_err(Error::io("create", path))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+        let mut file = temporary(folder_of(path)).map_err(Error::io("create", path))?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
+        written.map_err(Error::io("write", path))?;
+        // Someone else may have made it meanwhile.
+        file.persist_noclobber(path).map_err(|e| Error::io("create", path)(e.error))?;
+        Ok(())
     }
 
     /// The run that a row belongs to.
@@ -114,6 +121,14 @@ fn checksum(body: &str) -> String {
 /// The folder a file is in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file without its name yet; readable by whoever may read new files, and not by its owner alone.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".records.").suffix(".partial").tempfile_in(folder)
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {

@@ -1,0 +1,49 @@
+//! The study's commands on records that are committed: what they refuse, and what they leave behind.
+
+use std::path::Path;
+
+use crate::{failure, stdout};
+
+/// Records of a real machine: 16 kB.
+fn records() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../study/records/2026-11-23-amd-zen5-2-cores");
+    folder.join("one-text.jsonl").canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+/// A limit on the size of files stands for a full disk.
+#[test]
+#[cfg(unix)]
+fn a_merge_that_the_disk_has_no_room_for_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all.jsonl");
+    // Without the signal that a file too large brings, the write fails.
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_mlxt"), "study", "merge", &records(), "-o"]).arg(&out);
+    let error = crate::error_line(1, &command.output().unwrap());
+    assert!(error.contains("cannot write") && error.contains("all.jsonl"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_merge_appears_whole_and_never_over_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all.jsonl");
+    let args = ["study", "merge", &records(), "-o", out.to_str().unwrap()];
+    assert!(stdout(&args).contains("rows in"));
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!(lines(&out), lines(Path::new(&records())));
+    #[cfg(unix)]
+    {
+        // As readable as any new file.
+        let mode = |path| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions());
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        assert_eq!(mode(&out), mode(&plain));
+    }
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    std::fs::write(&out, "mine").unwrap();
+    assert!(failure(1, &args).contains("cannot create"));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
+}
