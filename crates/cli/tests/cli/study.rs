@@ -47,3 +47,14 @@ fn a_merge_appears_whole_and_never_over_another_file() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
 }
+
+#[test]
+fn a_threshold_that_would_hide_every_change_is_wrong_usage() {
+    let records = records();
+    for threshold in ["nan", "inf", "1e309", "-1", "many"] {
+        let threshold = format!("--threshold={threshold}");
+        let error = failure(2, &["study", "compare", &records, &records, &threshold]);
+        assert!(error.contains("--threshold") && error.contains("a finite number, 0 at least"), "{error}");
+    }
+    assert!(stdout(&["study", "compare", &records, &records, "--threshold=0", "--format=text"]).contains("0 slower"));
+}
