@@ -188,7 +188,11 @@ impl Runner<'_> {
             .zip(&crews)
             .flat_map(|(g, crew)| g.tasks.iter().map(move |t| (t.cell.id.clone(), crew)))
             .collect();
-        let rows = cells.iter().map(|(_, crew)| crew.variants.len()).sum::<usize>() * plan.processes;
+        let rows = cells.iter().map(|(_, crew)| crew.variants.len()).sum::<usize>().checked_mul(plan.processes);
+        let rows = rows.ok_or_else(|| Error::Plan {
+            name: plan.name.clone(),
+            what: format!("processes = {}: more rows than can be counted", plan.processes),
+        })?;
         let mut left = 0;
         for (cell, crew) in &cells {
             for variant in &crew.variants {
