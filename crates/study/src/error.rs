@@ -33,6 +33,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A folder of records has none.
+    #[error("{path}: no .jsonl file in it")]
+    NoRecords {
+        /// The folder.
+        path: PathBuf,
+    },
     /// What is to be a record file is something else that has a name.
     #[error("{path} is no regular file but a folder, a pipe or a device: name a file for the records")]
     NoFile {

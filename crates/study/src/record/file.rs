@@ -140,7 +140,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = paths.filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
     files.sort();
     if files.is_empty() {
-        return Err(Error::Record { path: path.to_owned(), line: 1, what: "no .jsonl file in this folder".into() });
+        return Err(Error::NoRecords { path: path.to_owned() });
     }
     Ok(files)
 }
@@ -241,5 +241,12 @@ pub(super) mod tests {
         other.schema = 99;
         let (_folder, path) = written(&[Line::Run(other)]);
         assert!(Records::read(&path).unwrap_err().to_string().contains("schema 99"));
+    }
+
+    #[test]
+    fn a_folder_without_records_is_named_without_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Records::read(folder.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: no .jsonl file in it", folder.path().display()));
     }
 }
