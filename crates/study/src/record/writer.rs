@@ -71,22 +71,20 @@ impl Writer {
     /// The disk's own; another run that has made it since it was found missing.
     pub fn begin(&mut self) -> Result<()> {
         let path = &self.path;
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let file = OpenOptions::new().read(true).append(true).create(true).open(path);
-                let file = self.file.insert(file.map_err(Error::io("create", path))?);
-                lock(path, file)?;
-                file
-            }
+        let file = if let Some(file) = &mut self.file {
+            file
+        } else {
+            let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+            let file = self.file.insert(file.map_err(Error::io("create", path))?);
+            lock(path, file)?;
+            file
         };
         let done = match self.end {
-            End::Ready => Ok(()),
             // What is in it now was not there when it was opened.
             End::Missing if file.metadata().is_ok_and(|m| m.len() > 0) => {
                 return Err(Error::Busy { path: path.clone() });
             }
-            End::Missing => Ok(()),
+            End::Ready | End::Missing => Ok(()),
             End::Cut(length) => file.set_len(length),
             End::Break => file.write_all(b"\n"),
         };
