@@ -58,3 +58,26 @@ fn a_threshold_that_would_hide_every_change_is_wrong_usage() {
     }
     assert!(stdout(&["study", "compare", &records, &records, "--threshold=0", "--format=text"]).contains("0 slower"));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_closed_standard_output_is_a_success_and_a_full_one_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let [report, merged] = ["report", "all.jsonl"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    let records = records();
+    let commands: [&[&str]; 3] = [
+        &["study", "merge", &records, "-o", &merged],
+        &["study", "report", &records, "-o", &report],
+        &["study", "setup", "mlxt"],
+    ];
+    for args in commands {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let error = crate::error_line(1, &crate::mlxt(args).stdout(full).output().unwrap());
+        assert!(error.contains("cannot write standard output"), "{args:?}: {error}");
+        let _ = std::fs::remove_file(&merged);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = crate::mlxt(args).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
