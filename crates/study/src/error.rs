@@ -33,6 +33,24 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A folder of records has none.
+    #[error("{path}: no .jsonl file in it")]
+    NoRecords {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What is to be a record file is something else that has a name.
+    #[error("{path} is no regular file but a folder, a pipe or a device: name a file for the records")]
+    NoFile {
+        /// Its name.
+        path: PathBuf,
+    },
+    /// A record file belongs to another run as long as that is writing it.
+    #[error("{path} is being written by another run: wait for its end, or name another file")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// A figure could not be drawn.
     #[error("figure {figure}: {what}")]
     Figure {

@@ -2,11 +2,12 @@
 //!
 //! It holds no measurement and starts nothing: `runner/` does.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::models::{Batch, Model};
+use crate::models::{Batch, MODELS, Model};
 use crate::operations::{self, Case};
 use crate::peers::Pattern;
 use crate::record::{Cell, Length};
@@ -23,6 +24,12 @@ const BUILT_IN: [(&str, &str); 8] = [
     ("gpu-models", include_str!("../../../study/plans/gpu-models.toml")),
     ("full", include_str!("../../../study/plans/full.toml")),
 ];
+
+/// What a plan may ask for at most: far more than anybody waits for, and little enough to be counted and held in memory.
+const MOST_PROCESSES: usize = 1000;
+const MOST_TEXTS: usize = 4096;
+const MOST_ITERATIONS: usize = 1_000_000;
+const MOST_ROUNDS: usize = 10_000;
 
 /// A plan, checked.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -187,6 +194,10 @@ impl Plan {
         if plan.processes == 0 || plan.timeout_seconds.is_nan() || plan.timeout_seconds <= 0.0 {
             return Err(fault("processes and timeout_seconds have to be above 0".into()));
         }
+        plan.within_limits().map_err(fault)?;
+        if plan.models.is_none() && plan.operations.is_none() {
+            return Err(fault("there is nothing to measure in it: [models], [operations] or both are needed".into()));
+        }
         for group in plan.groups()? {
             let Effort { iterations, rounds, at_least_seconds, at_most_seconds, at_most_seconds_each, .. } =
                 group.effort;
@@ -197,10 +208,29 @@ impl Plan {
                 return Err(fault("iterations, rounds and the seconds at most have to be above 0 and finite".into()));
             }
             if group.tasks.is_empty() {
-                return Err(fault("there is no cell in it".into()));
+                let of = group.model.map_or("operations", |model| model.name);
+                return Err(fault(format!("there is no cell of {of} in it")));
             }
         }
         Ok(plan)
+    }
+
+    /// Refuses numbers whose cells could not be held or counted, before any cell is made.
+    fn within_limits(&self) -> Result<(), String> {
+        let mut all = vec![("processes", self.processes, 1, MOST_PROCESSES)];
+        let efforts = [self.models.as_ref().map(|m| m.effort), self.operations.as_ref().map(|o| o.effort)];
+        for effort in efforts.into_iter().flatten() {
+            all.push(("warmup", effort.warmup, 0, MOST_ITERATIONS));
+            all.push(("iterations", effort.iterations, 1, MOST_ITERATIONS));
+            all.push(("rounds", effort.rounds, 1, MOST_ROUNDS));
+        }
+        let batches = self.models.iter().flat_map(|models| &models.batch);
+        all.extend(batches.map(|&batch| ("batch", batch, 1, MOST_TEXTS)));
+        let wrong = all.into_iter().find(|(_, number, least, most)| !(least..=most).contains(&number));
+        match wrong {
+            Some((key, number, least, most)) => Err(format!("{key} = {number}: from {least} to {most}")),
+            None => Ok(()),
+        }
     }
 
     /// The cells, by what is loaded for them.
@@ -210,7 +240,10 @@ impl Plan {
     pub fn groups(&self) -> Result<Vec<Group>> {
         let mut groups = Vec::new();
         if let Some(plan) = &self.operations {
-            let cases = operations::cases()?.into_iter().filter(|case| plan.has(case));
+            let cases = operations::cases()?;
+            let known: BTreeSet<_> = cases.iter().map(|case| case.set.as_str()).collect();
+            self.only_known("sets", &plan.sets, &known)?;
+            let cases = cases.into_iter().filter(|case| plan.has(case));
             let task = |case: Case| Ok(Task { cell: case.cell()?, given: Given::Case(case) });
             let mut tasks = cases.map(task).collect::<Result<Vec<_>>>()?;
             tasks.retain(|task| plan.at_most_values.is_none_or(|most| task.cell.bytes / 4 <= most));
@@ -219,6 +252,7 @@ impl Plan {
         if let Some(plan) = &self.models {
             let lengths = plan.characters.iter().map(|&n| Length::Characters(n));
             let lengths: Vec<_> = lengths.chain(plan.tokens.iter().map(|&n| Length::Tokens(n))).collect();
+            self.only_known("names", &plan.names, &MODELS.iter().map(|model| model.name).collect())?;
             for name in &plan.names {
                 let model = Model::find(name)?;
                 let grid = lengths.iter().flat_map(|&length| plan.batch.iter().map(move |&batch| (length, batch)));
@@ -233,6 +267,17 @@ impl Plan {
             }
         }
         Ok(groups)
+    }
+
+    /// Refuses a list that is empty or names what there is not.
+    fn only_known(&self, key: &str, asked: &[String], known: &BTreeSet<&str>) -> Result<()> {
+        let wrong = match asked.iter().find(|name| !known.contains(name.as_str())) {
+            Some(unknown) => format!("there is no {unknown:?}"),
+            None if asked.is_empty() => "it is empty".into(),
+            None => return Ok(()),
+        };
+        let known = known.iter().copied().collect::<Vec<_>>().join(", ");
+        Err(Error::Plan { name: self.name.clone(), what: format!("{key}: {wrong}: there are {known}") })
     }
 }
 
@@ -298,5 +343,44 @@ mod tests {
             assert!(quick.contains(from));
             assert!(Plan::parse("x", &quick.replacen(from, to, 1)).is_err(), "{from}");
         }
+    }
+
+    fn refused(text: &str) -> String {
+        Plan::parse("x", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn numbers_beyond_all_measure_are_refused_by_their_key() {
+        let quick = BUILT_IN[0].1;
+        for (key, limits) in [
+            ("processes", "1 to 1000"),
+            ("warmup", "0 to 1000000"),
+            ("iterations", "1 to 1000000"),
+            ("rounds", "1 to 10000"),
+        ] {
+            let huge = quick.replacen(&format!("{key} = "), &format!("{key} = {} #", i64::MAX), 1);
+            let expected = format!("x: {key} = {}: from {limits}", i64::MAX);
+            assert_eq!(refused(&huge), expected);
+        }
+        assert!(quick.contains("batch = [1, 8]"));
+        for batch in ["9223372036854775807", "0"] {
+            let error = refused(&quick.replacen("batch = [1, 8]", &format!("batch = [1, {batch}]"), 1));
+            assert_eq!(error, format!("x: batch = {batch}: from 1 to 4096"));
+        }
+        let characters = refused(&quick.replacen("characters = [", "characters = [9223372036854775807, ", 1));
+        assert!(characters.contains("9223372036854775807") && characters.contains("50, 100, 200, 500"), "{characters}");
+    }
+
+    #[test]
+    fn what_a_plan_could_have_named_is_listed() {
+        let quick = BUILT_IN[0].1;
+        let error = refused(&quick.replacen("\"published\"", "\"publish\"", 1));
+        assert_eq!(error, "x: sets: there is no \"publish\": there are encoder, published");
+        let error = refused(&quick.replacen("\"minilm-l6\"", "\"minilm\"", 1));
+        assert!(error.starts_with("x: names: there is no \"minilm\"") && error.contains("bert-base"), "{error}");
+        let error = refused(&quick.replacen("[\"minilm-l6\"]", "[]", 1));
+        assert!(error.starts_with("x: names: it is empty") && error.contains("bert-base"), "{error}");
+        let nothing = quick.split("[operations]").next().unwrap();
+        assert!(refused(nothing).contains("[models], [operations] or both are needed"));
     }
 }

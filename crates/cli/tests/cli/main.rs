@@ -13,6 +13,7 @@ mod resume;
 mod rows;
 #[cfg(unix)]
 mod setup;
+mod study;
 mod task_options;
 mod tasks;
 

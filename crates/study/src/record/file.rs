@@ -1,21 +1,21 @@
-//! Record files: each line with a checksum of its own, appended and flushed as it is measured.
+//! Record files: each line with a checksum of its own.
 //!
 //! The checksum is the first 16 hexadecimal digits of the SHA-256 of the line's text before it, so that a file can be
-//! checked without knowing its fields: `{..,"checksum":"0123456789abcdef"}`. A last line that a killed run left
-//! unfinished is dropped when writing goes on; anywhere else a damaged line is an error.
+//! checked without knowing its fields: `{..,"checksum":"0123456789abcdef"}`. A damaged line is an error; `writer.rs` adds
+//! lines, and knows what a killed run leaves.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use super::{Line, Row, Run, SCHEMA};
 use crate::hex::hex;
 use crate::{Error, Result};
 
 /// What stands between a record and its checksum.
-const MARK: &str = ",\"checksum\":\"";
+pub(super) const MARK: &str = ",\"checksum\":\"";
 
 /// The contents of one or several record files.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,24 +35,28 @@ impl Records {
         let mut records = Self::default();
         for file in files(path)? {
             let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-            for (i, line) in text.lines().enumerate() {
-                let fault = |what| Error::Record { path: file.clone(), line: i + 1, what };
-                records.add(parse(line).map_err(fault)?).map_err(fault)?;
-            }
+            records.add_lines(&file, &text)?;
         }
         Ok(records)
     }
 
-    /// Writes everything into the new file `path`, at once.
+    /// Writes everything into the new file `path`, which appears when it is whole.
     ///
     /// # Errors
     /// The file being there already; the disk's own.
     pub fn write(&self, path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::io("create", path)(ErrorKind::AlreadyExists.into()));
+        }
         let lines = self.runs.iter().cloned().map(Line::Run).chain(self.rows.iter().cloned().map(Line::Row));
         let sealed: serde_json::Result<Vec<String>> = lines.map(|line| seal(&line)).collect();
         let text = sealed.map_err(std::io::Error::other).map_err(Error::io("write", path))?.concat();
-        let mut file = File::create_new(path).map_err(Error::io("create", path))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+        let mut file = temporary(folder_of(path)).map_err(Error::io("create", path))?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all());
+        written.map_err(Error::io("write", path))?;
+        // Someone else may have made it meanwhile.
+        file.persist_noclobber(path).map_err(|e| Error::io("create", path)(e.error))?;
+        Ok(())
     }
 
     /// The run that a row belongs to.
@@ -61,7 +65,16 @@ impl Records {
         self.runs.iter().find(|run| run.id == row.run)
     }
 
-    fn add(&mut self, line: Line) -> Result<(), String> {
+    /// Adds the lines of the file `path`.
+    pub(super) fn add_lines(&mut self, path: &Path, text: &str) -> Result<()> {
+        for (i, line) in text.lines().enumerate() {
+            let fault = |what| Error::Record { path: path.to_owned(), line: i + 1, what };
+            parse(line).and_then(|line| self.add(line)).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, line: Line) -> Result<(), String> {
         match line {
             Line::Run(run) => {
                 if run.schema != SCHEMA {
@@ -83,42 +96,6 @@ impl Records {
     }
 }
 
-/// Appends to a record file; each line is on its way to the disk before the next is measured.
-#[derive(Debug)]
-pub struct Writer {
-    path: PathBuf,
-    file: File,
-}
-
-impl Writer {
-    /// Opens `path`, or makes it, and gives what it holds already.
-    ///
-    /// # Errors
-    /// As [`Records::read`], but for an unfinished last line, which is removed.
-    pub fn open(path: &Path) -> Result<(Self, Records)> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(path).map_err(Error::io("open", path))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(Error::io("read", path))?;
-        let complete = text.rfind('\n').map_or(0, |end| end + 1);
-        file.set_len(complete as u64).map_err(Error::io("write", path))?;
-        file.seek(SeekFrom::End(0)).map_err(Error::io("write", path))?;
-        let records = if complete > 0 { Records::read(path)? } else { Records::default() };
-        Ok((Self { path: path.to_owned(), file }, records))
-    }
-
-    /// Adds a line.
-    ///
-    /// # Errors
-    /// The disk's own.
-    pub fn append(&mut self, line: &Line) -> Result<()> {
-        let failed = Error::io("write", &self.path);
-        let line = seal(line).map_err(std::io::Error::other);
-        line.and_then(|line| self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data())).map_err(failed)
-    }
-}
-
 /// A line's text, its checksum and line break included.
 pub(super) fn seal(line: &Line) -> serde_json::Result<String> {
     let text = serde_json::to_string(line)?;
@@ -126,7 +103,8 @@ pub(super) fn seal(line: &Line) -> serde_json::Result<String> {
     Ok(format!("{body}{MARK}{}\"}}\n", checksum(body)))
 }
 
-fn parse(line: &str) -> Result<Line, String> {
+/// What a line says.
+pub(super) fn parse(line: &str) -> Result<Line, String> {
     let (body, rest) = line.rsplit_once(MARK).ok_or("no checksum: not a line of a record file")?;
     let found = rest.strip_suffix("\"}").ok_or("the line is cut short")?;
     let expected = checksum(body);
@@ -140,6 +118,19 @@ fn checksum(body: &str) -> String {
     hex(&Sha256::digest(body.as_bytes())[..8])
 }
 
+/// The folder a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file without its name yet; readable by whoever may read new files, and not by its owner alone.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".records.").suffix(".partial").tempfile_in(folder)
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -149,17 +140,17 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = paths.filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
     files.sort();
     if files.is_empty() {
-        return Err(Error::Record { path: path.to_owned(), line: 1, what: "no .jsonl file in this folder".into() });
+        return Err(Error::NoRecords { path: path.to_owned() });
     }
     Ok(files)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::record::{Cell, Check, Failure, Length, Machine, Measured, Outcome, Variant, Work};
+    use crate::record::{Cell, Check, Failure, Length, Machine, Measured, Outcome, Variant, Work, Writer};
 
-    fn run(id: &str) -> Line {
+    pub(in crate::record) fn run(id: &str) -> Line {
         Line::Run(Run {
             schema: SCHEMA,
             id: id.into(),
@@ -176,7 +167,7 @@ mod tests {
         })
     }
 
-    fn row(run: &str, outcome: Outcome) -> Line {
+    pub(in crate::record) fn row(run: &str, outcome: Outcome) -> Line {
         let work = Work::Model {
             model: "bert-base".into(),
             length: Length::Characters(100),
@@ -189,7 +180,7 @@ mod tests {
         Line::Row(Row { run: run.into(), cell, variant: Variant { peer, mode, device, dtype }, process: 1, outcome })
     }
 
-    fn measured() -> Outcome {
+    pub(in crate::record) fn measured() -> Outcome {
         Outcome::Measured(Measured {
             host_ns: vec![vec![1, 2], vec![3]],
             device_ns: None,
@@ -201,11 +192,11 @@ mod tests {
         })
     }
 
-    fn failed() -> Outcome {
+    pub(in crate::record) fn failed() -> Outcome {
         Outcome::Failed(Failure { stage: "run".into(), message: "out of memory\n(11 GB)".into() })
     }
 
-    fn written(lines: &[Line]) -> (tempfile::TempDir, PathBuf) {
+    pub(in crate::record) fn written(lines: &[Line]) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.jsonl");
         let (mut writer, _) = Writer::open(&path).unwrap();
@@ -241,20 +232,6 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_killed_run_left_is_dropped_and_the_rest_kept() {
-        let (_folder, path) = written(&[run("a"), row("a", measured()), row("a", failed())]);
-        let whole = std::fs::read_to_string(&path).unwrap();
-        let kept = whole.lines().take(2).map(|l| l.len() + 1).sum::<usize>();
-        for cut in kept..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let (mut writer, records) = Writer::open(&path).unwrap();
-            assert_eq!((records.runs.len(), records.rows.len()), (1, 1), "cut at {cut}");
-            writer.append(&row("a", failed())).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
-        }
-    }
-
-    #[test]
     fn rows_without_their_run_and_other_schemas_are_refused() {
         let (_folder, path) = written(&[row("a", failed())]);
         assert!(Records::read(&path).unwrap_err().to_string().contains("run a"));
@@ -264,5 +241,12 @@ mod tests {
         other.schema = 99;
         let (_folder, path) = written(&[Line::Run(other)]);
         assert!(Records::read(&path).unwrap_err().to_string().contains("schema 99"));
+    }
+
+    #[test]
+    fn a_folder_without_records_is_named_without_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Records::read(folder.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: no .jsonl file in it", folder.path().display()));
     }
 }

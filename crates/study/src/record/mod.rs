@@ -1,16 +1,18 @@
 //! What was measured: the lines of a record file, and nothing derived from them.
 //!
 //! A file is JSON lines: a [`Run`] for each time `study run` was started, then a [`Row`] for each cell, variant and process, as
-//! it was finished. `file.rs` writes and reads them; what they mean together is in `stats/`.
+//! it was finished. `file.rs` reads them, `writer.rs` adds to them; what they mean together is in `stats/`.
 
 mod file;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use file::{Records, Writer};
+pub use file::Records;
+pub use writer::Writer;
 
 /// The version of this layout. A reader refuses others.
 pub const SCHEMA: u32 = 1;

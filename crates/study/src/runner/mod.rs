@@ -188,7 +188,11 @@ impl Runner<'_> {
             .zip(&crews)
             .flat_map(|(g, crew)| g.tasks.iter().map(move |t| (t.cell.id.clone(), crew)))
             .collect();
-        let rows = cells.iter().map(|(_, crew)| crew.variants.len()).sum::<usize>() * plan.processes;
+        let rows = cells.iter().map(|(_, crew)| crew.variants.len()).sum::<usize>().checked_mul(plan.processes);
+        let rows = rows.ok_or_else(|| Error::Plan {
+            name: plan.name.clone(),
+            what: format!("processes = {}: more rows than can be counted", plan.processes),
+        })?;
         let mut left = 0;
         for (cell, crew) in &cells {
             for variant in &crew.variants {
@@ -200,6 +204,8 @@ impl Runner<'_> {
             (self.hear)(Event::Begin { rows: 0, done: rows });
             return Ok(());
         }
+        // Not before it is clear that something can run: what cannot leaves no file. And before what takes minutes.
+        self.writer.begin()?;
         let mut folders = Vec::new();
         for group in &groups {
             folders.push(group.model.map(|model| self.checkpoint(model)).transpose()?);

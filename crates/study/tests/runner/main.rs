@@ -237,6 +237,14 @@ fn records_of_another_plan_are_not_added_to() {
 }
 
 #[test]
+fn more_rows_than_can_be_counted_are_refused() {
+    let mut scene = Scene::new(&["good"], 1);
+    scene.plan.processes = usize::MAX;
+    let error = scene.run_hearing(&mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("more rows than can be counted"), "{error}");
+}
+
+#[test]
 fn what_cannot_run_here_is_told_and_left_out() {
     let scene = Scene::new(&["good", "absent"], 1);
     let mut absent = Vec::new();
@@ -250,6 +258,7 @@ fn what_cannot_run_here_is_told_and_left_out() {
     let scene = Scene::new(&["a"], 1);
     let error = scene.run_hearing(&mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("no golden engine: none of fake/good/cpu/f32"), "{error}");
+    assert!(!scene.path("records.jsonl").exists(), "a file of a run that could not begin");
 }
 
 /// As that of `openvino` does.

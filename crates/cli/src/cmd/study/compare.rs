@@ -20,7 +20,7 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "B")]
     after: PathBuf,
     /// The least change that counts, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 100.0 * THRESHOLD)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 100.0 * THRESHOLD, value_parser = percent)]
     threshold: f64,
     /// Show what did not change too
     #[arg(long)]
@@ -62,4 +62,12 @@ pub(crate) fn run(args: CompareArgs) -> Result<()> {
         bail!("{slower} slower and {fails} failing beyond noise");
     }
     Ok(())
+}
+
+/// A change in percent. Anything is within one that is not finite.
+fn percent(value: &str) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(percent) if percent.is_finite() && percent >= 0.0 => Ok(percent),
+        _ => Err("must be a finite number, 0 at least".into()),
+    }
 }

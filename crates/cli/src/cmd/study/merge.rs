@@ -20,6 +20,5 @@ pub(crate) struct MergeArgs {
 /// Joins them.
 pub(crate) fn run(args: &MergeArgs) -> Result<()> {
     let merged = merge(&args.records, &args.output)?;
-    println!("{} runs, {} rows in {}", merged.runs.len(), merged.rows.len(), args.output.display());
-    Ok(())
+    super::line(format_args!("{} runs, {} rows in {}", merged.runs.len(), merged.rows.len(), args.output.display()))
 }

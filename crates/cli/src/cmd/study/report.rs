@@ -29,6 +29,5 @@ pub(crate) fn run(args: &ReportArgs, verbosity: Verbosity) -> Result<()> {
             eprintln!("{}", file.display());
         }
     }
-    println!("{}", args.output.join("index.html").display());
-    Ok(())
+    super::line(args.output.join("index.html").display())
 }

@@ -111,10 +111,12 @@ fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<()> {
 fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) -> Result<()> {
     let Summary { measured, failed, stopped } = summary;
     let path = records.display();
+    let mut shown = Ok(());
     if !verbosity.quiet {
-        for table in tables::at_a_glance(&mlxt_study::summary::Summary::new(&Records::read(records)?)) {
-            println!("{}", tables::plain(&table));
-        }
+        // One that was stopped before it began has made no file.
+        let records = if stopped && !records.exists() { Records::default() } else { Records::read(records)? };
+        let tables = tables::at_a_glance(&mlxt_study::summary::Summary::new(&records));
+        shown = tables.iter().try_for_each(|table| super::line(tables::plain(table)));
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
         eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
         if measured > 0 {
@@ -124,7 +126,8 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
     if failed > 0 && (strict || measured == 0) && !stopped {
         bail!("{failed} of {} rows failed: see {path}", measured + failed);
     }
-    Ok(())
+    // Last: a reader that has closed standard output makes no success of rows that failed.
+    shown
 }
 
 /// What people see while it runs: a bar on a terminal, a line a row with `-v`.

@@ -22,12 +22,10 @@ pub(crate) fn run(args: &SetupArgs, verbosity: Verbosity) -> Result<()> {
     let peers = Peers::built_in()?;
     let peer = peers.find(&args.peer)?;
     let Some(environment) = peer.environment() else {
-        println!("{} is this program itself: there is nothing to set up", peer.title);
-        return Ok(());
+        return super::line(format_args!("{} is this program itself: there is nothing to set up", peer.title));
     };
     let lines = Lines::new(verbosity);
     let folder = setup::setup(&home()?, peers.environment(environment)?, &mut |line| lines.hear(line))?;
     lines.clear();
-    println!("{} is ready in {}", peer.title, folder.display());
-    Ok(())
+    super::line(format_args!("{} is ready in {}", peer.title, folder.display()))
 }

@@ -1,0 +1,83 @@
+//! The study's commands on records that are committed: what they refuse, and what they leave behind.
+
+use std::path::Path;
+
+use crate::{failure, stdout};
+
+/// Records of a real machine: 16 kB.
+fn records() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../study/records/2026-11-23-amd-zen5-2-cores");
+    folder.join("one-text.jsonl").canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+/// A limit on the size of files stands for a full disk.
+#[test]
+#[cfg(unix)]
+fn a_merge_that_the_disk_has_no_room_for_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all.jsonl");
+    // Without the signal that a file too large brings, the write fails.
+    let script = "trap '' XFSZ; ulimit -f 1; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_mlxt"), "study", "merge", &records(), "-o"]).arg(&out);
+    let error = crate::error_line(1, &command.output().unwrap());
+    assert!(error.contains("cannot write") && error.contains("all.jsonl"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_merge_appears_whole_and_never_over_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all.jsonl");
+    let args = ["study", "merge", &records(), "-o", out.to_str().unwrap()];
+    assert!(stdout(&args).contains("rows in"));
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!(lines(&out), lines(Path::new(&records())));
+    #[cfg(unix)]
+    {
+        // As readable as any new file.
+        let mode = |path| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions());
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        assert_eq!(mode(&out), mode(&plain));
+    }
+    let before = std::fs::read_dir(folder.path()).unwrap().count();
+    std::fs::write(&out, "mine").unwrap();
+    assert!(failure(1, &args).contains("cannot create"));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), before);
+}
+
+#[test]
+fn a_threshold_that_would_hide_every_change_is_wrong_usage() {
+    let records = records();
+    for threshold in ["nan", "inf", "1e309", "-1", "many"] {
+        let threshold = format!("--threshold={threshold}");
+        let error = failure(2, &["study", "compare", &records, &records, &threshold]);
+        assert!(error.contains("--threshold") && error.contains("a finite number, 0 at least"), "{error}");
+    }
+    assert!(stdout(&["study", "compare", &records, &records, "--threshold=0", "--format=text"]).contains("0 slower"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_closed_standard_output_is_a_success_and_a_full_one_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let [report, merged] = ["report", "all.jsonl"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    let records = records();
+    let commands: [&[&str]; 3] = [
+        &["study", "merge", &records, "-o", &merged],
+        &["study", "report", &records, "-o", &report],
+        &["study", "setup", "mlxt"],
+    ];
+    for args in commands {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let error = crate::error_line(1, &crate::mlxt(args).stdout(full).output().unwrap());
+        assert!(error.contains("cannot write standard output"), "{args:?}: {error}");
+        let _ = std::fs::remove_file(&merged);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = crate::mlxt(args).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
