@@ -169,6 +169,14 @@ pub enum Error {
         /// Its name.
         option: &'static str,
     },
+    /// More threads than any machine has.
+    #[error("{asked} threads were asked for; there can be {most} at most")]
+    TooManyThreads {
+        /// What was asked for.
+        asked: usize,
+        /// The most there can be.
+        most: usize,
+    },
     /// The result has infinities or NaN: the weights are broken, or too large for the precision.
     #[error("the result of text {index} is not finite: the weights are damaged, or too large for the precision used")]
     NonFinite {

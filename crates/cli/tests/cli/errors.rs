@@ -8,14 +8,16 @@ use crate::{failure, file, fixture, mlxt};
 fn wrong_usage_is_status_2() {
     let model = fixture("bert");
     let m = model.as_str();
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 26] = [
         (&[], "no command"),
         (&["translate"], "unrecognized subcommand 'translate'"),
         (&["embed", "a"], "--model"),
         (&["embed", "-m", m], "give TEXT, or -i FILE"),
         (&["embed", "-m", m, "a", "-i", "b.txt"], "both TEXT and -i FILE"),
         (&["embed", "-m", m, "a", "--threads", "0"], "'0' for '--threads <N>': must be at least 1"),
-        (&["embed", "-m", m, "a", "--threads", "-1"], "-1"),
+        (&["embed", "-m", m, "a", "--threads", "-1"], "'-1' for '--threads <N>': must be at least 1"),
+        (&["embed", "-m", m, "a", "--threads", "1000000000000000"], "must be at most 4096"),
+        (&["embed", "-m", m, "a", "--threads", "18446744073709551615"], "must be at most 4096"),
         (&["embed", "-m", m, "a", "--batch-tokens", "0"], "--batch-tokens"),
         (&["embed", "-m", m, "a", "--max-length", "many"], "--max-length"),
         (&["embed", "-m", m, "a", "--pooling", "median"], "'median'"),
