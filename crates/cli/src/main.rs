@@ -13,6 +13,7 @@ mod input;
 mod mlx;
 mod output;
 mod progress;
+mod say;
 
 use std::cell::Cell;
 use std::io::Write;

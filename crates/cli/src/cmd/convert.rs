@@ -15,6 +15,7 @@ use crate::args::{HubArgs, Usage, Verbosity};
 use crate::folder::Partial;
 use crate::one_line;
 use crate::progress::{Lines, Progress};
+use crate::say::say;
 
 /// Names that files of weights end in, in any format.
 const WEIGHTS: [&str; 11] = [
@@ -87,8 +88,7 @@ pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
         }
     };
     partial.finish(output)?;
-    report(&done, description.model.bytes(), packing, output);
-    Ok(())
+    say(&report(&done, description.model.bytes(), packing, output))
 }
 
 /// All files of the new folder.
@@ -157,20 +157,22 @@ fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn report(done: &Packed, before: u64, packing: Packing, output: &Path) {
+/// What was done, in lines.
+fn report(done: &Packed, before: u64, packing: Packing, output: &Path) -> String {
     let Packed { packed, kept, unfit, bytes } = done;
-    println!(
+    let mut lines = vec![format!(
         "packed  {packed} matrices, {} bits in groups of {}; {kept} tensors are as they were",
         packing.bits, packing.group
-    );
+    )];
     if let Some(first) = unfit.first() {
         let (more, first) = (unfit.len(), one_line(first));
-        println!(
+        lines.push(format!(
             "        {more} of these have inputs that are no whole groups ({first} ..): a smaller --group may take them"
-        );
+        ));
     }
-    println!("size    {} before, {} now", DecimalBytes(before), DecimalBytes(*bytes));
-    println!("folder  {}", output.display());
+    lines.push(format!("size    {} before, {} now", DecimalBytes(before), DecimalBytes(*bytes)));
+    lines.push(format!("folder  {}", output.display()));
+    lines.join("\n")
 }
 
 /// Bits that can be asked for.

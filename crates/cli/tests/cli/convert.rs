@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::{failure, fixture, lines, stdout};
+use crate::{error_line, failure, fixture, lines, mlxt, stdout};
 
 const HIDDEN: usize = 64;
 
@@ -153,6 +153,28 @@ fn what_cannot_be_converted_leaves_nothing() {
             if args[0] == "--group" { &["--bits", "4"] } else { &[] },
         ];
         assert!(failure(2, &whole.concat()).contains("must be one of"));
+    }
+}
+
+#[test]
+fn a_closed_stream_is_no_failure_and_a_full_one_an_error() {
+    let folder = model(|_, _| {});
+    let (target, from, to) = paths(&folder);
+    let convert = || {
+        let _ = fs::remove_dir_all(&target);
+        mlxt(["convert", "-m", &from, "--bits", "8", "--group", "32", "-o", &to])
+    };
+    let closed = || std::io::pipe().unwrap().1;
+    let output = convert().stdout(closed()).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    let output = convert().arg("-v").stderr(closed()).output().unwrap();
+    assert!(output.status.success() && target.exists());
+    #[cfg(target_os = "linux")]
+    {
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let error = error_line(1, &convert().stdout(full()).output().unwrap());
+        assert!(error.contains("cannot write standard output: No space left"), "{error}");
+        assert!(convert().arg("-v").stderr(full()).output().unwrap().status.success());
     }
 }
 
