@@ -80,7 +80,7 @@ pub(crate) struct DeviceArgs {
     /// auto, cpu, mlx, mlx:cpu, mlx:gpu, cuda or cuda:N; `mlxt doctor` says what works here
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Device::from_str)]
     device: Device,
-    /// How weights are kept and multiplied: f32, tf32 (NVIDIA GPUs), bf16, f16, int8 or q4
+    /// How weights are kept and multiplied: f32, bf16, f16, int8 or q4; on NVIDIA GPUs tf32 or fp8
     #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = Precision::from_str)]
     dtype: Precision,
     /// Threads on the host [default: all]
