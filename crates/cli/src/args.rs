@@ -2,12 +2,13 @@
 //!
 //! Each group turns itself into checked values; defaults that the engine has are left to the engine.
 
+use std::num::IntErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
-use mlx_transformers::{Builder, Device, Hub, Load, Precision};
+use mlx_transformers::{Builder, Device, Hub, Load, MOST_THREADS, Precision};
 
 use crate::input::{self, OnError, Rows, Source};
 use crate::model::ModelSource;
@@ -80,11 +81,11 @@ pub(crate) struct DeviceArgs {
     /// auto, cpu, mlx, mlx:cpu, mlx:gpu, cuda or cuda:N; `mlxt doctor` says what works here
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Device::from_str)]
     device: Device,
-    /// How weights are kept and multiplied: f32, tf32 (NVIDIA GPUs), bf16, f16, int8 or q4
+    /// How weights are kept and multiplied: f32, bf16, f16, int8 or q4; on NVIDIA GPUs tf32 or fp8
     #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = Precision::from_str)]
     dtype: Precision,
     /// Threads on the host [default: all]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<usize>,
 }
 
@@ -330,9 +331,44 @@ impl OutputArgs {
 
 /// A number of something there must be one of.
 pub(crate) fn at_least_one(value: &str) -> Result<usize, String> {
-    match value.parse() {
+    up_to(usize::MAX, value)
+}
+
+/// A number of threads.
+fn threads(value: &str) -> Result<usize, String> {
+    up_to(MOST_THREADS, value)
+}
+
+/// A number from 1 to `most`.
+fn up_to(most: usize, value: &str) -> Result<usize, String> {
+    match value.parse::<usize>() {
+        Ok(n) if (1..=most).contains(&n) => Ok(n),
         Ok(0) => Err("must be at least 1".into()),
-        Ok(n) => Ok(n),
-        Err(_) => Err("must be a whole number".into()),
+        Err(_) if value.parse::<i64>().is_ok() => Err("must be at least 1".into()),
+        Err(error) if *error.kind() != IntErrorKind::PosOverflow => Err("must be a whole number".into()),
+        _ => Err(format!("must be at most {most}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_range_are_told_their_range() {
+        assert_eq!((at_least_one("1"), threads("4096")), (Ok(1), Ok(4096)));
+        assert_eq!(at_least_one(&usize::MAX.to_string()), Ok(usize::MAX));
+        for (value, expected) in [
+            ("0", "must be at least 1"),
+            ("-1", "must be at least 1"),
+            ("4097", "must be at most 4096"),
+            ("18446744073709551615", "must be at most 4096"),
+            ("99999999999999999999999999", "must be at most 4096"),
+            ("", "must be a whole number"),
+            ("1.5", "must be a whole number"),
+            ("many", "must be a whole number"),
+        ] {
+            assert_eq!(threads(value).unwrap_err(), expected, "{value:?}");
+        }
     }
 }

@@ -4,9 +4,47 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+use crate::args::Usage;
+
+/// Where a folder named `target` will lie, links followed: as much of the way as there is, then what is still to be made.
+///
+/// # Errors
+/// [`Usage`] for what no new folder can take the place of: the folder this program runs in or one above it, a root, a
+/// link to nothing.
+pub(crate) fn resolve(target: &Path) -> Result<PathBuf> {
+    let name = target.display();
+    let here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    for there in target.ancestors() {
+        match fs::canonicalize(here(there)) {
+            Ok(found) => {
+                let rest = target.strip_prefix(there).unwrap_or(Path::new(""));
+                if rest.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+                    return Err(Usage::error(format!("{name} leads through a folder that is not there")));
+                }
+                let found: PathBuf = found.components().chain(rest.components()).collect();
+                let current = std::env::current_dir().and_then(fs::canonicalize);
+                if found.parent().is_none() {
+                    return Err(Usage::error(format!("{name} is a root, which cannot be replaced: name a new folder")));
+                }
+                if current.is_ok_and(|current| current.starts_with(&found)) {
+                    let what = "is the current folder or holds it, and cannot be replaced: name a new folder";
+                    return Err(Usage::error(format!("{name} {what}")));
+                }
+                return Ok(found);
+            }
+            // It is there, and leads nowhere.
+            Err(error) if fs::symlink_metadata(there).is_ok() => {
+                return Err(Usage::error(format!("{} is a link that cannot be followed: {error}", there.display())));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(target.to_owned())
+}
 
 /// The folder beside the name, ours until it is dropped.
 pub(crate) struct Partial {

@@ -14,8 +14,10 @@ mod mlx;
 mod model;
 mod output;
 mod progress;
+mod say;
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     });
     let (cli, settings) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return help_or_usage(&error),
+        Err(error) => return help_or_usage(&error, &command),
     };
     let call = Call { verbosity: cli.verbosity, settings };
     // The hook has said what there is to say. Unwinding up to here removes temporary files.
@@ -87,7 +89,7 @@ fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {
 }
 
 /// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
-fn help_or_usage(error: &clap::Error) -> ExitCode {
+fn help_or_usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // It fails only if standard output is closed.
@@ -95,7 +97,11 @@ fn help_or_usage(error: &clap::Error) -> ExitCode {
             ExitCode::SUCCESS
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            complain("no command: try `mlxt demo`, or `mlxt --help` for all of them");
+            complain(&no_command(command, std::env::args_os()));
+            ExitCode::from(2)
+        }
+        ErrorKind::InvalidUtf8 => {
+            complain(&not_text(std::env::args_os()));
             ExitCode::from(2)
         }
         _ => {
@@ -107,6 +113,27 @@ fn help_or_usage(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Which commands there are: those of the command that was named, or a hint for who named none.
+fn no_command(command: &clap::Command, mut arguments: impl Iterator<Item = OsString>) -> String {
+    let Some(named) = arguments.find_map(|argument| command.find_subcommand(argument).filter(|c| c.has_subcommands()))
+    else {
+        return "no command: try `mlxt demo`, or `mlxt --help` for all of them".into();
+    };
+    let name = named.get_name();
+    let known: Vec<&str> = named.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
+    format!("{name} does what? One of: {} (see mlxt {name} --help)", known.join(", "))
+}
+
+/// Which arguments are no text. Those that are files may be so; clap does not tell which it meant.
+fn not_text(arguments: impl Iterator<Item = OsString>) -> String {
+    let odd = |(place, argument): (usize, OsString)| match argument.into_string() {
+        Ok(_) => None,
+        Err(odd) => Some(format!("argument {place} is {:?}", odd.to_string_lossy())),
+    };
+    let found: Vec<String> = arguments.enumerate().filter_map(odd).collect();
+    format!("what is no file's name must be UTF-8: {}", found.join(", "))
 }
 
 /// An error and its causes in one line; a cause that its error has quoted already is not repeated.

@@ -211,7 +211,8 @@ impl Lines {
     pub(crate) fn hear(&self, line: &str) {
         let line = crate::one_line(line);
         if self.verbose {
-            self.bar.suspend(|| eprintln!("{line}"));
+            // As above: standard error may be closed, or full.
+            let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
         }
         self.bar.set_message(line);
     }

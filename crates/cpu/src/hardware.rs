@@ -2,9 +2,11 @@
 
 use std::thread;
 
-/// How many threads the process may run at once.
+use crate::MOST_THREADS;
+
+/// How many threads the process may run at once, as far as they can be used.
 pub(crate) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
 }
 
 /// The CPU's own name, or its architecture where the system does not tell.

@@ -40,10 +40,15 @@ use kernels::next::Last;
 use simd::{PairToken, Token};
 use threads::Pool;
 
+/// The most threads that can be asked for: several times what any machine has, and few enough that a number that was mistyped takes
+/// no memory to speak of.
+pub const MOST_THREADS: usize = 4096;
+
 /// How to use the CPU.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuOptions {
-    /// How many threads work on an operation, the caller's included. All that the process may use by default.
+    /// How many threads work on an operation, the caller's included; at most [`MOST_THREADS`]. All that the process may use by
+    /// default.
     pub threads: Option<usize>,
     /// The instruction set. The best one by default.
     pub isa: Option<Isa>,
@@ -87,8 +92,8 @@ impl Cpu {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for an instruction set this CPU has not, [`Error::Setting`] for no thread at all,
-    /// [`Error::Device`] if the system gives none.
+    /// [`Error::Unsupported`] for an instruction set this CPU has not, [`Error::Setting`] for no thread at all or
+    /// more than [`MOST_THREADS`], [`Error::Device`] if the system gives none.
     pub fn new(options: CpuOptions) -> Result<Self> {
         let isa = options.isa.unwrap_or_else(Isa::best);
         let Some(token) = isa.token() else {
@@ -105,8 +110,9 @@ impl Cpu {
             }
         };
         let threads = options.threads.unwrap_or_else(hardware::threads);
-        if threads == 0 {
-            return Err(Error::Setting { op: "cpu", what: "at least 1 thread is needed, found 0".into() });
+        if !(1..=MOST_THREADS).contains(&threads) {
+            let what = format!("there must be 1 to {MOST_THREADS} threads, found {threads}");
+            return Err(Error::Setting { op: "cpu", what });
         }
         Ok(Self { isa, token, pairs, pool: Pool::new(threads)?, arena: Arc::default(), last: Last::default() })
     }

@@ -5,6 +5,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use crate::MOST_THREADS;
+
 /// A machine's measured limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -35,10 +37,10 @@ impl Limits {
     }
 }
 
-/// Measures them on `threads` threads (at least one); takes about a second and 512 MB.
+/// Measures them on `threads` threads (at least one, at most [`MOST_THREADS`]); takes about a second and 512 MB.
 #[must_use]
 pub fn limits(threads: usize) -> Limits {
-    let threads = threads.max(1);
+    let threads = threads.clamp(1, MOST_THREADS);
     let gflops = peaks().into_iter().map(|(dtype, steps)| (dtype, peak(threads, steps))).collect();
     Limits { gflops, gigabytes_per_second: read_peak(threads) }
 }

@@ -7,7 +7,7 @@ use mlxt_backend::{
     NormSource, Precision, Reduction, RelativeSource, Result, Rotation, Segments, Shaped,
 };
 
-use crate::{Cpu, CpuOptions, Isa};
+use crate::{Cpu, CpuOptions, Isa, MOST_THREADS};
 
 /// Numbers between `-scale` and `scale` that are always the same (a linear congruential generator).
 pub(crate) fn noise(len: usize, scale: f32) -> Vec<f32> {
@@ -164,8 +164,12 @@ fn tensors_may_outlive_their_backend() {
 
 #[test]
 fn options_that_cannot_be_met_are_errors() {
-    let none = Cpu::new(CpuOptions { threads: Some(0), ..CpuOptions::default() });
-    assert!(matches!(none, Err(Error::Setting { op: "cpu", .. })));
+    // Lists of that many threads have no room in memory, or more than an address can tell.
+    for threads in [0, MOST_THREADS + 1, 1_000_000_000_000_000, usize::MAX] {
+        let error = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() }).unwrap_err();
+        assert!(matches!(error, Error::Setting { op: "cpu", .. }), "{error}");
+        assert!(error.to_string().contains(&format!("1 to 4096 threads, found {threads}")), "{error}");
+    }
     for isa in Isa::ALL {
         let made = Cpu::new(CpuOptions { threads: Some(1), isa: Some(isa), ..CpuOptions::default() });
         if Isa::available().any(|a| a == isa) {

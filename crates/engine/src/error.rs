@@ -169,13 +169,45 @@ pub enum Error {
         /// Its name.
         option: &'static str,
     },
+    /// More threads than any machine has.
+    #[error("{asked} threads were asked for; there can be {most} at most")]
+    TooManyThreads {
+        /// What was asked for.
+        asked: usize,
+        /// The most there can be.
+        most: usize,
+    },
     /// The result has infinities or NaN: the weights are broken, or too large for the precision.
     #[error("the result of text {index} is not finite: the weights are damaged, or too large for the precision used")]
     NonFinite {
         /// The text's place in the call.
         index: usize,
     },
-    /// A text to fill that has no mask token, or lost it when it was cut.
+    /// A text whose pair alone has as many tokens as both may have, so that cutting the text does not help.
+    #[error(
+        "text {index} has no room beside what it is paired with, which takes all {limit} tokens: shorten that (the label \
+         or its template), or allow more tokens (the maximum length)"
+    )]
+    NoRoomForText {
+        /// The text's place in the call.
+        index: usize,
+        /// The most tokens of both.
+        limit: usize,
+    },
+    /// A text to fill whose mask token was cut off.
+    #[error(
+        "text {index} was cut to {limit} tokens, and {mask} is in what was cut off: shorten the text, or allow more \
+         tokens (the maximum length)"
+    )]
+    MaskCut {
+        /// The text's place in the call.
+        index: usize,
+        /// The model's mask token.
+        mask: String,
+        /// The most tokens of a text.
+        limit: usize,
+    },
+    /// A text to fill that has no mask token.
     #[error("text {index} has no {mask}: write it where a word is to be guessed")]
     NoMask {
         /// The text's place in the call.
@@ -233,6 +265,7 @@ impl Error {
             Self::Tokenise { index, .. }
             | Self::TooLong { index, .. }
             | Self::NoTokens { index }
+            | Self::NoRoomForText { index, .. }
             | Self::ForeignToken { index, .. }
             | Self::NonFinite { index } => *index = place(*index),
             _ => {}

@@ -51,6 +51,7 @@ pub use event::Event;
 pub use hub::{Hub, HubError, ModelFolder, Origin};
 pub use mlxt_backend::operations;
 pub use mlxt_backend::{DeviceInfo, Precision, Segments, TokenBatch};
+pub use mlxt_cpu::MOST_THREADS;
 pub use mlxt_cpu::limits::{Limits, limits};
 pub use mlxt_models::{
     Config, Inspection, Packed, Packing, Pooling, Role, Task, TensorInfo, Weights, inspect, is_table, tasks_of,

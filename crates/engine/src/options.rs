@@ -4,6 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use mlxt_cpu::MOST_THREADS;
+
 use crate::hub::Hub;
 use crate::{Device, Error, Event, Precision, Result};
 
@@ -46,9 +48,12 @@ impl Default for Options {
 impl Options {
     fn check(&self) -> Result<()> {
         let zero = [("threads", self.threads == Some(0)), ("batch tokens", self.batch_tokens == 0)];
-        match zero.into_iter().find(|(_, zero)| *zero) {
-            Some((option, _)) => Err(Error::ZeroOption { option }),
-            None => Ok(()),
+        if let Some((option, _)) = zero.into_iter().find(|(_, zero)| *zero) {
+            return Err(Error::ZeroOption { option });
+        }
+        match self.threads {
+            Some(asked) if asked > MOST_THREADS => Err(Error::TooManyThreads { asked, most: MOST_THREADS }),
+            _ => Ok(()),
         }
     }
 }
@@ -112,7 +117,8 @@ impl<T: Load> Builder<T> {
         self
     }
 
-    /// Threads for tokenising and, on the CPU, computing; as many as the machine has unless said otherwise.
+    /// Threads for tokenising and, on the CPU, computing, at most [`MOST_THREADS`]; as many as the machine has unless said
+    /// otherwise.
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = Some(threads);
         self

@@ -39,7 +39,9 @@ pub(crate) fn try_map<T: Sync, R: Send, E: Send>(
         }
     };
     let mut parts = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        // Where there can be no more threads, those that there are do the work.
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let mut parts = work();
         for other in others {
             match other.join() {

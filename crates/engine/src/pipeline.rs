@@ -39,9 +39,14 @@ impl Pipeline {
     /// its own (each takes about as long).
     pub(crate) fn load(folder: &Path, options: &Options, settings: FolderSettings, task: Option<Task>) -> Result<Self> {
         let (tokenizer, loaded) = thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| AutoTokenizer::from_folder(folder, options.threads));
+            let read = || AutoTokenizer::from_folder(folder, options.threads);
+            let tokenizer = thread::Builder::new().spawn_scoped(scope, read);
             let loaded = load_session(folder, options, task);
-            let tokenizer = tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let tokenizer = match tokenizer {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // The system gives no thread: one after the other, then.
+                Err(_) => read(),
+            };
             (tokenizer, loaded)
         });
         let (config, session) = loaded?;

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use common::{copy, fixtures};
-use mlx_transformers::{AutoModel, AutoTokenizer, Device, Error, Pooling, Precision, SentenceTransformer};
+use mlx_transformers::{
+    AutoModel, AutoTokenizer, Device, Error, MOST_THREADS, Pooling, Precision, SentenceTransformer,
+};
 
 fn name(folder: &Path) -> String {
     folder.display().to_string()
@@ -336,6 +338,13 @@ fn nothing_is_used_in_place_of_what_was_asked_for() {
     let error = builder().device(Device::Reference).dtype(Precision::Q4).build().err().unwrap();
     assert!(error.to_string().contains("cannot run in q4"), "{error}");
     assert!(matches!(builder().threads(0).build().err().unwrap(), Error::ZeroOption { option: "threads" }));
+    for asked in [MOST_THREADS + 1, usize::MAX] {
+        let error = builder().threads(asked).build().err().unwrap();
+        assert!(
+            matches!(error, Error::TooManyThreads { asked: found, most: MOST_THREADS } if found == asked),
+            "{error}"
+        );
+    }
     assert!(matches!(builder().batch_tokens(0).build().err().unwrap(), Error::ZeroOption { .. }));
     for asked in [0, 1, 100_000] {
         assert!(matches!(builder().max_length(asked).build().err().unwrap(), Error::MaxLength { .. }), "{asked}");

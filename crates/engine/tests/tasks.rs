@@ -375,6 +375,10 @@ fn bad_inputs_have_errors_of_their_own() {
     assert_eq!(fill.fill(&["[MASK]"], usize::MAX).unwrap()[0][0].len(), fill.tokenizer().vocab_size());
     let long = "a ".repeat(100);
     assert!(matches!(fill.fill(&["[MASK]", &long], 1), Err(Error::TooLong { index: 1, .. })));
+    let cut = build(FillMask::builder(&name).truncate(true).max_length(20));
+    let error = cut.fill(&["[MASK]", &format!("{long} [MASK]")], 1).unwrap_err();
+    assert!(matches!(&error, Error::MaskCut { index: 1, mask, limit: 20 } if mask == "[MASK]"), "{error}");
+    assert!(matches!(cut.fill(&[&long], 1), Err(Error::NoMask { index: 0, .. })));
 
     let answer = build(QuestionAnswerer::builder(&name));
     assert!(matches!(answer.answer(&[("a", "b"), ("", "a")], 1), Err(Error::Empty { index: 1, what: "question" })));
@@ -393,6 +397,8 @@ fn bad_inputs_have_errors_of_their_own() {
     assert_eq!(model.classify::<&str, _>(&[], &["b"]).unwrap(), Vec::<Vec<Scored>>::new());
     let cut = build(ZeroShotClassifier::builder(&name).truncate(true));
     assert_eq!(cut.classify(&[&long], &["b", "c"]).unwrap()[0].len(), 2);
+    let error = cut.classify(&["a", "b"], &["c", &long]).unwrap_err();
+    assert!(matches!(error, Error::NoRoomForText { index: 0, limit: 60 }), "{error}");
     for template in ["", "nothing", "{} and {}"] {
         let error = ZeroShotClassifier::builder(&name).template(template).build().err();
         assert!(matches!(error, Some(Error::Template { .. })), "{template:?}");

@@ -12,9 +12,10 @@ use mlx_transformers::{Description, Packed, Packing, Weights};
 use serde_json::{Map, Value, json};
 
 use crate::args::{HubArgs, Usage, Verbosity};
-use crate::folder::Partial;
+use crate::folder::{Partial, resolve};
 use crate::one_line;
 use crate::progress::{Lines, Progress};
+use crate::say::say;
 
 /// Names that files of weights end in, in any format.
 const WEIGHTS: [&str; 11] = [
@@ -33,6 +34,9 @@ const WEIGHTS: [&str; 11] = [
 
 /// Folders with the weights of other programs.
 const OTHERS: [&str; 3] = ["onnx", "openvino", "coreml"];
+
+/// Weights that may share a scale, the fewest first.
+const GROUPS: [usize; 3] = [32, 64, 128];
 
 /// Bytes gathered before a write.
 const BUFFER: usize = 1 << 20;
@@ -63,7 +67,8 @@ pub(crate) struct ConvertArgs {
 pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     let ConvertArgs { model, bits, group, embeddings, output, hub } = args;
     let packing = Packing { bits: *bits, group: *group, tables: *embeddings };
-    if fs::read_dir(output).map_or_else(|_| output.exists(), |mut entries| entries.next().is_some()) {
+    let target = resolve(output)?;
+    if fs::read_dir(&target).map_or_else(|_| target.exists(), |mut entries| entries.next().is_some()) {
         return Err(Usage::error(format!("{} is there and not an empty folder", output.display())));
     }
     let progress = Progress::new(verbosity, false);
@@ -73,8 +78,13 @@ pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
         bail!("{}", description.model.misfit);
     }
     let source = description.folder.path();
+    if fs::canonicalize(source).is_ok_and(|source| target.starts_with(source)) {
+        let inside =
+            format!("{} is inside the model's own folder, which is copied: name one elsewhere", output.display());
+        return Err(Usage::error(inside));
+    }
 
-    let partial = Partial::open(output)?;
+    let partial = Partial::open(&target)?;
     let lines = Lines::new(verbosity);
     let written = partial.begin().and_then(|new| write(source, &new, packing, &lines));
     lines.clear();
@@ -86,9 +96,11 @@ pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
             return Err(error);
         }
     };
-    partial.finish(output)?;
-    report(&done, description.model.bytes(), packing, output);
-    Ok(())
+    partial.finish(&target)?;
+    if verbosity.quiet {
+        return Ok(());
+    }
+    say(&report(&done, description.model.bytes(), packing, output))
 }
 
 /// All files of the new folder.
@@ -106,9 +118,15 @@ fn write(source: &Path, new: &Path, packing: Packing, lines: &Lines) -> Result<P
     }
     let settings = serde_json::to_string_pretty(&settings)? + "\n";
     create(&new.join("config.json"), |out| Ok(out.write_all(settings.as_bytes())?))?;
-    create(&new.join("model.safetensors"), |out| {
+    let done = create(&new.join("model.safetensors"), |out| {
         Ok(weights.pack(packing, out, &mut |module| lines.hear(&format!("packing {module}")))?)
-    })
+    })?;
+    if done.packed == 0 {
+        // Its config.json would say that it is packed.
+        let why = unfit(&done, packing).unwrap_or_else(|| "it has no matrices of linear layers".into());
+        bail!("nothing in {} can be packed: {why}", source.display());
+    }
+    Ok(done)
 }
 
 /// Writes a file and waits until the disk has it.
@@ -157,20 +175,27 @@ fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn report(done: &Packed, before: u64, packing: Packing, output: &Path) {
-    let Packed { packed, kept, unfit, bytes } = done;
-    println!(
+/// What was done, in lines.
+fn report(done: &Packed, before: u64, packing: Packing, output: &Path) -> String {
+    let Packed { packed, kept, bytes, .. } = done;
+    let mut lines = vec![format!(
         "packed  {packed} matrices, {} bits in groups of {}; {kept} tensors are as they were",
         packing.bits, packing.group
-    );
-    if let Some(first) = unfit.first() {
-        let (more, first) = (unfit.len(), one_line(first));
-        println!(
-            "        {more} of these have inputs that are no whole groups ({first} ..): a smaller --group may take them"
-        );
-    }
-    println!("size    {} before, {} now", DecimalBytes(before), DecimalBytes(*bytes));
-    println!("folder  {}", output.display());
+    )];
+    lines.extend(unfit(done, packing).map(|why| format!("        {why}")));
+    lines.push(format!("size    {} before, {} now", DecimalBytes(before), DecimalBytes(*bytes)));
+    lines.push(format!("folder  {}", output.display()));
+    lines.join("\n")
+}
+
+/// Which tensors are not packed for want of whole groups, and what may help.
+fn unfit(done: &Packed, packing: Packing) -> Option<String> {
+    let (count, first) = (done.unfit.len(), one_line(done.unfit.first()?));
+    let advice = match packing.group {
+        group if group == GROUPS[0] => "and there are no smaller ones",
+        _ => "a smaller --group may take them",
+    };
+    Some(format!("{count} of its tensors have inputs that are no whole groups ({first} ..): {advice}"))
 }
 
 /// Bits that can be asked for.
@@ -180,7 +205,7 @@ fn bits(value: &str) -> Result<usize, String> {
 
 /// Groups that can be asked for.
 fn group(value: &str) -> Result<usize, String> {
-    one_of(value, &[32, 64, 128])
+    one_of(value, &GROUPS)
 }
 
 fn one_of(value: &str, known: &[usize]) -> Result<usize, String> {

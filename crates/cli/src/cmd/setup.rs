@@ -7,6 +7,7 @@ use mlx_transformers::mlx_folder;
 use crate::args::Verbosity;
 use crate::mlx::{self, Variant};
 use crate::progress::Lines;
+use crate::say::say;
 
 /// Arguments of `mlxt setup`.
 #[derive(Debug, Args)]
@@ -46,6 +47,5 @@ pub(crate) fn run(args: &SetupArgs, verbosity: Verbosity) -> Result<()> {
     }
     let name = clap::ValueEnum::to_possible_value(&variant).map_or_else(String::new, |v| v.get_name().to_owned());
     let (release, ready) = (mlx::RELEASE, if there { "is there already" } else { "is ready" });
-    println!("MLX {release} {name} ({why}) {ready}, in {}", folder.display());
-    Ok(())
+    say(&format!("MLX {release} {name} ({why}) {ready}, in {}", folder.display()))
 }

@@ -112,6 +112,7 @@ fn is_of_one_row(error: &Error) -> bool {
         Error::TooLong { .. }
             | Error::NoTokens { .. }
             | Error::NoMask { .. }
+            | Error::MaskCut { .. }
             | Error::Tokenise { .. }
             | Error::Empty { .. }
             | Error::NoRoom { .. }
@@ -125,6 +126,8 @@ fn index(error: &mut Error) -> Option<&mut usize> {
         | Error::NoTokens { index }
         | Error::NonFinite { index }
         | Error::NoMask { index, .. }
+        | Error::MaskCut { index, .. }
+        | Error::NoRoomForText { index, .. }
         | Error::Tokenise { index, .. }
         | Error::Empty { index, .. }
         | Error::NoRoom { index, .. }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::{failure, fixture, lines, stdout};
+use crate::{error_line, failure, fixture, lines, mlxt, stdout};
 
 const HIDDEN: usize = 64;
 
@@ -125,7 +125,7 @@ fn tables_are_packed_if_asked_and_what_fits_no_group_stays() {
     let said = stdout(&["convert", "-m", &from, "--bits", "4", "--embeddings", "-o", &to]);
     assert!(said.contains("packed  8 matrices, 4 bits in groups of 64; 13 tensors are as they were"), "{said}");
     assert!(
-        said.contains("1 of these have inputs that are no whole groups (encoder.layer.0.output.dense.weight"),
+        said.contains("1 of its tensors have inputs that are no whole groups (encoder.layer.0.output.dense.weight"),
         "{said}"
     );
     assert_eq!(features(&to).len(), features(&from).len());
@@ -153,6 +153,83 @@ fn what_cannot_be_converted_leaves_nothing() {
             if args[0] == "--group" { &["--bits", "4"] } else { &[] },
         ];
         assert!(failure(2, &whole.concat()).contains("must be one of"));
+    }
+}
+
+#[test]
+fn where_no_folder_can_be_made_is_told_before_anything_is_written() {
+    let folder = model(|_, _| {});
+    let (target, from, _) = paths(&folder);
+    fs::create_dir(&target).unwrap();
+    let root = folder.path().canonicalize().unwrap().ancestors().last().unwrap().to_str().unwrap().to_owned();
+    let inside = format!("{from}/packed");
+    let deeper = format!("{from}/new/../packed");
+    for (output, expected) in [
+        (inside.as_str(), "is inside the model's own folder"),
+        (&deeper, "leads through a folder that is not there"),
+        (".", "is the current folder"),
+        ("../packed", "is the current folder"),
+        ("..", "is the current folder or holds it"),
+        (&root, "is a root"),
+    ] {
+        let run = mlxt(["convert", "-m", &from, "--bits", "8", "-o", output]).current_dir(&target).output().unwrap();
+        let error = error_line(2, &run);
+        assert!(error.contains(expected), "{output:?}: {error}");
+    }
+    assert_eq!((fs::read_dir(&target).unwrap().count(), fs::read_dir(folder.path()).unwrap().count()), (0, 2));
+    assert!(!Path::new(&inside).exists() && !Path::new(&format!("{from}/new")).exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_stays_a_link_and_must_lead_somewhere() {
+    let folder = model(|_, _| {});
+    let (target, from, _) = paths(&folder);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let convert = ["convert", "-m", &from, "--bits", "8", "-o", link.to_str().unwrap(), "-q"];
+    let error = failure(2, &convert);
+    assert!(error.contains("link is a link that cannot be followed"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    fs::create_dir(&target).unwrap();
+    assert_eq!(stdout(&convert), "", "said nothing, as asked");
+    assert!(link.is_symlink() && target.join("model.safetensors").exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_model_of_which_nothing_can_be_packed_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let target = folder.path().join("packed");
+    // Matrices of 18 and of 50 inputs are no whole groups.
+    let model = fixture("bert");
+    for (group, expected) in [("32", "and there are no smaller ones"), ("64", "a smaller --group may take them")] {
+        let args = ["convert", "-m", &model, "--bits", "8", "--group", group, "-o", target.to_str().unwrap()];
+        let error = failure(1, &args);
+        assert!(error.contains("can be packed") && error.contains(expected), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_closed_stream_is_no_failure_and_a_full_one_an_error() {
+    let folder = model(|_, _| {});
+    let (target, from, to) = paths(&folder);
+    let convert = || {
+        let _ = fs::remove_dir_all(&target);
+        mlxt(["convert", "-m", &from, "--bits", "8", "--group", "32", "-o", &to])
+    };
+    let closed = || std::io::pipe().unwrap().1;
+    let output = convert().stdout(closed()).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    let output = convert().arg("-v").stderr(closed()).output().unwrap();
+    assert!(output.status.success() && target.exists());
+    #[cfg(target_os = "linux")]
+    {
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let error = error_line(1, &convert().stdout(full()).output().unwrap());
+        assert!(error.contains("cannot write standard output: No space left"), "{error}");
+        assert!(convert().arg("-v").stderr(full()).output().unwrap().status.success());
     }
 }
 

@@ -2,20 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::{failure, file, fixture, mlxt};
+use crate::{error_line, failure, file, fixture, mlxt, stdout};
 
 #[test]
 fn wrong_usage_is_status_2() {
     let model = fixture("bert");
     let m = model.as_str();
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 30] = [
         (&[], "no command"),
+        (&["study"], "study does what? One of: run, report, compare"),
+        (&["-q", "setup"], "setup does what? One of: mlx (see mlxt setup --help)"),
+        (&["answer", "-m", m, "--question", "a"], "no context: give the text to answer the question from"),
+        (&["answer", "-m", m, "--context", "a"], "no question: give --question too"),
         (&["translate"], "unrecognized subcommand 'translate'"),
         (&["embed", "a"], "--model"),
         (&["embed", "-m", m], "give TEXT, or -i FILE"),
         (&["embed", "-m", m, "a", "-i", "b.txt"], "both TEXT and -i FILE"),
         (&["embed", "-m", m, "a", "--threads", "0"], "'0' for '--threads <N>': must be at least 1"),
-        (&["embed", "-m", m, "a", "--threads", "-1"], "-1"),
+        (&["embed", "-m", m, "a", "--threads", "-1"], "'-1' for '--threads <N>': must be at least 1"),
+        (&["embed", "-m", m, "a", "--threads", "1000000000000000"], "must be at most 4096"),
+        (&["embed", "-m", m, "a", "--threads", "18446744073709551615"], "must be at most 4096"),
         (&["embed", "-m", m, "a", "--batch-tokens", "0"], "--batch-tokens"),
         (&["embed", "-m", m, "a", "--max-length", "many"], "--max-length"),
         (&["embed", "-m", m, "a", "--pooling", "median"], "'median'"),
@@ -37,6 +43,28 @@ fn wrong_usage_is_status_2() {
     for (args, expected) in cases {
         let error = failure(2, args);
         assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_argument_that_is_no_text_is_named() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let odd = OsStr::from_bytes(b"a\xff");
+    let output = mlxt(["embed", "-m", &fixture("bert")].map(OsStr::new).into_iter().chain([odd])).output().unwrap();
+    let error = error_line(2, &output);
+    assert!(error.contains("must be UTF-8: argument 4 is \"a\u{fffd}\""), "{error}");
+}
+
+#[test]
+fn the_help_names_every_precision() {
+    let help = stdout(&["embed", "--help"]);
+    let error = failure(2, &["embed", "-m", "m", "a", "--dtype", "f64"]);
+    let known = error.split("one of ").nth(1).unwrap().split(" (see").next().unwrap();
+    let help = help.split("How weights are kept").nth(1).unwrap().split("default").next().unwrap();
+    for precision in known.trim().split(", ") {
+        assert!(help.contains(precision), "{precision}: {help}");
     }
 }
 

@@ -106,8 +106,10 @@ fn questions_and_pairs_come_from_columns() {
         file(folder.path(), "d.jsonl", rows("question", "context") + "{\"question\": \"\", \"context\": \"a\"}\n");
     let error = failure(1, &["answer", "-m", &model, "-i", &path]);
     assert!(error.contains("line 3 of ") && error.contains("the question of question 2 is empty"), "{error}");
-    for args in [&["answer", "-m", &model][..], &["answer", "-m", &model, "--question", "a"]] {
-        assert!(failure(2, args).contains("no question"), "{args:?}");
+    for (args, expected) in
+        [(&["answer", "-m", &model][..], "no question"), (&["answer", "-m", &model, "--question", "a"], "no context")]
+    {
+        assert!(failure(2, args).contains(expected), "{args:?}");
     }
 
     let path = file(folder.path(), "e.jsonl", rows("text", "other"));

@@ -96,6 +96,10 @@ fn mlx_is_put_in_place_once_and_replaced_by_another_build() {
     let (_, out, _) = said(&machine.setup(&["--variant", "cpu"]));
     assert!(out.contains("is there already"), "{out}");
     assert_eq!(machine.calls(), calls, "nothing is asked a second time");
+    let closed = std::io::pipe().unwrap().1;
+    let mut again = mlxt(["setup", "mlx", "--variant", "cpu"]);
+    let output = again.env("XDG_DATA_HOME", machine.folder.path().join("data")).stdout(closed).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 
     for (variant, name, companion) in [
         ("cuda13", "mlx_cuda_13", "nvidia-cuda-crt==13.*"),

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RETRY_AFTER};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{Method, Request, Response, Uri};
 use ureq::{Agent, Body, Error};
 
-use super::Hub;
+use super::{Hub, HubError};
 
 /// The public hub.
 const PUBLIC: &str = "https://huggingface.co";
@@ -62,7 +62,19 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(hub: &Hub) -> Self {
+    /// # Errors
+    /// [`HubError::Setting`] for an address or a token that cannot be one.
+    pub(super) fn new(hub: &Hub) -> Result<Self, HubError> {
+        let endpoint = hub.endpoint.clone().unwrap_or_else(|| PUBLIC.to_owned());
+        if !is_address(&endpoint) {
+            let problem = format!("is {endpoint:?}, which is no address: https://NAME, or unset for {PUBLIC}");
+            return Err(HubError::Setting { variable: "HF_ENDPOINT", problem });
+        }
+        if hub.token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let problem = "gives no token: it has spaces, line breaks or letters that are not ASCII".to_owned();
+            let variable = "HF_TOKEN (or HUGGING_FACE_HUB_TOKEN, or the token's file)";
+            return Err(HubError::Setting { variable, problem });
+        }
         let silence = hub.download_timeout.unwrap_or(SILENCE);
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -75,8 +87,7 @@ impl Client {
             .user_agent(concat!("mlx-transformers/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        let endpoint = hub.endpoint.clone().unwrap_or_else(|| PUBLIC.to_owned());
-        Self { agent, endpoint, token: hub.token.clone(), silence }
+        Ok(Self { agent, endpoint, token: hub.token.clone(), silence })
     }
 
     pub(super) fn has_token(&self) -> bool {
@@ -218,6 +229,12 @@ pub(super) fn retry_after<T>(response: &Response<T>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// Whether requests can be sent there at all.
+fn is_address(endpoint: &str) -> bool {
+    let plain = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    plain && endpoint.is_ascii() && endpoint.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(|h| !h.is_empty()))
+}
+
 /// Scheme, host and port.
 fn origin(url: &str) -> Option<&str> {
     let host = url.find("://")? + 3;
@@ -252,7 +269,7 @@ mod tests {
     #[test]
     fn the_token_is_for_one_origin() {
         let hub = Hub { endpoint: Some("https://hub.example".into()), ..Hub::default() };
-        let client = Client::new(&hub);
+        let client = Client::new(&hub).unwrap();
         assert!(client.is_hub("https://hub.example/x") && client.is_hub("https://hub.example"));
         for other in
             ["http://hub.example/x", "https://hub.example.evil/x", "https://hub.example:444/x", "https://x@hub.example"]

@@ -46,7 +46,7 @@ struct Download<'a> {
 
 impl<'a> Download<'a> {
     fn begin(hub: &Hub, id: &'a str, revision: &str, listener: &'a dyn Fn(Event<'_>)) -> Result<Self, HubError> {
-        let client = Client::new(hub);
+        let client = Client::new(hub)?;
         let name = || id.to_owned();
         let url = format!("{}/api/models/{id}/revision/{}", client.endpoint(), revision.replace('/', "%2F"));
         let (answer, text) =

@@ -12,6 +12,7 @@ mod client;
 mod download;
 mod files;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,18 +63,22 @@ impl std::fmt::Debug for Hub {
 impl Hub {
     /// As Python's `huggingface_hub` reads its environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_ENDPOINT`,
     /// `HF_TOKEN`, `HF_TOKEN_PATH` (and the token file of `hf auth login`), `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`.
+    ///
+    /// Paths are taken as they are. An address or a token that cannot be one is an error of whatever asks the network.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var(name).ok(), &std::env::home_dir().unwrap_or_default())
+        Self::from_variables(|name| std::env::var_os(name), &std::env::home_dir().unwrap_or_default())
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>, user: &Path) -> Self {
-        let set = |name: &str| variable(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>, user: &Path) -> Self {
+        // What is no text keeps a mark of that (U+FFFD), which neither an address nor a token may have: `client.rs` refuses it.
+        let text = |value: OsString| value.to_string_lossy().trim().to_owned();
+        let set = |name: &str| variable(name).map(text).filter(|v| !v.is_empty());
         let path = |name: &str| {
-            set(name).map(|v| match v.strip_prefix("~/") {
-                Some(rest) => user.join(rest),
-                None => v.into(),
-            })
+            let value = variable(name)?;
+            let path = PathBuf::from(value.to_str().map_or(value.as_os_str(), |text| text.trim().as_ref()));
+            let path = path.strip_prefix("~").map_or_else(|_| path.clone(), |rest| user.join(rest));
+            Some(path).filter(|path| !path.as_os_str().is_empty())
         };
         let caches = path("XDG_CACHE_HOME").unwrap_or_else(|| user.join(".cache"));
         let home = path("HF_HOME").unwrap_or_else(|| caches.join("huggingface"));
@@ -254,6 +259,14 @@ pub enum HubError {
         /// Files that come near.
         present: Vec<String>,
     },
+    /// An address or a token that cannot be one.
+    #[error("{variable} {problem}")]
+    Setting {
+        /// The environment's variable that says it, or the variables that may.
+        variable: &'static str,
+        /// What is wrong with its value, and what it should be. Never a token's own.
+        problem: String,
+    },
     /// No connection, or no answer in time.
     #[error("cannot reach the hub for {name}: {reason}; if the model is in a folder, give that folder's path")]
     Unreachable {
@@ -361,7 +374,7 @@ mod tests {
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Hub {
-        let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(*v));
         Hub::from_variables(get, Path::new("/home/me"))
     }
 
@@ -378,6 +391,36 @@ mod tests {
         assert_eq!(from(&[("HF_ENDPOINT", "http://here/")]).endpoint.as_deref(), Some("http://here"));
         assert_eq!(from(&[("HF_TOKEN", " secret\n")]).token.as_deref(), Some("secret"));
         assert!(!format!("{:?}", from(&[("HF_TOKEN", "secret")])).contains("secret"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_text_is_a_path_or_an_error_that_names_the_variable() {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
+        let from = |variable: &str, value: &[u8]| {
+            let get = |name: &str| (name == variable).then(|| OsString::from_vec(value.to_vec()));
+            Hub::from_variables(get, Path::new("/home/me"))
+        };
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        assert_eq!(bytes(&from("HF_HUB_CACHE", b"/c\xff").cache), b"/c\xff");
+        assert_eq!(bytes(&from("HF_HOME", b"~/h\xff").cache), b"/home/me/h\xff/hub");
+        assert_eq!(bytes(&from("XDG_DATA_HOME", b"/d\xff").data), b"/d\xff/mlx-transformers");
+        for (variable, value) in [
+            ("HF_ENDPOINT", &b"http://h\xff"[..]),
+            ("HF_ENDPOINT", b"nonsense"),
+            ("HF_ENDPOINT", b"ftp://here"),
+            ("HF_ENDPOINT", b"http://"),
+            ("HF_TOKEN", b"hf_\xff"),
+            ("HF_TOKEN", b"a\nb"),
+            ("HF_TOKEN", b"a b"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let hub = Hub { cache: folder.path().into(), ..from(variable, value) };
+            let error = hub.find("a/b", None).unwrap_err();
+            assert!(matches!(&error, Error::Hub(HubError::Setting { .. })), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(variable) && !text.contains("a\nb") && !text.contains("hf_"), "{text}");
+        }
     }
 
     #[test]

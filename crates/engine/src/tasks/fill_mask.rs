@@ -62,7 +62,7 @@ impl FillMask {
     /// The `top_k` best guesses for each mask of each text, best first; all of the vocabulary if `top_k` is more.
     ///
     /// # Errors
-    /// [`Error::NoMask`] naming the first text without a mask, [`Error::ZeroOption`]; texts that cannot be tokenised or
+    /// [`Error::NoMask`] or [`Error::MaskCut`] naming the first text without a mask, [`Error::ZeroOption`]; texts that cannot be tokenised or
     /// are too long, results that are not finite, the device's own.
     pub fn fill<S: AsRef<str> + Sync>(&self, texts: &[S], top_k: usize) -> Result<Vec<Vec<Vec<Guess>>>> {
         if top_k == 0 {
@@ -71,7 +71,9 @@ impl FillMask {
         let ids = self.pipeline.tokenise(texts)?;
         let (mask, mask_id) = &self.mask;
         if let Some(index) = ids.iter().position(|text| !text.ids.contains(mask_id)) {
-            return Err(Error::NoMask { index, mask: mask.clone() });
+            let (mask, limit) = (mask.clone(), self.pipeline.limit());
+            let cut = ids[index].ids.len() >= limit && texts[index].as_ref().contains(&mask);
+            return Err(if cut { Error::MaskCut { index, mask, limit } } else { Error::NoMask { index, mask } });
         }
         let mut best: Vec<Vec<Vec<(u32, f32)>>> = vec![Vec::new(); ids.len()];
         self.pipeline.for_each_batch(&ids, |batch, places| {

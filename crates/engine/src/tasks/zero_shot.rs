@@ -54,7 +54,7 @@ impl ZeroShotClassifier {
     /// If too long texts are cut, the sentence with the label never is.
     ///
     /// # Errors
-    /// [`Error::NoLabels`]; texts that cannot be tokenised or are too long, results that are not finite, the device's own.
+    /// [`Error::NoLabels`], [`Error::NoRoomForText`]; texts that cannot be tokenised or are too long, results that are not finite, the device's own.
     pub fn classify<S, L>(&self, texts: &[S], labels: &[L]) -> Result<Vec<Vec<Scored>>>
     where
         S: AsRef<str> + Sync,

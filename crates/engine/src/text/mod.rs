@@ -17,6 +17,7 @@ mod vocabulary;
 use std::path::Path;
 
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::utils::truncation::TruncationError;
 use tokenizers::{
     EncodeInput, ModelWrapper, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
 };
@@ -259,7 +260,7 @@ impl AutoTokenizer {
 
     /// The library's own encoding of a text or a pair, offsets in Unicode code points.
     pub(crate) fn encoding<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<tokenizers::Encoding> {
-        caught(|| self.inner.encode_char_offsets(input, true)).map_err(|e| tokenise(index, &e))
+        caught(|| self.inner.encode_char_offsets(input, true)).map_err(|e| self.tokenise(index, &e))
     }
 
     /// What a model needs of an encoding.
@@ -277,8 +278,17 @@ impl AutoTokenizer {
     }
 
     fn ids_at<'a>(&self, index: usize, input: impl Into<EncodeInput<'a>>) -> Result<TokenIds> {
-        let encoded = caught(|| self.inner.encode_fast(input, true)).map_err(|e| tokenise(index, &e))?;
+        let encoded = caught(|| self.inner.encode_fast(input, true)).map_err(|e| self.tokenise(index, &e))?;
         Ok(self.token_ids(&encoded))
+    }
+
+    fn tokenise(&self, index: usize, error: &tokenizers::Error) -> Error {
+        match (error.downcast_ref(), self.inner.get_truncation()) {
+            (Some(TruncationError::SequenceTooShort), Some(cut)) => {
+                Error::NoRoomForText { index, limit: cut.max_length }
+            }
+            _ => Error::Tokenise { index, reason: error.to_string() },
+        }
     }
 
     fn types(&self, encoded: &tokenizers::Encoding) -> Vec<u32> {
@@ -319,8 +329,4 @@ impl Load for AutoTokenizer {
 #[allow(clippy::needless_pass_by_value)] // as `map_err` gives it
 fn unusable(error: tokenizers::Error) -> Error {
     Error::Tokenizer { path: "tokenizer.json".into(), reason: error.to_string() }
-}
-
-fn tokenise(index: usize, error: &tokenizers::Error) -> Error {
-    Error::Tokenise { index, reason: error.to_string() }
 }

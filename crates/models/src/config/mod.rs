@@ -314,7 +314,14 @@ mod tests {
             "full_attention", "full_attention", "sliding_attention"]"#;
         assert_eq!(radii(new), [near, all, all, near]);
         let (all, near) = ((0, Some(160_000.0)), (64, Some(10_000.0)));
-        assert_eq!(radii(r#""norm_bias": false"#), [all, near, near, all]);
+        for none in [
+            r#""norm_bias": false"#,
+            r#""rope_parameters": null"#,
+            r#""rope_parameters": {}"#,
+            r#""rope_parameters": {"full_attention": null, "sliding_attention": {"rope_type": "default"}}"#,
+        ] {
+            assert_eq!(radii(none), [all, near, near, all], "{none}");
+        }
     }
 
     #[test]
@@ -324,6 +331,14 @@ mod tests {
             ("modernbert", "layer_types", r#"["full_attention","causal"]"#),
             ("modernbert", "rope_scaling", r#"{"rope_type":"yarn"}"#),
             ("modernbert", "rope_parameters", r#"{"full_attention":{"rope_type":"yarn"}}"#),
+            ("modernbert", "rope_parameters", r#"{"factor":4.0,"rope_theta":10000.0,"rope_type":"yarn"}"#),
+            ("modernbert", "rope_parameters", r#"{"rope_theta":77.0,"rope_type":"default"}"#),
+            ("modernbert", "rope_parameters", r#"{"full_attention":{},"rope_theta":77.0}"#),
+            ("modernbert", "rope_parameters", r#"{"sliding_attention":0}"#),
+            ("modernbert", "rope_parameters", "\"x\""),
+            ("modernbert", "rope_parameters", "0"),
+            ("modernbert", "rope_parameters", "[]"),
+            ("nomic_bert", "rope_parameters", "[]"),
             ("modernbert", "global_rope_theta", "0.5"),
             ("modernbert", "num_attention_heads", "256"),
             ("modernbert", "classifier_pooling", "\"max\""),
@@ -354,6 +369,8 @@ mod tests {
         let config = Config::from_json(text).unwrap();
         assert_eq!((config.hidden_size(), config.layers(), config.heads(), config.max_tokens()), (64, 3, 4, 8192));
         assert_eq!(config.attending.layers[2].theta, Some(1000.0));
+        let flat = r#"{"model_type": "nomic_bert", "rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}"#;
+        assert_eq!(Config::from_json(flat).unwrap().attending.layers[0].theta, Some(77.0));
     }
 
     #[test]

@@ -39,6 +39,9 @@ const ACTIVATIONS: [(&str, Activation); 22] = [
 /// Characters of a value that an error quotes: a value can be a whole object.
 const LONGEST_FOUND: usize = 80;
 
+/// Layers that may have rotary frequencies of their own in `rope_parameters`.
+const LAYER_KINDS: [&str; 2] = ["full_attention", "sliding_attention"];
+
 /// Settings of any architecture that change the computation into one that is not here.
 const REFUSED: [Refused; 5] = [
     Refused { name: "position_embedding_type", expected: "\"absolute\"", neutral: |v| v == "absolute" },
@@ -147,7 +150,15 @@ impl Reader<'_> {
     /// The base of rotary frequencies: `rope_theta` in `rope_parameters`, or in its part for layers of a kind; before
     /// `transformers` 5, one of the settings `old`.
     pub(crate) fn theta(&self, kind: Option<&str>, old: &[&'static str], default: f32) -> Result<f32> {
-        let all = self.raw.get("rope_parameters");
+        let all = self.raw.get("rope_parameters").filter(|all| !all.is_null());
+        let parts = |all: &Map<String, Value>| {
+            all.iter().all(|(name, part)| LAYER_KINDS.contains(&name.as_str()) && (part.is_null() || part.is_object()))
+        };
+        if let Some(found) = all.filter(|all| !all.as_object().is_some_and(|all| kind.is_none() || parts(all))) {
+            let form =
+                if kind.is_some() { "by kind of layer (full_attention, sliding_attention)" } else { "an object" };
+            return Err(self.error("rope_parameters", found, form.into()));
+        }
         let own = kind.map_or(all, |kind| all.and_then(|all| all.get(kind)));
         if let Some(found) = own.and_then(|own| own.get("rope_type")).filter(|found| **found != "default") {
             let expected = format!("of rope_type \"default\", not {found}");

@@ -70,7 +70,14 @@ pub(crate) fn run(args: AnswerArgs, call: &Call) -> Result<()> {
     let source = match (args.question, args.context) {
         (Some(question), Some(context)) => Source::Arguments(vec![vec![question, context]]),
         _ if args.file.is_given() => args.file.source(vec![args.question_column, args.context_column], false)?,
-        _ => return Err(Usage::error("no question: give --question and --context, or -i FILE with both in columns")),
+        (Some(_), None) => {
+            return Err(Usage::error("no context: give the text to answer the question from (--context)"));
+        }
+        (None, Some(_)) => return Err(Usage::error("no question: give --question too")),
+        (None, None) => {
+            let what = "no question: give --question and --context, or -i FILE with both in columns";
+            return Err(Usage::error(what));
+        }
     };
     let Job { builder, work } = args.task.job(args.model, QuestionAnswerer::builder, source, "answers", call)?;
     let mut builder = builder.handle_impossible_answer(args.handle_impossible_answer);

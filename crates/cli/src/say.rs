@@ -1,0 +1,19 @@
+//! What a command tells people at its end, on standard output, where it has no results in a format of their own.
+//!
+//! `println!` panics if the stream is closed or full. Here the first ends the program quietly and the second is an error,
+//! as for results (`output/`). What is said on standard error is nobody's to miss: see `progress.rs`.
+
+use anyhow::Result;
+
+use crate::output::Target;
+
+/// Writes `line` and a break to standard output.
+///
+/// # Errors
+/// [`StdoutClosed`](crate::output::StdoutClosed), or what the system says of the stream.
+pub(crate) fn say(line: &str) -> Result<()> {
+    let mut stdout = Target::open(None)?;
+    stdout.write(line.as_bytes())?;
+    stdout.write(b"\n")?;
+    stdout.finish()
+}
