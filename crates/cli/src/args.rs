@@ -232,7 +232,7 @@ impl FileArgs {
 
     /// Its columns as a source; lines of text are one if `lines_do`.
     pub(crate) fn source(self, columns: Vec<String>, lines_do: bool) -> Result<Source> {
-        let path = self.input.filter(|path| path.as_os_str() != "-");
+        let path = self.input.filter(|path| !is_dash(path));
         let format = match (self.input_format, &path) {
             (Some(format), _) => format,
             (None, Some(path)) => input::Format::of(path)?,
@@ -267,7 +267,7 @@ impl RunArgs {
         source.is_not(output.file())?;
         let mut settings = call.settings.clone();
         // However it was found: a file may have another name today.
-        settings.insert("the format of the input".into(), vec![source.format().to_owned()]);
+        settings.insert("the format of the input".into(), vec![source.format()]);
         let mut rows = source.open(self.on_error, progress)?;
         let sink = match (rows.identity(), output.into_file()) {
             (Some(input), Some(file)) => {
@@ -296,11 +296,11 @@ impl RunArgs {
 impl OutputArgs {
     /// The file results are written to, if it is not standard output, which is called `-` as it is where texts come from.
     fn file(&self) -> Option<&Path> {
-        self.output.as_deref().filter(|path| path.as_os_str() != "-")
+        self.output.as_deref().filter(|path| !is_dash(path))
     }
 
     fn into_file(self) -> Option<PathBuf> {
-        self.file().is_some().then_some(self.output).flatten()
+        self.output.filter(|path| !is_dash(path))
     }
 
     /// The format results are written in.
@@ -327,6 +327,11 @@ impl OutputArgs {
     pub(crate) fn document(self) -> Result<Document> {
         Document::new(self.format(), self.into_file())
     }
+}
+
+/// Whether a path stands for standard input or output.
+fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// A number of something there must be one of.

@@ -100,7 +100,7 @@ pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
     if verbosity.quiet {
         return Ok(());
     }
-    say(&report(&done, description.model.bytes(), packing, output))
+    say(report(&done, description.model.bytes(), packing, output))
 }
 
 /// All files of the new folder.

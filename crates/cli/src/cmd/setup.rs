@@ -47,5 +47,5 @@ pub(crate) fn run(args: &SetupArgs, verbosity: Verbosity) -> Result<()> {
     }
     let name = clap::ValueEnum::to_possible_value(&variant).map_or_else(String::new, |v| v.get_name().to_owned());
     let (release, ready) = (mlx::RELEASE, if there { "is there already" } else { "is ready" });
-    say(&format!("MLX {release} {name} ({why}) {ready}, in {}", folder.display()))
+    say(format_args!("MLX {release} {name} ({why}) {ready}, in {}", folder.display()))
 }

@@ -22,6 +22,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Usage;
+use crate::output;
 use crate::progress::Progress;
 pub(crate) use rows::{Limit, OnError, Row, Rows};
 
@@ -98,28 +99,22 @@ enum Extent {
 
 impl Source {
     /// What its format is called.
-    pub(crate) fn format(&self) -> &'static str {
+    pub(crate) fn format(&self) -> String {
         match self {
-            Self::Arguments(_) => "arguments",
-            Self::File { format, .. } => match format {
-                Format::Text => "text",
-                Format::Jsonl => "jsonl",
-                Format::Csv => "csv",
-                Format::Parquet => "parquet",
-            },
+            Self::File { format, .. } => format.to_possible_value().map(|value| value.get_name().to_owned()),
+            Self::Arguments(_) => None,
         }
+        .unwrap_or_else(|| "arguments".into())
     }
 
     /// That it is not what is written, nor one of the files that lie beside that meanwhile.
     pub(crate) fn is_not(&self, output: Option<&Path>) -> Result<()> {
         let (Self::File { path: Some(input), .. }, Some(output)) = (self, output) else { return Ok(()) };
         let input = input.canonicalize().with_context(|| format!("cannot read {}", input.display()))?;
-        let written = ["", "partial", "resume"].map(|kind| match kind {
-            "" => output.to_owned(),
-            kind => output.with_added_extension(kind),
-        });
         // A device may be both.
-        if input.is_file() && written.iter().any(|path| path.canonicalize().is_ok_and(|path| path == input)) {
+        if input.is_file()
+            && output::written(output).iter().any(|path| path.canonicalize().is_ok_and(|path| path == input))
+        {
             return Err(Usage::error(format!(
                 "-i {} would be written over by -o {}: name another output",
                 input.display(),

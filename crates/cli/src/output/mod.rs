@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::args::Usage;
 pub(crate) use journal::{Done, Files, Settings};
-pub(crate) use partial::Ticket;
+pub(crate) use partial::{Ticket, written};
 pub(crate) use table::{Column, Kind, Value};
 pub(crate) use target::{StdoutClosed, Target};
 pub(crate) use text::{Text, shown};

@@ -204,6 +204,11 @@ fn journal_of(path: &Path) -> PathBuf {
     path.with_added_extension("resume")
 }
 
+/// All files that are written for `path`.
+pub(crate) fn written(path: &Path) -> [PathBuf; 3] {
+    [path.to_owned(), partial_of(path), journal_of(path)]
+}
+
 /// Removes a file that may not be there.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

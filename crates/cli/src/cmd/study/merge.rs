@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::say::say;
 use anyhow::Result;
 use clap::Args;
 use mlxt_study::merge::merge;
@@ -20,5 +21,5 @@ pub(crate) struct MergeArgs {
 /// Joins them.
 pub(crate) fn run(args: &MergeArgs) -> Result<()> {
     let merged = merge(&args.records, &args.output)?;
-    super::line(format_args!("{} runs, {} rows in {}", merged.runs.len(), merged.rows.len(), args.output.display()))
+    say(format_args!("{} runs, {} rows in {}", merged.runs.len(), merged.rows.len(), args.output.display()))
 }

@@ -14,7 +14,6 @@ use clap::{Args, Subcommand};
 use mlxt_study::peers::Home;
 
 use crate::args::Verbosity;
-use crate::output::Target;
 
 /// Arguments of `mlxt study`.
 #[derive(Debug, Args)]
@@ -50,13 +49,6 @@ pub(crate) fn run(args: StudyArgs, verbosity: Verbosity) -> Result<()> {
         StudyCommand::Peers(args) => peers::run(args),
         StudyCommand::Setup(args) => setup::run(&args, verbosity),
     }
-}
-
-/// Writes a line to standard output: `println!` would panic where that is closed or full.
-fn line(text: impl std::fmt::Display) -> Result<()> {
-    let mut out = Target::open(None)?;
-    out.write(format!("{text}\n").as_bytes())?;
-    out.flush()
 }
 
 /// Where the study keeps what it makes: `MLXT_STUDY_HOME`, or a folder in the user's cache.

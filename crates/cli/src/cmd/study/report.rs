@@ -8,6 +8,7 @@ use mlxt_study::record::Records;
 use mlxt_study::report;
 
 use crate::args::Verbosity;
+use crate::say::say;
 
 /// Arguments of `mlxt study report`.
 #[derive(Debug, Args)]
@@ -29,5 +30,5 @@ pub(crate) fn run(args: &ReportArgs, verbosity: Verbosity) -> Result<()> {
             eprintln!("{}", file.display());
         }
     }
-    super::line(args.output.join("index.html").display())
+    say(args.output.join("index.html").display())
 }

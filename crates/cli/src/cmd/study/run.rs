@@ -20,6 +20,7 @@ use mlxt_study::tables;
 
 use super::{home, threads};
 use crate::args::{Usage, Verbosity, at_least_one};
+use crate::say::say;
 
 /// Arguments of `mlxt study run`.
 #[derive(Debug, Args)]
@@ -116,7 +117,7 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
         // One that was stopped before it began has made no file.
         let records = if stopped && !records.exists() { Records::default() } else { Records::read(records)? };
         let tables = tables::at_a_glance(&mlxt_study::summary::Summary::new(&records));
-        shown = tables.iter().try_for_each(|table| super::line(tables::plain(table)));
+        shown = tables.iter().try_for_each(|table| say(tables::plain(table)));
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
         eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
         if measured > 0 {

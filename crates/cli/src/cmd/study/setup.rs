@@ -8,6 +8,7 @@ use mlxt_study::setup;
 use super::home;
 use crate::args::Verbosity;
 use crate::progress::Lines;
+use crate::say::say;
 
 /// Arguments of `mlxt study setup`.
 #[derive(Debug, Args)]
@@ -22,10 +23,10 @@ pub(crate) fn run(args: &SetupArgs, verbosity: Verbosity) -> Result<()> {
     let peers = Peers::built_in()?;
     let peer = peers.find(&args.peer)?;
     let Some(environment) = peer.environment() else {
-        return super::line(format_args!("{} is this program itself: there is nothing to set up", peer.title));
+        return say(format_args!("{} is this program itself: there is nothing to set up", peer.title));
     };
     let lines = Lines::new(verbosity);
     let folder = setup::setup(&home()?, peers.environment(environment)?, &mut |line| lines.hear(line))?;
     lines.clear();
-    super::line(format_args!("{} is ready in {}", peer.title, folder.display()))
+    say(format_args!("{} is ready in {}", peer.title, folder.display()))
 }
