@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::say::say;
 use anyhow::Result;
 use clap::Args;
 use mlxt_study::merge::merge;
+
+use crate::say::say;
 
 /// Arguments of `mlxt study merge`.
 #[derive(Debug, Args)]
