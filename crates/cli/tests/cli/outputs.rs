@@ -189,11 +189,14 @@ fn a_signal_takes_along_what_nobody_could_go_on_with() {
     let mut command = mlxt(["tokenize", "-q", "-m", &fixture("bert"), "-i", "-", "-o"]);
     command.arg(folder.path().join("x.jsonl")).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    // It waits for texts. `wait` alone would close its input, and it might be at its end before it hears of the signal.
+    let input = child.stdin.take();
     while names(folder.path()).is_empty() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(input);
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
