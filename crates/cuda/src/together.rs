@@ -134,7 +134,9 @@ fn tried(
 fn describe(ways: &Ways) -> String {
     let name =
         |(size, way): (&Size, &Arc<Way>)| format!("{}x{}x{} {}", size.room, size.outputs, size.inputs, way.describe());
-    ways.iter().map(name).collect::<Vec<_>>().join(", ")
+    let mut names: Vec<String> = ways.iter().map(name).collect();
+    names.sort_unstable();
+    names.join(", ")
 }
 
 /// A plan's, in the order of its jobs.

@@ -2,8 +2,8 @@
 //!
 //! `libraries.rs` finds what is loaded, `context.rs` is a device and its stream, `memory.rs` memory on both sides,
 //! `landing.rs` where results arrive on the host, `module.rs` compiled kernels and their launch, `tensor_map.rs` what they
-//! copy by boxes, `graph.rs` recorded work, `nvrtc.rs` the compiler, `blas.rs` cuBLASLt's linear layers, `matmul.rs` its
-//! products of single operations.
+//! copy by boxes, `graph.rs` recorded work, `nvrtc.rs` the compiler, `multiplication.rs` what cuBLASLt is told of a
+//! product, `blas.rs` its linear layers, `matmul.rs` its products of single operations.
 
 pub(crate) mod blas;
 pub(crate) mod context;
@@ -13,6 +13,7 @@ pub(crate) mod libraries;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 pub(crate) mod module;
+mod multiplication;
 pub(crate) mod nvrtc;
 pub(crate) mod tensor_map;
 
