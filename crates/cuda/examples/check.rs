@@ -6,19 +6,19 @@
 //! table's products by them alone (`cuBLASLt`: the whole table, by no other); `32x122` and the like to time batches of that shape
 //! alone, with the fastest kernels only. Ends with status 1 where anything was wrong.
 
+mod checkpoint;
+
 use std::error::Error;
-use std::fs;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use checkpoint::Size;
 use mlxt_backend::conformance::random::Random;
 use mlxt_backend::conformance::{Operation, cases, check_cases};
 use mlxt_backend::{Arithmetic, Backend, Precision, Reduction, TokenBatch};
 use mlxt_cpu::{Cpu, CpuOptions};
 use mlxt_cuda::{Cuda, CudaDevice, CudaOptions};
-use mlxt_models::{Config, Encoder, Weights};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use mlxt_models::Encoder;
 use serde_json::json;
 
 type Outcome<T = bool> = Result<T, Box<dyn Error>>;
@@ -30,10 +30,8 @@ const SHAPES: [(usize, usize); 9] =
     [(1, 14), (1, 50), (1, 122), (16, 14), (16, 50), (16, 122), (32, 14), (32, 50), (32, 122)];
 const SAMPLES: usize = 200;
 
-const HIDDEN: usize = 768;
-const WIDE: usize = 3072;
-const LAYERS: usize = 12;
-const VOCABULARY: usize = 30522;
+/// BERT-base's.
+const SIZE: Size = Size { hidden: 768, wide: 3072, layers: 12, vocabulary: 30522 };
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -153,52 +151,8 @@ fn takes(kernel: &str, operation: &Operation, precision: Precision) -> bool {
     }
 }
 
-/// A checkpoint of BERT-base's size with random weights.
-fn bert_base() -> Outcome<(Config, Weights)> {
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut random = Random::new(1);
-    let mut add = |name: String, shape: &[usize], scale: f32, offset: f32| {
-        let values = random.normals(shape.iter().product(), scale);
-        tensors.push((name, shape.to_vec(), values.iter().flat_map(|v| (v + offset).to_le_bytes()).collect()));
-    };
-    for (name, entries) in [("word", VOCABULARY), ("position", 512), ("token_type", 2)] {
-        add(format!("embeddings.{name}_embeddings.weight"), &[entries, HIDDEN], 0.05, 0.0);
-    }
-    let mut norms = vec!["embeddings.LayerNorm".to_owned()];
-    for layer in 0..LAYERS {
-        let of = |name: &str| format!("encoder.layer.{layer}.{name}");
-        for (name, outputs, inputs) in [
-            ("attention.self.query", HIDDEN, HIDDEN),
-            ("attention.self.key", HIDDEN, HIDDEN),
-            ("attention.self.value", HIDDEN, HIDDEN),
-            ("attention.output.dense", HIDDEN, HIDDEN),
-            ("intermediate.dense", WIDE, HIDDEN),
-            ("output.dense", HIDDEN, WIDE),
-        ] {
-            add(of(&format!("{name}.weight")), &[outputs, inputs], 0.04, 0.0);
-            add(of(&format!("{name}.bias")), &[outputs], 0.04, 0.0);
-        }
-        norms.extend([of("attention.output.LayerNorm"), of("output.LayerNorm")]);
-    }
-    for norm in norms {
-        add(format!("{norm}.weight"), &[HIDDEN], 0.1, 1.0);
-        add(format!("{norm}.bias"), &[HIDDEN], 0.1, 0.0);
-    }
-    let folder = tempfile::tempdir()?;
-    let views: Result<Vec<_>, _> = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>();
-    fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views?, None)?)?;
-    let config = json!({ "model_type": "bert", "vocab_size": VOCABULARY, "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 12, "intermediate_size": WIDE, "hidden_act": "gelu",
-        "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0 });
-    // Mapped files stay mapped when their folder is gone.
-    Ok((Config::from_json(&config.to_string())?, Weights::open(folder.path())?))
-}
-
 fn batch(random: &mut Random, lengths: &[usize]) -> Outcome<TokenBatch> {
-    let sequence = |&n: &usize| (0..n).map(|_| random.below(VOCABULARY) as u32).collect();
+    let sequence = |&n: &usize| (0..n).map(|_| random.below(SIZE.vocabulary) as u32).collect();
     let sequences: Vec<Vec<u32>> = lengths.iter().map(sequence).collect();
     Ok(TokenBatch::from_sequences(&sequences)?)
 }
@@ -206,7 +160,7 @@ fn batch(random: &mut Random, lengths: &[usize]) -> Outcome<TokenBatch> {
 /// The smallest cosine of a row with the reference's, and the largest distance of a value.
 fn compare(found: &[f32], expected: &[f32]) -> (f64, f64) {
     let (mut least, mut furthest) = (1.0_f64, 0.0_f64);
-    for (a, b) in found.chunks(HIDDEN).zip(expected.chunks(HIDDEN)) {
+    for (a, b) in found.chunks(SIZE.hidden).zip(expected.chunks(SIZE.hidden)) {
         let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let cosine = product(a, b) / (product(a, a) * product(b, b)).sqrt();
         least = if cosine >= least { least } else { cosine };
@@ -233,7 +187,7 @@ fn shape_name((sequences, tokens): (usize, usize)) -> String {
 
 /// Values and times of the encoder; times of all shapes, with every kernel's values, if `wanted` names none.
 fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
-    let (config, weights) = bert_base()?;
+    let (config, weights) = checkpoint::bert(SIZE)?;
     let mut random = Random::new(2);
     let lengths = |_| (25.0 * (0.75 * random.normal()).exp()).clamp(5.0, 256.0) as usize;
     let ragged: Vec<usize> = (0..64).map(lengths).collect();
