@@ -185,12 +185,17 @@ fn refused(cuda: &Cuda, precision: Precision, cases: Vec<Case>) -> Vec<String> {
     refused.map(|failure| format!("{}: {}", failure.case, failure.why)).collect()
 }
 
-/// An encoder of two layers, whose products are of sizes that every kernel takes.
-fn encoder(cuda: &Cuda) -> mlxt_models::Result<Encoder<Cuda>> {
-    static CHECKPOINT: OnceLock<(Config, Weights)> = OnceLock::new();
-    let size = Size { hidden: 256, wide: 512, layers: 2, vocabulary: 100 };
-    let (config, weights) = CHECKPOINT.get_or_init(|| checkpoint::bert(size).unwrap());
+/// An encoder of so many layers, whose products are of sizes that every kernel takes.
+fn encoder_of(layers: usize, cuda: &Cuda) -> mlxt_models::Result<Encoder<Cuda>> {
+    static CHECKPOINTS: [OnceLock<(Config, Weights)>; 4] = [const { OnceLock::new() }; 4];
+    let size = Size { hidden: 256, wide: 512, layers, vocabulary: 100 };
+    let (config, weights) = CHECKPOINTS[layers].get_or_init(|| checkpoint::bert(size).unwrap());
     Encoder::load(cuda, config, weights, F16)
+}
+
+/// One of two.
+fn encoder(cuda: &Cuda) -> mlxt_models::Result<Encoder<Cuda>> {
+    encoder_of(2, cuda)
 }
 
 /// A forward from ids to values on the host.
@@ -251,6 +256,27 @@ fn the_studys_operations_are_started_as_the_driver_takes_them() {
     assert!(gpu.count("launches") > 500);
     drop(device);
     assert_eq!(gpu.alive(), []);
+}
+
+#[test]
+fn a_layer_is_as_few_kernels_as_its_products_and_attention_allow() {
+    let gpu = alone!(a_layer_is_as_few_kernels_as_its_products_and_attention_allow);
+    // Query, key and value at once, attention, three products more. Norms are kernels, or part of the products in front of them.
+    for (product, expected) in [("tile_64_64", 7), ("normed_64_128", 5)] {
+        let options = CudaOptions { product: Some(product.to_owned()), ..gpu.options(Arithmetic::F16) };
+        let launches = [1, 2, 3].map(|layers| {
+            let cuda = Cuda::new(CudaDevice::new(&options).unwrap());
+            let encoder = encoder_of(layers, &cuda).unwrap();
+            forward(&cuda, &encoder, &[60, 140]).unwrap();
+            let before = (gpu.count("launches"), gpu.count("starts"));
+            forward(&cuda, &encoder, &[60, 140]).unwrap();
+            assert_eq!(gpu.count("starts"), before.1 + 1);
+            gpu.count("launches") - before.0
+        });
+        assert_eq!([launches[1] - launches[0], launches[2] - launches[1]], [expected; 2], "{product}");
+        // Embeddings and their norm, mean vectors: two.
+        assert_eq!(launches[0] - expected, 2, "{product}");
+    }
 }
 
 #[test]
