@@ -4,7 +4,8 @@
 //! Arguments: `table` or `times` for one part alone; names of precisions for those alone; `small` for the cases of the
 //! table that are not timed, which a memory checker can go through; names of kernels that multiply, or how these begin, for the
 //! table's products by them alone (`cuBLASLt`: the whole table, by no other); `32x122` and the like to time batches of that shape
-//! alone, with the fastest kernels only. Ends with status 1 where anything was wrong.
+//! alone, with the fastest kernels only; `starts` for how long a process takes to its first results and nothing else: with kernels, and
+//! what is known of them, from the user's cache, or for the first time. Ends with status 1 where anything was wrong.
 
 mod checkpoint;
 
@@ -49,6 +50,10 @@ fn run(arguments: &[String]) -> Outcome {
     let has = |name: &str| arguments.iter().any(|a| a == name);
     let all = !PRECISIONS.iter().any(|p| has(p.name()));
     let precisions: Vec<Precision> = PRECISIONS.into_iter().filter(|p| all || has(p.name())).collect();
+    if has("starts") {
+        starts(&precisions)?;
+        return Ok(true);
+    }
     let mut right = true;
     if !has("times") {
         for &precision in &precisions {
@@ -62,11 +67,18 @@ fn run(arguments: &[String]) -> Outcome {
     Ok(right)
 }
 
+/// What is compared is chosen by the same run.
 fn open(precision: Precision, product: Option<&str>) -> Outcome<Cuda> {
+    open_with(
+        precision,
+        CudaOptions { product: product.map(str::to_owned), choose_again: true, ..CudaOptions::default() },
+    )
+}
+
+fn open_with(precision: Precision, options: CudaOptions) -> Outcome<Cuda> {
     let started = Instant::now();
-    let (arithmetic, product) = (CudaDevice::arithmetic(precision), product.map(str::to_owned));
-    // What is compared was chosen by the same run.
-    let options = CudaOptions { arithmetic, product, choose_again: true, ..CudaOptions::default() };
+    let arithmetic = CudaDevice::arithmetic(precision);
+    let options = CudaOptions { arithmetic, ..options };
     let cuda = Cuda::new(CudaDevice::new(&options)?);
     let (info, opened_s) = (cuda.info(), started.elapsed().as_secs_f64());
     let arithmetic = arithmetic.to_string();
@@ -181,6 +193,35 @@ fn hidden_states<B: Backend>(backend: &B, encoder: &Encoder<B>, batches: &[Token
     Ok(values)
 }
 
+/// Milliseconds from ids on the host to one vector for each sequence on the host: the device has finished by then.
+fn pass(cuda: &Cuda, encoder: &Encoder<Cuda>, batch: &TokenBatch) -> Outcome<f64> {
+    let started = Instant::now();
+    let hidden = encoder.forward(cuda, batch)?;
+    let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
+    drop(hidden);
+    cuda.read(&pooled)?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// How long a process waits for a device, for the weights on it, and for the first batch of each shape.
+fn starts(precisions: &[Precision]) -> Outcome<()> {
+    let (config, weights) = checkpoint::bert(SIZE)?;
+    let mut random = Random::new(2);
+    for &precision in precisions {
+        let cuda = open_with(precision, CudaOptions::default())?;
+        let started = Instant::now();
+        let encoder = Encoder::load(&cuda, &config, &weights, precision)?;
+        let loaded_s = started.elapsed().as_secs_f64();
+        let mut first = Vec::new();
+        for shape in SHAPES {
+            let milliseconds = pass(&cuda, &encoder, &batch(&mut random, &vec![shape.1; shape.0])?)?;
+            first.push(format!("{} {milliseconds:.1}", shape_name(shape)));
+        }
+        println!("{}", json!({ "start": precision.name(), "loaded_s": loaded_s, "first_ms": first.join(", ") }));
+    }
+    Ok(())
+}
+
 fn shape_name((sequences, tokens): (usize, usize)) -> String {
     format!("{sequences}x{tokens}")
 }
@@ -249,17 +290,8 @@ fn encoder(precisions: &[Precision], wanted: &[(usize, usize)]) -> Outcome {
         let shapes = shapes.iter().map(|&(b, n)| (shape_name((b, n)), vec![n; b]));
         for (shape, lengths) in shapes.chain(all.then(|| ("ragged 64".to_owned(), ragged.clone()))) {
             let batch = batch(&mut random, &lengths)?;
-            // Ids on the host to one vector for each sequence on the host: the device has finished by then.
-            let pass = || -> Outcome<f64> {
-                let started = Instant::now();
-                let hidden = encoder.forward(&cuda, &batch)?;
-                let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
-                drop(hidden);
-                cuda.read(&pooled)?;
-                Ok(started.elapsed().as_secs_f64() * 1e3)
-            };
-            let first = pass()?;
-            let mut samples = (0..SAMPLES).map(|_| pass()).collect::<Outcome<Vec<_>>>()?;
+            let first = pass(&cuda, &encoder, &batch)?;
+            let mut samples = (0..SAMPLES).map(|_| pass(&cuda, &encoder, &batch)).collect::<Outcome<Vec<_>>>()?;
             samples.sort_by(f64::total_cmp);
             let [least, median, p90] = [0, SAMPLES / 2, SAMPLES * 9 / 10].map(|i| (samples[i] * 1e4).round() / 1e4);
             println!(
