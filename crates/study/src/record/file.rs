@@ -220,6 +220,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_they_were_written() {
+        // Of many magnitudes, and with all their digits.
+        let numbers = (1..500_i32).map(|i| f64::from(i).sqrt() * 10_f64.powi(i % 30 - 15));
+        for number in numbers {
+            let Line::Run(mut run) = run("a") else { unreachable!() };
+            run.machine.load = Some(number);
+            let line = seal(&Line::Run(run)).unwrap();
+            assert_eq!(seal(&parse(line.trim_end()).unwrap()).unwrap(), line);
+        }
+    }
+
+    #[test]
     fn any_changed_byte_is_found() {
         let (_folder, path) = written(&[run("a"), row("a", measured())]);
         let good = std::fs::read(&path).unwrap();
