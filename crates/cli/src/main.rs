@@ -18,7 +18,6 @@ mod say;
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::Write;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
@@ -159,8 +158,7 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 fn complain(what: &str) {
-    // Standard error may be closed, and there is no one else to tell.
-    let _ = writeln!(std::io::stderr(), "mlxt: {what}");
+    say::note(format_args!("mlxt: {what}"));
 }
 
 thread_local! {

@@ -2,7 +2,7 @@
 //!
 //! A bar is drawn only on a terminal, never with `-q`, and only once the work has taken a second. Programs see nothing.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 use mlx_transformers::{Event, Info};
 
 use crate::args::Verbosity;
+use crate::say::note;
 
 /// Work shorter than this has no bar.
 const LONG: Duration = Duration::from_secs(1);
@@ -125,8 +126,7 @@ impl Progress {
 
     fn say(&self, what: &str) {
         self.state().clear();
-        // Standard error may be closed; then nobody wants to know.
-        let _ = writeln!(std::io::stderr(), "mlxt: {what}");
+        note(format_args!("mlxt: {what}"));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -211,8 +211,7 @@ impl Lines {
     pub(crate) fn hear(&self, line: &str) {
         let line = crate::one_line(line);
         if self.verbose {
-            // As above: standard error may be closed, or full.
-            let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
+            self.bar.suspend(|| note(&line));
         }
         self.bar.set_message(line);
     }

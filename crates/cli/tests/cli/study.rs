@@ -81,3 +81,33 @@ fn a_closed_standard_output_is_a_success_and_a_full_one_an_error() {
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
     }
 }
+
+/// A plan of one small operation on the CPU, which takes a moment, and where its run keeps what it makes.
+fn small_run(folder: &Path) -> std::process::Command {
+    let plan = "about = \"a test\"\nvariants = [\"mlxt/default/cpu/f32\"]\ngolden = [\"mlxt/reference/reference/f32\"]\n\
+                processes = 1\ntimeout_seconds = 60\n[operations]\nsets = [\"published\"]\nonly = [\"ReLU\"]\n\
+                at_most_values = 5_000_000\nwarmup = 0\niterations = 1\nrounds = 1\nat_least_seconds = 0\n\
+                at_most_seconds = 1\n";
+    let plan = crate::file(folder, "plan.toml", plan);
+    let mut command = crate::mlxt(["study", "run", &plan, "--threads", "1", "-o"]);
+    command.arg(folder.join("records.jsonl")).env("MLXT_STUDY_HOME", folder.join("home"));
+    command
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_standard_error_that_is_full_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let mut write = crate::mlxt(["study", "report", "-v", &records(), "-o"]);
+    write.arg(&report);
+    // What it says of each row, and at the end.
+    let mut run = small_run(folder.path());
+    run.arg("-v");
+    for mut command in [write, run] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stderr(full).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+    assert!(report.join("index.html").exists());
+}

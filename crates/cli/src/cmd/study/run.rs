@@ -20,7 +20,7 @@ use mlxt_study::tables;
 
 use super::{home, threads};
 use crate::args::{Usage, Verbosity, at_least_one};
-use crate::say::say;
+use crate::say::{note, say};
 
 /// Arguments of `mlxt study run`.
 #[derive(Debug, Args)]
@@ -119,9 +119,9 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
         let tables = tables::at_a_glance(&mlxt_study::summary::Summary::new(&records));
         shown = tables.iter().try_for_each(|table| say(tables::plain(table)));
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
-        eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
+        note(format_args!("{how}: {measured} measured, {failed} failed, in {path}"));
         if measured > 0 {
-            eprintln!("tables, figures and a page: mlxt study report {path} -o report");
+            note(format_args!("tables, figures and a page: mlxt study report {path} -o report"));
         }
     }
     if failed > 0 && (strict || measured == 0) && !stopped {
@@ -185,7 +185,7 @@ impl Shown {
 
     /// Above the bar, if there is one.
     fn say(&self, what: &str) {
-        self.bar.suspend(|| eprintln!("{what}"));
+        self.bar.suspend(|| note(what));
     }
 
     fn left(&self) -> String {
