@@ -340,7 +340,7 @@ pub(crate) fn at_least_one(value: &str) -> Result<usize, String> {
 }
 
 /// A number of threads.
-fn threads(value: &str) -> Result<usize, String> {
+pub(crate) fn threads(value: &str) -> Result<usize, String> {
     up_to(MOST_THREADS, value)
 }
 

@@ -8,7 +8,7 @@ use crate::{error_line, failure, file, fixture, mlxt, stdout};
 fn wrong_usage_is_status_2() {
     let model = fixture("bert");
     let m = model.as_str();
-    let cases: [(&[&str], &str); 30] = [
+    let cases: [(&[&str], &str); 31] = [
         (&[], "no command"),
         (&["study"], "study does what? One of: run, report, compare"),
         (&["-q", "setup"], "setup does what? One of: mlx (see mlxt setup --help)"),
@@ -22,6 +22,7 @@ fn wrong_usage_is_status_2() {
         (&["embed", "-m", m, "a", "--threads", "-1"], "'-1' for '--threads <N>': must be at least 1"),
         (&["embed", "-m", m, "a", "--threads", "1000000000000000"], "must be at most 4096"),
         (&["embed", "-m", m, "a", "--threads", "18446744073709551615"], "must be at most 4096"),
+        (&["study", "run", "quick", "--threads", "4097"], "'4097' for '--threads <N>': must be at most 4096"),
         (&["embed", "-m", m, "a", "--batch-tokens", "0"], "--batch-tokens"),
         (&["embed", "-m", m, "a", "--max-length", "many"], "--max-length"),
         (&["embed", "-m", m, "a", "--pooling", "median"], "'median'"),

@@ -19,7 +19,7 @@ use mlxt_study::runner::{self, Event, Study, Summary};
 use mlxt_study::tables;
 
 use super::{home, threads};
-use crate::args::{Usage, Verbosity, at_least_one};
+use crate::args::{self, Usage, Verbosity};
 use crate::say::{note, say};
 
 /// Arguments of `mlxt study run`.
@@ -41,7 +41,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Threads of each engine [default: all]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<usize>,
     /// End with status 1 if any row failed, not only if all did
     #[arg(long)]
