@@ -45,7 +45,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(internal_error));
-    let mut command = Cli::command();
+    let mut command = numbers_are_values(Cli::command());
     let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
         let settings = settings(&command, &matches);
         Ok((Cli::from_arg_matches(&matches)?, settings))
@@ -85,6 +85,14 @@ fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {
         settings.insert(option, values.collect());
     }
     settings
+}
+
+/// A number below zero behind an option is its value and no option: what is wrong with it is then told by its name.
+fn numbers_are_values(command: clap::Command) -> clap::Command {
+    let takes_value = |argument: &clap::Arg| argument.get_action().takes_values() && !argument.is_positional();
+    command
+        .mut_args(|argument| if takes_value(&argument) { argument.allow_negative_numbers(true) } else { argument })
+        .mut_subcommands(numbers_are_values)
 }
 
 /// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
@@ -195,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        numbers_are_values(Cli::command()).debug_assert();
     }
 
     #[test]

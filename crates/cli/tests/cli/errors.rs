@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{error_line, failure, file, fixture, mlxt, stdout};
+use crate::{error_line, failure, file, fixture, mlxt, stdout, task};
 
 #[test]
 fn wrong_usage_is_status_2() {
@@ -45,6 +45,30 @@ fn wrong_usage_is_status_2() {
         let error = failure(2, args);
         assert!(error.contains(expected), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn a_number_below_zero_is_told_its_least_by_every_option() {
+    for (command, option, least) in [
+        (&["embed", "-m", "m", "a"][..], "--threads", "must be at least 1"),
+        (&["embed", "-m", "m", "a"], "--batch-tokens", "must be at least 1"),
+        (&["embed", "-m", "m", "a"], "--max-length", "must be at least 1"),
+        (&["fill-mask", "-m", "m", "a"], "--top-k", "must be at least 1"),
+        (&["answer", "-m", "m", "--question", "q", "--context", "c"], "--top-k", "must be at least 1"),
+        (&["answer", "-m", "m", "--question", "q", "--context", "c"], "--stride", "must be at least 0"),
+        (&["convert", "-m", "m", "-o", "o"], "--bits", "must be one of [4, 8]"),
+        (&["convert", "-m", "m", "-o", "o", "--bits", "4"], "--group", "must be one of [32, 64, 128]"),
+        (&["study", "run", "quick"], "--threads", "must be at least 1"),
+        (&["study", "run", "quick"], "--seed", "must be at least 0"),
+        (&["study", "compare", "a", "b"], "--threshold", "must be a finite number, 0 at least"),
+    ] {
+        let error = failure(2, &[command, &[option, "-1"]].concat());
+        assert!(error.contains(&format!("'-1' for '{option} <")) && error.contains(least), "{error}");
+    }
+    // Of an option that takes any text it is one; among the texts it still looks like an option.
+    let labels = ["zero-shot", "-m", &task("bert-nli"), "fox", "--label", "-1", "--label", "2"];
+    assert!(stdout(&labels).contains("\"-1\""));
+    assert!(failure(2, &["embed", "-m", "m", "-1"]).contains("unexpected argument '-1'"));
 }
 
 #[test]

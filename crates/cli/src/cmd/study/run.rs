@@ -38,7 +38,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// Of inputs, random weights and orders
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = |n: &str| args::within(0..=u64::MAX, n))]
     seed: u64,
     /// Threads of each engine [default: all]
     #[arg(long, value_name = "N", value_parser = args::threads)]
