@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use mlx_transformers::{Builder, Device, Hub, Load, MOST_THREADS, Precision};
 
 use crate::input::{self, OnError, Rows, Source};
@@ -144,7 +145,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
     /// Write to a file, which appears when it is complete (`-` for standard output)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = new_file(".jsonl, .json, .csv, .npy, .parquet or .txt"))]
     output: Option<PathBuf>,
     /// text, json, jsonl, csv, npy or parquet [default: by the extension of -o; else text on a terminal, jsonl otherwise]
     #[arg(long, value_name = "FORMAT")]
@@ -333,6 +334,16 @@ impl OutputArgs {
 /// Whether a path stands for standard input or output.
 fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// A file to write, whose name says what is in it: one of `formats`, and nothing that is compressed.
+pub(crate) fn new_file(formats: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let compressed = output::COMPRESSED.contains(&extension.as_str());
+        let what = || format!("nothing is compressed here: leave out .{extension}, and let it end in {formats}");
+        if compressed { Err(what()) } else { Ok(path) }
+    })
 }
 
 /// A number of something there must be one of.

@@ -26,6 +26,10 @@ pub(crate) use table::{Column, Kind, Value};
 pub(crate) use target::{StdoutClosed, Target};
 pub(crate) use text::{Text, shown};
 
+/// Extensions of compressed files, which are neither read nor written.
+pub(crate) const COMPRESSED: [&str; 12] =
+    ["gz", "tgz", "bz2", "xz", "lzma", "zst", "lz4", "br", "sz", "zip", "npz", "7z"];
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

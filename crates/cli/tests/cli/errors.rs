@@ -48,6 +48,27 @@ fn wrong_usage_is_status_2() {
 }
 
 #[test]
+fn a_name_that_promises_compression_is_refused_whatever_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["out.jsonl.gz", "out.csv.zst", "out.npz", "OUT.GZ"] {
+        let out = folder.path().join(name);
+        let out = out.to_str().unwrap();
+        for args in [
+            &["tokenize", "-m", &fixture("bert"), "fox", "-o", out][..],
+            &["tokenize", "-m", &fixture("bert"), "fox", "--format", "jsonl", "-o", out],
+            &["doctor", "-o", out],
+            &["study", "merge", "a.jsonl", "-o", out],
+            &["study", "run", "quick", "-o", out],
+        ] {
+            let error = failure(2, args);
+            assert!(error.contains(name) && error.contains("nothing is compressed here"), "{error}");
+            assert!(error.contains("let it end in .jsonl"), "{error}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_number_below_zero_is_told_its_least_by_every_option() {
     for (command, option, least) in [
         (&["embed", "-m", "m", "a"][..], "--threads", "must be at least 1"),

@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "PLAN")]
     plan: String,
     /// The record file; what it holds already is not measured again [default: PLAN-DATE.jsonl here]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = args::new_file(".jsonl"))]
     output: Option<PathBuf>,
     /// A real checkpoint for a model of the plan: bert-base=FOLDER (random weights without it)
     #[arg(long, value_name = "MODEL=FOLDER")]
