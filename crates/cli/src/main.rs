@@ -68,9 +68,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Options that change no result: only with them may a run that goes on differ from the one that was interrupted.
-const HARMLESS: [&str; 10] =
-    ["input", "output", "resume", "on_error", "threads", "batch_tokens", "offline", "quiet", "verbose", "help"];
+/// Options that change no result: only with them may a run that goes on differ from the one that was interrupted. Of
+/// `device` counts what it stands for, which is known when the model is loaded.
+const HARMLESS: [&str; 11] = [
+    "input",
+    "output",
+    "resume",
+    "on_error",
+    "device",
+    "threads",
+    "batch_tokens",
+    "offline",
+    "quiet",
+    "verbose",
+    "help",
+];
 
 /// The command, its version and all its options that may change results, as they were given or left out.
 fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
+use mlx_transformers::Info;
 use serde::Serialize;
 
 use crate::args::Usage;
@@ -152,10 +153,10 @@ impl Sink {
         self.target.kept()
     }
 
-    /// Writes what stands before all records. To be called once, before the first, when the model is loaded: until then nothing
-    /// that a run before has left is touched.
-    pub(crate) fn begin(&mut self, shape: &Shape) -> Result<()> {
-        self.target.begin()?;
+    /// Writes what stands before all records. To be called once, before the first, when the model is loaded, with what it runs
+    /// on: until then nothing that a run before has left is touched.
+    pub(crate) fn begin(&mut self, shape: &Shape, info: Option<&Info>) -> Result<()> {
+        self.target.begin(info.map(|info| info.device.device.as_str()))?;
         let bytes = self.done().bytes;
         match self.format {
             Format::Npy if bytes > 0 => {
