@@ -77,7 +77,12 @@ fn error_line(status: i32, output: &Output) -> String {
 
 /// Runs with `input` as standard input.
 fn with_stdin(args: &[&str], input: &[u8]) -> Output {
-    let mut child = mlxt(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fed(&mut mlxt(args), input)
+}
+
+/// The same of any command.
+fn fed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));

@@ -94,6 +94,23 @@ fn small_run(folder: &Path) -> std::process::Command {
     command
 }
 
+/// Stacks of a size that no system has: no thread can be had, whoever asks.
+const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
+
+#[test]
+#[cfg(target_os = "linux")]
+fn limits_on_threads_that_cannot_be_had_are_a_fault_and_the_worker_goes_on() {
+    let mut worker = crate::mlxt(["worker"]);
+    worker.env(NO_THREADS.0, NO_THREADS.1);
+    let output = crate::fed(&mut worker, b"{\"do\": \"probe\", \"threads\": 2}\n{\"do\": \"hello\"}\n");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let replies: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(replies.len(), 2, "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(replies[0]["error"]["stage"], "probe", "{said}");
+    assert!(replies[0]["error"]["message"].as_str().unwrap().contains("thread: "), "{said}");
+    assert_eq!(replies[1]["ok"]["name"], "mlx-transformers", "{said}");
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_standard_error_that_is_full_is_no_failure() {
