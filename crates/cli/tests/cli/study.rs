@@ -113,6 +113,19 @@ fn limits_on_threads_that_cannot_be_had_are_a_fault_and_the_worker_goes_on() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn an_engine_that_no_thread_can_talk_to_cannot_be_used_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peers = crate::mlxt(["study", "peers", "--format", "json"]);
+    let output = peers.env(NO_THREADS.0, NO_THREADS.1).env("MLXT_STUDY_HOME", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found[0]["peer"], "mlxt");
+    assert_eq!(found[0]["usable"], false);
+    assert!(found[0]["detail"].as_str().unwrap().contains("no thread to talk to it"), "{found}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_standard_error_that_is_full_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
