@@ -192,6 +192,16 @@ fn rate(started: Instant, done: u64) -> (Duration, f64) {
     (spent, done as f64 / spent.as_secs_f64().max(1e-9))
 }
 
+/// A bar that moves by itself, seen on a terminal only. Moving takes a thread, for which nobody else asks.
+pub(crate) fn spinner(verbosity: Verbosity) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || verbosity.quiet {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// What another program says meanwhile, one line in place of the one before; all of them for those who ask for more.
 pub(crate) struct Lines {
     bar: ProgressBar,
@@ -201,10 +211,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Nothing is seen off a terminal, unless it is asked for.
     pub(crate) fn new(verbosity: Verbosity) -> Self {
-        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
-        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, verbose: verbosity.verbose }
+        Self { bar: spinner(verbosity), verbose: verbosity.verbose }
     }
 
     /// Shows a line.

@@ -24,6 +24,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// A variable for stacks of a size that no system has: no thread can be had, whoever asks.
+const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
+
 /// A fixture's folder.
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{failure, stdout};
+use crate::{NO_THREADS, failure, stdout};
 
 /// Records of a real machine: 16 kB.
 fn records() -> String {
@@ -93,9 +93,6 @@ fn small_run(folder: &Path) -> std::process::Command {
     command.arg(folder.join("records.jsonl")).env("MLXT_STUDY_HOME", folder.join("home"));
     command
 }
-
-/// Stacks of a size that no system has: no thread can be had, whoever asks.
-const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
 
 #[test]
 #[cfg(target_os = "linux")]

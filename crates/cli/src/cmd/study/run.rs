@@ -1,7 +1,6 @@
 //! `mlxt study run PLAN`: measures, shows how far it is, and keeps what was measured when it is stopped.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +19,7 @@ use mlxt_study::tables;
 
 use super::{home, threads};
 use crate::args::{self, Usage, Verbosity};
+use crate::progress::spinner;
 use crate::say::{note, say};
 
 /// Arguments of `mlxt study run`.
@@ -142,10 +142,7 @@ struct Shown {
 
 impl Shown {
     fn new(verbosity: Verbosity) -> Self {
-        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
-        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { verbosity, bar, started: Instant::now(), rows: 0, finished: 0 }
+        Self { verbosity, bar: spinner(verbosity), started: Instant::now(), rows: 0, finished: 0 }
     }
 
     fn hear(&mut self, event: Event<'_>) {
