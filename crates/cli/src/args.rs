@@ -2,12 +2,14 @@
 //!
 //! Each group turns itself into checked values; defaults that the engine has are left to the engine.
 
-use std::num::IntErrorKind;
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use mlx_transformers::{Builder, Device, Hub, Load, MOST_THREADS, Precision};
 
 use crate::input::{self, OnError, Rows, Source};
@@ -26,8 +28,8 @@ impl Usage {
     }
 }
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
@@ -85,7 +87,7 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = Precision::from_str)]
     dtype: Precision,
     /// Threads on the host [default: all]
-    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
 
@@ -143,7 +145,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
     /// Write to a file, which appears when it is complete (`-` for standard output)
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = new_file(".jsonl, .json, .csv, .npy, .parquet or .txt"))]
     output: Option<PathBuf>,
     /// text, json, jsonl, csv, npy or parquet [default: by the extension of -o; else text on a terminal, jsonl otherwise]
     #[arg(long, value_name = "FORMAT")]
@@ -334,24 +336,39 @@ fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// A file to write, whose name says what is in it: one of `formats`, and nothing that is compressed.
+pub(crate) fn new_file(formats: &'static str) -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(move |path| {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let compressed = output::COMPRESSED.contains(&extension.as_str());
+        let what = || format!("nothing is compressed here: leave out .{extension}, and let it end in {formats}");
+        if compressed { Err(what()) } else { Ok(path) }
+    })
+}
+
 /// A number of something there must be one of.
 pub(crate) fn at_least_one(value: &str) -> Result<usize, String> {
-    up_to(usize::MAX, value)
+    within(1..=usize::MAX, value)
 }
 
 /// A number of threads.
-fn threads(value: &str) -> Result<usize, String> {
-    up_to(MOST_THREADS, value)
+pub(crate) fn threads(value: &str) -> Result<usize, String> {
+    within(1..=MOST_THREADS, value)
 }
 
-/// A number from 1 to `most`.
-fn up_to(most: usize, value: &str) -> Result<usize, String> {
-    match value.parse::<usize>() {
-        Ok(n) if (1..=most).contains(&n) => Ok(n),
-        Ok(0) => Err("must be at least 1".into()),
-        Err(_) if value.parse::<i64>().is_ok() => Err("must be at least 1".into()),
-        Err(error) if *error.kind() != IntErrorKind::PosOverflow => Err("must be a whole number".into()),
-        _ => Err(format!("must be at most {most}")),
+/// A whole number in a range.
+pub(crate) fn within<N: FromStr + PartialOrd + Display>(range: RangeInclusive<N>, value: &str) -> Result<N, String> {
+    let (least, most) = (range.start(), range.end());
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("must be a whole number".into());
+    }
+    match value.parse() {
+        Ok(n) if range.contains(&n) => Ok(n),
+        Ok(n) if n > *least => Err(format!("must be at most {most}")),
+        // Too long to be read at all.
+        Err(_) if !value.starts_with('-') => Err(format!("must be at most {most}")),
+        _ => Err(format!("must be at least {least}")),
     }
 }
 
@@ -363,13 +380,16 @@ mod tests {
     fn numbers_out_of_range_are_told_their_range() {
         assert_eq!((at_least_one("1"), threads("4096")), (Ok(1), Ok(4096)));
         assert_eq!(at_least_one(&usize::MAX.to_string()), Ok(usize::MAX));
+        assert_eq!((within(0..=9_u64, "+0"), within(0..=9_u64, "-1")), (Ok(0), Err("must be at least 0".into())));
         for (value, expected) in [
             ("0", "must be at least 1"),
             ("-1", "must be at least 1"),
+            ("-99999999999999999999999999", "must be at least 1"),
             ("4097", "must be at most 4096"),
             ("18446744073709551615", "must be at most 4096"),
             ("99999999999999999999999999", "must be at most 4096"),
             ("", "must be a whole number"),
+            ("-", "must be a whole number"),
             ("1.5", "must be a whole number"),
             ("many", "must be a whole number"),
         ] {

@@ -18,7 +18,6 @@ mod say;
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::Write;
 use std::panic::{self, PanicHookInfo};
 use std::process::ExitCode;
 
@@ -46,7 +45,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     panic::set_hook(Box::new(internal_error));
-    let mut command = Cli::command();
+    let mut command = numbers_are_values(Cli::command());
     let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
         let settings = settings(&command, &matches);
         Ok((Cli::from_arg_matches(&matches)?, settings))
@@ -69,9 +68,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Options that change no result: only with them may a run that goes on differ from the one that was interrupted.
-const HARMLESS: [&str; 10] =
-    ["input", "output", "resume", "on_error", "threads", "batch_tokens", "offline", "quiet", "verbose", "help"];
+/// Options that change no result: only with them may a run that goes on differ from the one that was interrupted. Of
+/// `device` counts what it stands for, which is known when the model is loaded.
+const HARMLESS: [&str; 11] = [
+    "input",
+    "output",
+    "resume",
+    "on_error",
+    "device",
+    "threads",
+    "batch_tokens",
+    "offline",
+    "quiet",
+    "verbose",
+    "help",
+];
 
 /// The command, its version and all its options that may change results, as they were given or left out.
 fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {
@@ -86,6 +97,14 @@ fn settings(command: &clap::Command, matches: &ArgMatches) -> Settings {
         settings.insert(option, values.collect());
     }
     settings
+}
+
+/// A number below zero behind an option is its value and no option: what is wrong with it is then told by its name.
+fn numbers_are_values(command: clap::Command) -> clap::Command {
+    let takes_value = |argument: &clap::Arg| argument.get_action().takes_values() && !argument.is_positional();
+    command
+        .mut_args(|argument| if takes_value(&argument) { argument.allow_negative_numbers(true) } else { argument })
+        .mut_subcommands(numbers_are_values)
 }
 
 /// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
@@ -159,8 +178,7 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 fn complain(what: &str) {
-    // Standard error may be closed, and there is no one else to tell.
-    let _ = writeln!(std::io::stderr(), "mlxt: {what}");
+    say::note(format_args!("mlxt: {what}"));
 }
 
 thread_local! {
@@ -197,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        numbers_are_values(Cli::command()).debug_assert();
     }
 
     #[test]

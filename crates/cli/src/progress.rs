@@ -2,7 +2,7 @@
 //!
 //! A bar is drawn only on a terminal, never with `-q`, and only once the work has taken a second. Programs see nothing.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 use mlx_transformers::{Event, Info};
 
 use crate::args::Verbosity;
+use crate::say::note;
 
 /// Work shorter than this has no bar.
 const LONG: Duration = Duration::from_secs(1);
@@ -125,8 +126,7 @@ impl Progress {
 
     fn say(&self, what: &str) {
         self.state().clear();
-        // Standard error may be closed; then nobody wants to know.
-        let _ = writeln!(std::io::stderr(), "mlxt: {what}");
+        note(format_args!("mlxt: {what}"));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,6 +192,16 @@ fn rate(started: Instant, done: u64) -> (Duration, f64) {
     (spent, done as f64 / spent.as_secs_f64().max(1e-9))
 }
 
+/// A bar that moves by itself, seen on a terminal only. Moving takes a thread, for which nobody else asks.
+pub(crate) fn spinner(verbosity: Verbosity) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || verbosity.quiet {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 /// What another program says meanwhile, one line in place of the one before; all of them for those who ask for more.
 pub(crate) struct Lines {
     bar: ProgressBar,
@@ -201,18 +211,14 @@ pub(crate) struct Lines {
 impl Lines {
     /// Nothing is seen off a terminal, unless it is asked for.
     pub(crate) fn new(verbosity: Verbosity) -> Self {
-        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
-        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, verbose: verbosity.verbose }
+        Self { bar: spinner(verbosity), verbose: verbosity.verbose }
     }
 
     /// Shows a line.
     pub(crate) fn hear(&self, line: &str) {
         let line = crate::one_line(line);
         if self.verbose {
-            // As above: standard error may be closed, or full.
-            let _ = self.bar.suspend(|| writeln!(std::io::stderr(), "{line}"));
+            self.bar.suspend(|| note(&line));
         }
         self.bar.set_message(line);
     }

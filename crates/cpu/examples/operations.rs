@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         [f64::INFINITY; 3]
     } else {
         println!("{}: {}", cpu.info().hardware, cpu.info().detail);
-        let measured = limits(cpu.threads());
+        let measured = limits(cpu.threads())?;
         let (fma, read, copy) = (measured.f32_gflops(), measured.gigabytes_per_second, copy_peak(cpu.threads()));
         println!("limits: {fma:.0} GFLOP/s of multiply-adds, {read:.1} GB/s read, {copy:.1} GB/s copied");
         println!("   best ms  median ms    rate          of the limit  case");

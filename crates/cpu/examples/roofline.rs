@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let info = cpu.info();
     println!("{}: {}", info.hardware, info.detail);
 
-    let limits = limits(cpu.threads());
+    let limits = limits(cpu.threads())?;
     let (gflops, bandwidth) = (limits.f32_gflops(), limits.gigabytes_per_second);
     println!("limits: {gflops:.0} GFLOP/s of multiply-adds, {bandwidth:.1} GB/s read from memory\n");
     let batch = arguments.iter().find_map(|a| {

@@ -3,9 +3,13 @@
 //! No kernel: nothing here computes a result. Where an instruction set has no instruction for a dtype, there is no peak.
 
 use std::hint::black_box;
+use std::thread;
 use std::time::Instant;
 
+use mlxt_backend::Result;
+
 use crate::MOST_THREADS;
+use crate::threads::no_thread;
 
 /// A machine's measured limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,11 +42,13 @@ impl Limits {
 }
 
 /// Measures them on `threads` threads (at least one, at most [`MOST_THREADS`]); takes about a second and 512 MB.
-#[must_use]
-pub fn limits(threads: usize) -> Limits {
+///
+/// # Errors
+/// [`Error::Device`](mlxt_backend::Error::Device) if the system does not give as many threads.
+pub fn limits(threads: usize) -> Result<Limits> {
     let threads = threads.clamp(1, MOST_THREADS);
-    let gflops = peaks().into_iter().map(|(dtype, steps)| (dtype, peak(threads, steps))).collect();
-    Limits { gflops, gigabytes_per_second: read_peak(threads) }
+    let peaks = peaks().into_iter().map(|(dtype, steps)| Ok((dtype, peak(threads, steps)?)));
+    Ok(Limits { gflops: peaks.collect::<Result<_>>()?, gigabytes_per_second: read_peak(threads)? })
 }
 
 /// Runs that many steps of independent multiply-adds and gives the operations of one step.
@@ -149,18 +155,18 @@ mod x86 {
     }
 }
 
-fn peak(threads: usize, steps: Steps) -> f64 {
+fn peak(threads: usize, steps: Steps) -> Result<f64> {
     // About 10 ms at 4 GHz.
     const STEPS: usize = 2_000_000;
     let flops = steps(1) as f64;
     let seconds = quickest(threads, |_| {
         black_box(steps(STEPS));
-    });
-    flops * (STEPS * threads) as f64 / seconds / 1e9
+    })?;
+    Ok(flops * (STEPS * threads) as f64 / seconds / 1e9)
 }
 
 /// GB/s of reading 512 MB once.
-fn read_peak(threads: usize) -> f64 {
+fn read_peak(threads: usize) -> Result<f64> {
     let values = vec![1_u64; 64 << 20];
     let share = values.len() / threads;
     let seconds = quickest(threads, |i| {
@@ -171,25 +177,27 @@ fn read_peak(threads: usize) -> f64 {
             sums
         });
         black_box(sum);
-    });
-    (share * threads * 8) as f64 / seconds / 1e9
+    })?;
+    Ok((share * threads * 8) as f64 / seconds / 1e9)
 }
 
 /// Seconds of the quickest of some runs of `work` on all threads at once.
-fn quickest(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+fn quickest(threads: usize, work: impl Fn(usize) + Sync) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..12 {
         let start = Instant::now();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| -> Result<()> {
             for i in 1..threads {
                 let work = &work;
-                scope.spawn(move || work(i));
+                let spawned = thread::Builder::new().spawn_scoped(scope, move || work(i));
+                spawned.map_err(|e| no_thread(&e))?;
             }
             work(0);
-        });
+            Ok(())
+        })?;
         best = best.min(start.elapsed().as_secs_f64());
     }
-    best
+    Ok(best)
 }
 
 #[cfg(test)]
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn limits_are_numbers_that_a_machine_can_have() {
-        let limits = limits(1);
+        let limits = limits(1).unwrap();
         let positive = |x: f64| x.is_finite() && x > 0.0;
         assert!(positive(limits.gigabytes_per_second) && positive(limits.f32_gflops()), "{limits:?}");
         assert!(limits.gflops.iter().all(|(_, peak)| positive(*peak)), "{limits:?}");

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -89,6 +90,11 @@ impl Iterator for Claims<'_> {
     }
 }
 
+/// The system gives no thread.
+pub(crate) fn no_thread(error: &io::Error) -> Error {
+    Error::Device { backend: "cpu", message: format!("thread: {error}") }
+}
+
 impl Pool {
     /// A pool in which `threads` take part, the caller included.
     ///
@@ -108,7 +114,7 @@ impl Pool {
         for slot in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new().name(format!("mlxt-cpu-{slot}")).spawn(move || shared.work(slot));
-            pool.workers.push(worker.map_err(|e| Error::Device { backend: "cpu", message: format!("thread: {e}") })?);
+            pool.workers.push(worker.map_err(|e| no_thread(&e))?);
         }
         Ok(pool)
     }

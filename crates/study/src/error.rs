@@ -40,7 +40,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// What is to be a record file is something else that has a name.
-    #[error("{path} is no regular file but a folder, a pipe or a device: name a file for the records")]
+    #[error("{path} is no regular file but a folder, a pipe or a device: name a file of records")]
     NoFile {
         /// Its name.
         path: PathBuf,

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::hex::hex;
+use crate::plan::{once, twice};
 use crate::record::Variant;
 use crate::setup::home_python;
 use crate::worker::Launch;
@@ -139,7 +140,7 @@ impl Peers {
     /// Those of another file of the same form.
     ///
     /// # Errors
-    /// A file that is none, or whose peers name environments it has not.
+    /// A file that is none, has something twice, or whose peers name environments it has not.
     pub fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         Self::parse(&path.to_string_lossy(), &text)
@@ -148,12 +149,26 @@ impl Peers {
     fn parse(name: &str, text: &str) -> Result<Self> {
         let fault = |what| Error::Plan { name: name.into(), what };
         let peers: Self = toml::from_str(text).map_err(|e| fault(e.to_string()))?;
+        peers.all_once().map_err(fault)?;
         for peer in &peers.peers {
             if let Some(environment) = &peer.environment {
                 peers.environment(environment).map_err(|e| fault(e.to_string()))?;
             }
         }
         Ok(peers)
+    }
+
+    /// Refuses what has the name of another: it would stand for the other, or be measured under its name.
+    fn all_once(&self) -> Result<(), String> {
+        once("environment", &self.environments.iter().map(|environment| &environment.id).collect::<Vec<_>>())?;
+        once("peer", &self.peers.iter().map(|peer| &peer.id).collect::<Vec<_>>())?;
+        let everyone = [Pattern(["*"; 4].map(str::to_owned))];
+        for variants in [Kind::Models, Kind::Operations].map(|kind| self.variants(kind, &everyone)) {
+            if let Some((_, place)) = twice(&variants) {
+                return Err(format!("{} is there twice: leave one out of the modes", variants[place]));
+            }
+        }
+        Ok(())
     }
 
     /// All of them.
@@ -317,6 +332,19 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn what_is_there_twice_is_refused() {
+        let mode = |id: &str| format!("[[peer.mode]]\nid = {id:?}\ndtypes = [\"f32\"]\nmodels = true\n");
+        let peer = "[[peer]]\nid = \"a\"\ntitle = \"A\"\nworker = \"mlxt\"\ndevices = [\"cpu\"]\n";
+        let environment = "[[environment]]\nid = \"e\"\npackages = []\n";
+        let refused = |text: &str| Peers::parse("x", text).unwrap_err().to_string();
+        let good = format!("{environment}{peer}{}", mode("m"));
+        Peers::parse("x", &good).unwrap();
+        assert!(refused(&format!("{environment}{good}")).starts_with("x: environment: e is there twice"));
+        assert!(refused(&format!("{good}{peer}{}", mode("n"))).starts_with("x: peer: a is there twice"));
+        assert!(refused(&format!("{good}{}", mode("m"))).starts_with("x: a/m/cpu/f32 is there twice"));
+    }
 
     #[test]
     fn workers_are_whole_for_all_that_start_at_the_same_time() {

@@ -3,6 +3,7 @@
 //! It holds no measurement and starts nothing: `runner/` does.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -195,6 +196,7 @@ impl Plan {
             return Err(fault("processes and timeout_seconds have to be above 0".into()));
         }
         plan.within_limits().map_err(fault)?;
+        plan.all_once().map_err(fault)?;
         if plan.models.is_none() && plan.operations.is_none() {
             return Err(fault("there is nothing to measure in it: [models], [operations] or both are needed".into()));
         }
@@ -231,6 +233,23 @@ impl Plan {
             Some((key, number, least, most)) => Err(format!("{key} = {number}: from {least} to {most}")),
             None => Ok(()),
         }
+    }
+
+    /// Refuses lists that have an entry twice: its cells would be measured twice under one name, or it stands for another.
+    fn all_once(&self) -> Result<(), String> {
+        once("variants", &self.variants)?;
+        once("golden", &self.golden)?;
+        if let Some(models) = &self.models {
+            once("names", &models.names)?;
+            once("characters", &models.characters)?;
+            once("tokens", &models.tokens)?;
+            once("batch", &models.batch)?;
+        }
+        if let Some(operations) = &self.operations {
+            once("sets", &operations.sets)?;
+            once("only", &operations.only)?;
+        }
+        Ok(())
     }
 
     /// The cells, by what is loaded for them.
@@ -285,6 +304,19 @@ impl OperationsPlan {
     fn has(&self, case: &Case) -> bool {
         self.sets.contains(&case.set) && (self.only.is_empty() || self.only.contains(&case.operation))
     }
+}
+
+/// Refuses a list that has an entry twice.
+pub(crate) fn once(key: &str, entries: &[impl PartialEq + fmt::Display]) -> Result<(), String> {
+    let Some((first, second)) = twice(entries) else { return Ok(()) };
+    let (entry, first, second) = (&entries[first], first + 1, second + 1);
+    Err(format!("{key}: {entry} is there twice, as entry {first} and as entry {second}: leave one out"))
+}
+
+/// The places of the first two entries that are the same.
+pub(crate) fn twice(entries: &[impl PartialEq]) -> Option<(usize, usize)> {
+    let before = |place: usize| entries[..place].iter().position(|other| *other == entries[place]);
+    (0..entries.len()).find_map(|place| Some((before(place)?, place)))
 }
 
 #[cfg(test)]
@@ -369,6 +401,25 @@ mod tests {
         }
         let characters = refused(&quick.replacen("characters = [", "characters = [9223372036854775807, ", 1));
         assert!(characters.contains("9223372036854775807") && characters.contains("50, 100, 200, 500"), "{characters}");
+    }
+
+    #[test]
+    fn what_is_in_a_list_twice_is_refused_by_its_key() {
+        let quick = BUILT_IN[0].1;
+        for (list, twice, expected) in [
+            ("batch = [1, 8]", "batch = [1, 8, 1]", "batch: 1 is there twice, as entry 1 and as entry 3"),
+            ("[50, 100, 200]", "[50, 100, 100]", "characters: 100 is there twice, as entry 2 and as entry 3"),
+            ("[50, 100, 200]", "[50]\ntokens = [8, 8]", "tokens: 8 is there twice"),
+            ("[\"minilm-l6\"]", "[\"minilm-l6\", \"minilm-l6\"]", "names: minilm-l6 is there twice"),
+            ("[\"published\"]", "[\"published\", \"published\"]", "sets: published is there twice"),
+            ("[\"published\"]", "[\"published\"]\nonly = [\"ReLU\", \"ReLU\"]", "only: ReLU is there twice"),
+            ("golden = [", "golden = [\"a/b/c/d\", \"a/b/c/d\", ", "golden: a/b/c/d is there twice"),
+            ("variants = [", "variants = [\"a/*/c/d\", \"a/*/c/d\", ", "variants: a/*/c/d is there twice"),
+        ] {
+            assert!(quick.contains(list), "{list}");
+            let error = refused(&quick.replacen(list, twice, 1));
+            assert!(error.starts_with(&format!("x: {expected}")) && error.ends_with("leave one out"), "{error}");
+        }
     }
 
     #[test]

@@ -72,20 +72,24 @@ impl Worker {
             return Err(failed("no pipes".into()));
         };
 
-        let said = Arc::default();
-        let keep = Arc::clone(&said);
-        // Each thread ends with its pipe. One of them writes, so that a worker that does not read cannot hold up the runner.
-        thread::spawn(move || keep_the_end(errors, &keep));
         let (requests, lines) = channel::<String>();
-        thread::spawn(move || {
+        let (sender, replies) = channel();
+        let nobody = Hello { protocol: 0, name: String::new(), version: String::new(), detail: String::new() };
+        let (requests, said, stop) = (Some(requests), Arc::default(), Arc::clone(stop));
+        // From here on the process is ended with this.
+        let mut worker = Self { child, requests, replies, said, hello: nobody, stop, dead: false };
+
+        // Each thread ends with its pipe. One of them writes, so that a worker that does not read cannot hold up the runner.
+        let keep = Arc::clone(&worker.said);
+        let errors = spawn(move || keep_the_end(errors, &keep));
+        let input = spawn(move || {
             for line in lines {
                 if input.write_all(line.as_bytes()).and_then(|()| input.flush()).is_err() {
                     break;
                 }
             }
         });
-        let (sender, replies) = channel();
-        thread::spawn(move || {
+        let output = spawn(move || {
             let mut output = BufReader::new(output);
             loop {
                 let mut line = String::new();
@@ -100,9 +104,7 @@ impl Worker {
             }
         });
 
-        let nobody = Hello { protocol: 0, name: String::new(), version: String::new(), detail: String::new() };
-        let mut worker =
-            Self { child, requests: Some(requests), replies, said, hello: nobody, stop: Arc::clone(stop), dead: false };
+        errors.and(input).and(output).map_err(|e| failed(format!("no thread to talk to it: {e}")))?;
         let hello: Hello = worker.ask(&Request::Hello, timeout).map_err(|f| match f.stage.as_str() {
             "crash" | "protocol" => failure("start", f.message),
             _ => f,
@@ -239,6 +241,11 @@ impl Drop for Worker {
         }
         self.end();
     }
+}
+
+/// Does `work` on a thread of its own.
+fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().spawn(work).map(drop)
 }
 
 /// A failure of a stage.

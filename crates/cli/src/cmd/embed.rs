@@ -80,7 +80,7 @@ fn embed(config: Config, call: &Call, progress: &Progress) -> Result<()> {
     let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let model = config.builder.build()?;
     progress.device(model.info());
-    sink.begin(&Shape {
+    let shape = Shape {
         heading: "index  tokens      norm  embedding",
         columns: vec![
             Column::new("index", Kind::Integer),
@@ -88,7 +88,8 @@ fn embed(config: Config, call: &Call, progress: &Progress) -> Result<()> {
             Column::new("embedding", Kind::Vector { letter: 'e', width: model.dim() }),
         ],
         width: model.dim(),
-    })?;
+    };
+    sink.begin(&shape, Some(model.info()))?;
     let encode = |rows: &[Row]| {
         let embeddings = model.encode(rows)?;
         let vectors = embeddings.iter().map(<[f32]>::to_vec);

@@ -70,7 +70,7 @@ fn features(config: Config, call: &Call, progress: &Progress) -> Result<()> {
     let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let model = config.builder.build()?;
     progress.device(model.info());
-    sink.begin(&Shape {
+    let shape = Shape {
         heading: "index  token                 norm  hidden state",
         columns: vec![
             Column::new("index", Kind::Integer),
@@ -78,7 +78,8 @@ fn features(config: Config, call: &Call, progress: &Progress) -> Result<()> {
             Column::new("hidden", Kind::Vector { letter: 'f', width: model.hidden_size() }),
         ],
         width: model.hidden_size(),
-    })?;
+    };
+    sink.begin(&shape, Some(model.info()))?;
     let features = |rows: &[Row]| model.features(rows);
     stream::run(rows, CHUNK, sink, progress, features, |row, features| {
         if array && row.index > 0 {

@@ -62,10 +62,8 @@ pub(crate) fn run(args: TokenizeArgs, call: &Call) -> Result<()> {
 fn tokenize(config: Config, call: &Call, progress: &Progress) -> Result<()> {
     let (rows, mut sink) = config.run.open(config.model, config.source, config.output, call, progress)?;
     let tokenizer = config.builder.build()?;
-    sink.begin(&Shape::table(
-        "index  tokens  token:id",
-        &[("index", Kind::Integer), ("ids", Kind::Integers), ("tokens", Kind::Texts)],
-    ))?;
+    let columns = [("index", Kind::Integer), ("ids", Kind::Integers), ("tokens", Kind::Texts)];
+    sink.begin(&Shape::table("index  tokens  token:id", &columns), None)?;
     let tokenize = |rows: &[Row]| tokenizer.encode_batch(rows);
     stream::run(rows, CHUNK, sink, progress, tokenize, |row, encoding| {
         Ok(Tokenized { index: row.index, ids: encoding.ids, tokens: encoding.tokens })

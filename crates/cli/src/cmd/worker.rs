@@ -78,7 +78,7 @@ impl Engine {
             Request::Run { iterations } => self.run(iterations).map_err(|e| ("run", e)),
             Request::Output { file } => self.output(&file).map_err(|e| ("output", e)),
             Request::Probe { threads } => {
-                let found = limits(threads);
+                let found = limits(threads).map_err(|e| ("probe", e.into()))?;
                 let gflops = found.gflops.into_iter().map(|(dtype, peak)| (dtype.to_owned(), peak)).collect();
                 value(&Limits { gflops, gigabytes_per_second: found.gigabytes_per_second })
             }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, anyhow, bail};
 use csv::{ErrorKind, StringRecord};
 
+use super::text::BOM;
 use super::{BadRow, Reader};
 
 /// The longest quoted field, in bytes. It bounds memory where a quote is not closed.
@@ -27,6 +28,7 @@ impl Rows {
     /// Fields under the headers `columns` of `reader`, which errors call `name`.
     pub(super) fn open(reader: Box<dyn BufRead>, name: String, columns: &[String]) -> Result<Self> {
         let open = Rc::default();
+        let reader = without_mark(reader).with_context(|| format!("cannot read {name}"))?;
         let mut reader = csv::Reader::from_reader(Quotes::new(reader, Rc::clone(&open)));
         let headers = reader.headers().with_context(|| format!("cannot read the header row of {name}"))?;
         closed(&open, &name)?;
@@ -40,6 +42,16 @@ impl Rows {
         let columns = columns.iter().map(place).collect::<Result<_>>()?;
         Ok(Self { reader, open, record: StringRecord::new(), name, columns, line: 0 })
     }
+}
+
+/// All of `reader` but a byte order mark, of which the first read may give a part only.
+fn without_mark(mut reader: Box<dyn BufRead>) -> io::Result<Box<dyn BufRead>> {
+    let mut start = Vec::new();
+    reader.by_ref().take(BOM.len() as u64).read_to_end(&mut start)?;
+    if start == BOM {
+        start.clear();
+    }
+    Ok(Box::new(io::Cursor::new(start).chain(reader)))
 }
 
 /// That every quote was closed. Nothing can follow one that was not: it is no row to be left out.
@@ -89,8 +101,6 @@ impl Quotes {
             (Place::Quoted, b'"') => Place::Closing,
             (Place::Closing, b'"') | (Place::Quoted, _) => Place::Quoted,
             (_, b',' | b'\n' | b'\r') => Place::Start,
-            // Of a byte order mark the reader knows, too.
-            (Place::Start, 0xef | 0xbb | 0xbf) if self.line == 1 => Place::Start,
             _ => Place::Plain,
         };
         self.line += u64::from(byte == b'\n');
@@ -165,6 +175,25 @@ mod tests {
         let bytes = b"\xef\xbb\xbftext,n\r\n\"a, \"\"b\"\"\nc\",1\r\n,2\r\nlast,3";
         assert_eq!(rows(bytes, "text").unwrap(), ["a, \"b\"\nc", "", "last"]);
         assert_eq!(rows(bytes, "n").unwrap(), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn a_mark_is_one_only_as_a_whole_and_at_the_start() {
+        // Letters of the same bytes, and then a quote that opens nothing.
+        for (bytes, column) in [
+            ("\u{fefb}\",n\nx,1\n", "\u{fefb}\""),
+            ("\u{fb00}\",n\nx,1\n", "\u{fb00}\""),
+            ("\u{ffff}\",n\nx,1\n", "\u{ffff}\""),
+            ("n,\u{feff}\"\n1,x\n", "\u{feff}\""),
+        ] {
+            assert_eq!(rows(bytes.as_bytes(), column).unwrap(), ["x"], "{bytes}");
+        }
+        // It may come a byte at a time.
+        let bytes: &[u8] = b"\xef\xbb\xbf\"text\"\nx";
+        let pieces = bytes.chunks(1).map(|byte| Box::new(byte) as Box<dyn BufRead>);
+        let slow = pieces.reduce(|start, rest| Box::new(start.chain(rest))).unwrap();
+        let mut slow = Rows::open(slow, "x.csv".into(), &["text".to_owned()]).unwrap();
+        assert_eq!(slow.read().unwrap().unwrap(), ["x"]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(crate) use rows::{Limit, OnError, Row, Rows};
 /// Bytes read from a file at a time.
 const READ: usize = 1 << 16;
 
+/// Formats that are not read: lines of one of these would be embedded without a complaint, and mean nothing.
+const FOREIGN: [&str; 5] = ["json", "tsv", "arrow", "feather", "xlsx"];
+
 /// The formats an input file can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -168,8 +171,7 @@ impl Format {
             "jsonl" | "ndjson" => Ok(Self::Jsonl),
             "csv" => Ok(Self::Csv),
             "parquet" => Ok(Self::Parquet),
-            // Lines of one of these would be embedded without a complaint, and mean nothing.
-            "json" | "tsv" | "arrow" | "feather" | "xlsx" | "gz" | "zst" | "zip" => Err(Usage::error(format!(
+            known if FOREIGN.contains(&known) || output::COMPRESSED.contains(&known) => Err(Usage::error(format!(
                 "cannot read .{extension} files ({}): give text lines, .jsonl, .csv or .parquet, or say --input-format",
                 path.display()
             ))),
@@ -263,6 +265,8 @@ mod tests {
         assert_eq!(Format::of(Path::new("x.parquet")).unwrap(), Format::Parquet);
         assert_eq!(Format::of(Path::new("x.md")).unwrap(), Format::Text);
         assert_eq!(Format::of(Path::new("jsonl")).unwrap(), Format::Text);
-        assert!(Format::of(Path::new("x.csv.gz")).is_err());
+        for name in ["x.csv.gz", "x.txt.bz2", "x.JSON", "x.tsv"] {
+            assert!(Format::of(Path::new(name)).is_err(), "{name}");
+        }
     }
 }

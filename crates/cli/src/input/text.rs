@@ -9,7 +9,8 @@ use super::{BadRow, Reader};
 /// The longest line, in bytes. It bounds memory when something that is not text is given (a device, a binary file).
 const LONGEST: u64 = 1 << 28;
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// A byte order mark: what some programs begin a file of UTF-8 with.
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A reader of lines, without their ends (`\n` or `\r\n`) and without a byte order mark.
 pub(super) struct Lines {

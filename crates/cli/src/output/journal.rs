@@ -30,14 +30,23 @@ pub(crate) struct Journal {
     pub(crate) settings: Settings,
     /// What is read.
     pub(crate) input: Identity,
-    /// The model's files.
+    /// What it computes with.
     #[serde(default)]
-    pub(crate) model: Files,
+    pub(crate) loaded: Loaded,
     /// How far it is.
     pub(crate) done: Done,
     /// Of a format whose index stands at the end of the file: the index of what is there so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<String>,
+}
+
+/// What is known of a run when its model is loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Loaded {
+    /// The model's files.
+    pub(crate) model: Files,
+    /// What `--device` stands for, if anything is computed.
+    pub(crate) device: Option<String>,
 }
 
 /// How far a run is.
@@ -96,14 +105,16 @@ impl Journal {
         Ok(())
     }
 
-    /// That it is of the same model.
-    pub(super) fn check_model(&self, files: &Files) -> Result<()> {
-        let names = self.model.keys().chain(files.keys());
-        match { names }.find(|name| self.model.get(*name) != files.get(*name)) {
-            Some(name) => {
-                bail!("cannot go on: the model's {name} has changed since the run that was interrupted; {ADVICE}")
-            }
-            None => Ok(()),
+    /// That it is of the same model on the same device.
+    pub(super) fn check_loaded(&self, loaded: &Loaded) -> Result<()> {
+        let (old, new) = (&self.loaded.model, &loaded.model);
+        if let Some(name) = old.keys().chain(new.keys()).find(|name| old.get(*name) != new.get(*name)) {
+            bail!("cannot go on: the model's {name} has changed since the run that was interrupted; {ADVICE}");
         }
+        if self.loaded.device != loaded.device {
+            let [old, new] = [&self.loaded.device, &loaded.device].map(|device| device.as_deref().unwrap_or("unknown"));
+            bail!("cannot go on: the device was {old} in the run that was interrupted, and is {new} now; {ADVICE}");
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::ValueEnum;
+use mlx_transformers::Info;
 use serde::Serialize;
 
 use crate::args::Usage;
@@ -25,6 +26,10 @@ pub(crate) use partial::{Ticket, written};
 pub(crate) use table::{Column, Kind, Value};
 pub(crate) use target::{StdoutClosed, Target};
 pub(crate) use text::{Text, shown};
+
+/// Extensions of compressed files, which are neither read nor written.
+pub(crate) const COMPRESSED: [&str; 12] =
+    ["gz", "tgz", "bz2", "xz", "lzma", "zst", "lz4", "br", "sz", "zip", "npz", "7z"];
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -148,10 +153,10 @@ impl Sink {
         self.target.kept()
     }
 
-    /// Writes what stands before all records. To be called once, before the first, when the model is loaded: until then nothing
-    /// that a run before has left is touched.
-    pub(crate) fn begin(&mut self, shape: &Shape) -> Result<()> {
-        self.target.begin()?;
+    /// Writes what stands before all records. To be called once, before the first, when the model is loaded, with what it runs
+    /// on: until then nothing that a run before has left is touched.
+    pub(crate) fn begin(&mut self, shape: &Shape, info: Option<&Info>) -> Result<()> {
+        self.target.begin(info.map(|info| info.device.device.as_str()))?;
         let bytes = self.done().bytes;
         match self.format {
             Format::Npy if bytes > 0 => {

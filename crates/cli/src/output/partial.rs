@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::journal::{Done, Journal, Settings};
+use super::journal::{Done, Journal, Loaded, Settings};
 use super::target::{BUFFER, permissions};
 use crate::input::Identity;
 use crate::model::ModelSource;
@@ -64,23 +64,24 @@ impl Partial {
                 );
             }
         }
-        let (done, index, files) = found.map(|found| (found.done, found.index, found.model)).unwrap_or_default();
-        let journal = Journal { settings: ticket.settings, input: ticket.input, model: files, done, index };
+        let (done, index, loaded) = found.map(|found| (found.done, found.index, found.loaded)).unwrap_or_default();
+        let journal = Journal { settings: ticket.settings, input: ticket.input, loaded, done, index };
         let file = BufWriter::with_capacity(BUFFER, file);
         Ok(Self { file, path, temporary, journal, model: ticket.model, noted: None })
     }
 
-    /// Cuts off what nobody goes on with. The model is loaded: what there is to refuse has been refused.
-    pub(super) fn begin(&mut self) -> Result<()> {
+    /// Cuts off what nobody goes on with. The model is loaded, on `device` if it computes: what else there is to refuse has
+    /// been refused.
+    pub(super) fn begin(&mut self, device: Option<&str>) -> Result<()> {
         let cannot = || format!("cannot write {}", partial_of(&self.path).display());
-        let files = self.model.files()?;
+        let loaded = Loaded { model: self.model.files()?, device: device.map(str::to_owned) };
         if found_nothing(self.journal.done) {
-            self.journal.model = files;
+            self.journal.loaded = loaded;
             // First of all: an old journal is of bytes that are gone in a moment.
             self.journal.write(&journal_of(&self.path)).with_context(cannot)?;
             self.temporary = true;
         } else {
-            self.journal.check_model(&files)?;
+            self.journal.check_loaded(&loaded)?;
         }
         let file = self.file.get_mut();
         file.set_len(self.journal.done.bytes).and_then(|()| file.seek(SeekFrom::End(0))).with_context(cannot)?;

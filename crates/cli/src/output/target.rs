@@ -75,8 +75,8 @@ impl Target {
     }
 
     /// Everything that could be wrong before the first result has been looked at.
-    pub(super) fn begin(&mut self) -> Result<()> {
-        if let Kind::Partial(partial) = &mut self.kind { partial.begin() } else { Ok(()) }
+    pub(super) fn begin(&mut self, device: Option<&str>) -> Result<()> {
+        if let Kind::Partial(partial) = &mut self.kind { partial.begin(device) } else { Ok(()) }
     }
 
     /// How far the run is that this goes on with: not at all for a new one.

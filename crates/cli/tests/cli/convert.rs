@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::{error_line, failure, fixture, lines, mlxt, stdout};
+use crate::{NO_THREADS, error_line, failure, fixture, lines, mlxt, stdout};
 
 const HIDDEN: usize = 64;
 
@@ -255,4 +255,14 @@ fn full_disks_and_kills_leave_no_folder_and_the_next_run_makes_it() {
     assert!(!target.exists());
     stdout(&["convert", "-m", &from, "--bits", "8", "-o", &to]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_thread_is_needed_where_nobody_sees_how_far_it_is() {
+    let model = model(|_, _| {});
+    let mut convert = mlxt(["convert", "--bits", "4", "-m"]);
+    convert.arg(model.path().join("model")).arg("-o").arg(model.path().join("packed"));
+    let output = convert.env(NO_THREADS.0, NO_THREADS.1).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::{error_line, failure, file, fixture, mlxt, stdout};
+use crate::{error_line, failure, file, fixture, mlxt, stdout, task};
 
 #[test]
 fn wrong_usage_is_status_2() {
     let model = fixture("bert");
     let m = model.as_str();
-    let cases: [(&[&str], &str); 30] = [
+    let cases: [(&[&str], &str); 31] = [
         (&[], "no command"),
         (&["study"], "study does what? One of: run, report, compare"),
         (&["-q", "setup"], "setup does what? One of: mlx (see mlxt setup --help)"),
@@ -22,6 +22,7 @@ fn wrong_usage_is_status_2() {
         (&["embed", "-m", m, "a", "--threads", "-1"], "'-1' for '--threads <N>': must be at least 1"),
         (&["embed", "-m", m, "a", "--threads", "1000000000000000"], "must be at most 4096"),
         (&["embed", "-m", m, "a", "--threads", "18446744073709551615"], "must be at most 4096"),
+        (&["study", "run", "quick", "--threads", "4097"], "'4097' for '--threads <N>': must be at most 4096"),
         (&["embed", "-m", m, "a", "--batch-tokens", "0"], "--batch-tokens"),
         (&["embed", "-m", m, "a", "--max-length", "many"], "--max-length"),
         (&["embed", "-m", m, "a", "--pooling", "median"], "'median'"),
@@ -44,6 +45,51 @@ fn wrong_usage_is_status_2() {
         let error = failure(2, args);
         assert!(error.contains(expected), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn a_name_that_promises_compression_is_refused_whatever_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["out.jsonl.gz", "out.csv.zst", "out.npz", "OUT.GZ"] {
+        let out = folder.path().join(name);
+        let out = out.to_str().unwrap();
+        for args in [
+            &["tokenize", "-m", &fixture("bert"), "fox", "-o", out][..],
+            &["tokenize", "-m", &fixture("bert"), "fox", "--format", "jsonl", "-o", out],
+            &["doctor", "-o", out],
+            &["study", "merge", "a.jsonl", "-o", out],
+            &["study", "run", "quick", "-o", out],
+        ] {
+            let error = failure(2, args);
+            assert!(error.contains(name) && error.contains("nothing is compressed here"), "{error}");
+            assert!(error.contains("let it end in .jsonl"), "{error}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_number_below_zero_is_told_its_least_by_every_option() {
+    for (command, option, least) in [
+        (&["embed", "-m", "m", "a"][..], "--threads", "must be at least 1"),
+        (&["embed", "-m", "m", "a"], "--batch-tokens", "must be at least 1"),
+        (&["embed", "-m", "m", "a"], "--max-length", "must be at least 1"),
+        (&["fill-mask", "-m", "m", "a"], "--top-k", "must be at least 1"),
+        (&["answer", "-m", "m", "--question", "q", "--context", "c"], "--top-k", "must be at least 1"),
+        (&["answer", "-m", "m", "--question", "q", "--context", "c"], "--stride", "must be at least 0"),
+        (&["convert", "-m", "m", "-o", "o"], "--bits", "must be one of [4, 8]"),
+        (&["convert", "-m", "m", "-o", "o", "--bits", "4"], "--group", "must be one of [32, 64, 128]"),
+        (&["study", "run", "quick"], "--threads", "must be at least 1"),
+        (&["study", "run", "quick"], "--seed", "must be at least 0"),
+        (&["study", "compare", "a", "b"], "--threshold", "must be a finite number, 0 at least"),
+    ] {
+        let error = failure(2, &[command, &[option, "-1"]].concat());
+        assert!(error.contains(&format!("'-1' for '{option} <")) && error.contains(least), "{error}");
+    }
+    // Of an option that takes any text it is one; among the texts it still looks like an option.
+    let labels = ["zero-shot", "-m", &task("bert-nli"), "fox", "--label", "-1", "--label", "2"];
+    assert!(stdout(&labels).contains("\"-1\""));
+    assert!(failure(2, &["embed", "-m", "m", "-1"]).contains("unexpected argument '-1'"));
 }
 
 #[test]

@@ -24,6 +24,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+/// A variable for stacks of a size that no system has: no thread can be had, whoever asks.
+const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
+
 /// A fixture's folder.
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
@@ -77,7 +80,12 @@ fn error_line(status: i32, output: &Output) -> String {
 
 /// Runs with `input` as standard input.
 fn with_stdin(args: &[&str], input: &[u8]) -> Output {
-    let mut child = mlxt(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fed(&mut mlxt(args), input)
+}
+
+/// The same of any command.
+fn fed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));

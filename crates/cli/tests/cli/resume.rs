@@ -129,6 +129,42 @@ fn another_input_or_other_options_are_not_gone_on_with() {
 }
 
 #[test]
+fn another_device_is_not_gone_on_with_however_it_was_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = fixture("bert");
+    let input = file(folder.path(), "in.jsonl", "{\"text\": \"fox\"}\n".repeat(5000) + "{}\n");
+    let (out, journal) = (folder.path().join("out.jsonl"), folder.path().join("out.jsonl.resume"));
+    let run = |task: &str, more: &[&str]| {
+        let output = mlxt([task, "-m", &model, "-i", &input, "-o"]).arg(&out).args(more).output().unwrap();
+        error_line(1, &output)
+    };
+    // Whatever is the fastest here.
+    run("embed", &[]);
+    let noted = || serde_json::from_slice::<Value>(&std::fs::read(&journal).unwrap()).unwrap();
+    let device = noted()["loaded"]["device"].as_str().unwrap().to_owned();
+    let other = run("embed", &["--resume", "--device", "reference"]);
+    let expected = format!("the device was {device} in the run that was interrupted, and is reference now");
+    assert!(other.contains(&expected), "{other}");
+    // The same one by its name is as good.
+    let error = run("embed", &["--resume", "--device", &device]);
+    assert!(error.contains("has no \"text\""), "{error}");
+    // As if a GPU had been there.
+    let mut before = noted();
+    before["loaded"]["device"] = "cuda:7".into();
+    std::fs::write(&journal, before.to_string()).unwrap();
+    let error = run("embed", &["--resume"]);
+    assert!(
+        error.contains(&format!("the device was cuda:7 in the run that was interrupted, and is {device}")),
+        "{error}"
+    );
+
+    // Tokens are the same everywhere.
+    run("tokenize", &[]);
+    let error = run("tokenize", &["--resume", "--device", "reference"]);
+    assert!(error.contains("has no \"text\""), "{error}");
+}
+
+#[test]
 fn another_model_is_not_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");

@@ -47,6 +47,9 @@ impl Config {
     }
 
     /// The output that says that one text follows from another: the label that begins with `entail`, in any case.
+    ///
+    /// Of several in `label2id` the first by name. `transformers` takes the first in the file, which is the same: it writes
+    /// settings in the order of their names.
     pub fn entailment(&self) -> Option<usize> {
         let labels = self.labels().ok()?;
         let begins = |label: &str| label.to_lowercase().starts_with("entail");
@@ -133,6 +136,8 @@ mod tests {
         assert_eq!(config(labels).entailment(), Some(2));
         assert_eq!(config(&format!(r#"{labels}, "label2id": {{"entailment": 1}}"#)).entailment(), Some(1));
         assert_eq!(config(&format!(r#"{labels}, "label2id": {{"entailment": 3}}"#)).entailment(), None);
+        let several = r#""label2id": {"ENTAILED": 2, "entailment": 0, "neutral": 1}"#;
+        assert_eq!(config(&format!("{labels}, {several}")).entailment(), Some(2));
         assert_eq!(config(r#""num_labels": 3"#).entailment(), None);
     }
 

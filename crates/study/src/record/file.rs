@@ -30,10 +30,12 @@ impl Records {
     /// Reads a file, or every `.jsonl` file of a folder in the order of their names.
     ///
     /// # Errors
-    /// Files that cannot be read; the first line that is damaged, of another schema, or of a run the file does not name.
+    /// Files that cannot be read, or are a pipe or a device; the first line that is damaged, of another schema, or of a run
+    /// the file does not name.
     pub fn read(path: &Path) -> Result<Self> {
         let mut records = Self::default();
         for file in files(path)? {
+            is_regular(&file)?;
             let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
             records.add_lines(&file, &text)?;
         }
@@ -116,6 +118,15 @@ pub(super) fn parse(line: &str) -> Result<Line, String> {
 
 fn checksum(body: &str) -> String {
     hex(&Sha256::digest(body.as_bytes())[..8])
+}
+
+/// Refuses what is there and no regular file, before it is opened: that alone may wait for a pipe's other end, and reading
+/// a device need not end.
+pub(super) fn is_regular(path: &Path) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::NoFile { path: path.to_owned() });
+    }
+    Ok(())
 }
 
 /// The folder a file is in.
@@ -220,6 +231,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_they_were_written() {
+        // Of many magnitudes, and with all their digits.
+        let numbers = (1..500_i32).map(|i| f64::from(i).sqrt() * 10_f64.powi(i % 30 - 15));
+        for number in numbers {
+            let Line::Run(mut run) = run("a") else { unreachable!() };
+            run.machine.load = Some(number);
+            let line = seal(&Line::Run(run)).unwrap();
+            assert_eq!(seal(&parse(line.trim_end()).unwrap()).unwrap(), line);
+        }
+    }
+
+    #[test]
     fn any_changed_byte_is_found() {
         let (_folder, path) = written(&[run("a"), row("a", measured())]);
         let good = std::fs::read(&path).unwrap();
@@ -241,6 +264,27 @@ pub(super) mod tests {
         other.schema = 99;
         let (_folder, path) = written(&[Line::Run(other)]);
         assert!(Records::read(&path).unwrap_err().to_string().contains("schema 99"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut others = vec![folder.path().join("folder.jsonl")];
+        std::fs::create_dir(&others[0]).unwrap();
+        #[cfg(unix)]
+        {
+            let pipe = folder.path().join("pipe.jsonl");
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            others.extend([pipe, "/dev/zero".into(), "/dev/null".into()]);
+        }
+        for path in &others {
+            let opened = Writer::open(path).map(drop);
+            let read = if path.is_dir() { Records::read(folder.path()) } else { Records::read(path) };
+            for error in [opened, read.map(drop)].map(Result::unwrap_err) {
+                assert!(matches!(error, Error::NoFile { .. }), "{error}");
+                assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+            }
+        }
     }
 
     #[test]

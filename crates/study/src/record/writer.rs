@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::file::{MARK, folder_of, parse, seal};
+use super::file::{MARK, folder_of, is_regular, parse, seal};
 use super::{Line, Records};
 use crate::{Error, Result};
 
@@ -44,10 +44,7 @@ impl Writer {
     /// As [`Records::read`], but for a last line that a killed run left unfinished; what is no regular file; a folder that
     /// is not there; another run that is writing it.
     pub fn open(path: &Path) -> Result<(Self, Records)> {
-        // Before it is opened: that alone may wait for a pipe's other end, and reading a device need not end.
-        if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-            return Err(Error::NoFile { path: path.to_owned() });
-        }
+        is_regular(path)?;
         let mut writer = Self { path: path.to_owned(), file: None, end: End::Missing };
         let file = match OpenOptions::new().read(true).append(true).open(path) {
             Ok(file) => writer.file.insert(file),
@@ -249,23 +246,6 @@ mod tests {
             busy(second.append(&run("c")));
             drop(first);
             assert_eq!(Records::read(&path).unwrap().runs.len(), 1);
-        }
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_refused_and_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut others = vec![folder.path().to_owned()];
-        #[cfg(unix)]
-        {
-            let pipe = folder.path().join("pipe");
-            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-            others.extend([pipe, "/dev/zero".into(), "/dev/null".into()]);
-        }
-        for path in others {
-            let error = Writer::open(&path).unwrap_err();
-            assert!(matches!(error, Error::NoFile { .. }), "{error}");
-            assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
         }
     }
 }

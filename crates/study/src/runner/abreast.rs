@@ -1,6 +1,6 @@
 //! Work side by side: several items at a time, results in the items' order. Nothing that is timed goes through here.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -15,19 +15,25 @@ pub(super) fn abreast<I: Send, R: Send>(
     let mut results: Vec<Option<R>> = Vec::new();
     results.resize_with(count, || None);
     let queue = Mutex::new(items.into_iter().enumerate());
+    let take = |tell: Sender<(usize, Option<R>)>| {
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((place, item)) = next else { break };
+            // Whoever hears is there until all have ended.
+            let _ = tell.send((place, None));
+            let _ = tell.send((place, Some(work(item))));
+        }
+    };
     thread::scope(|scope| {
         let (tell, hear) = channel();
-        for _ in 0..at_once.clamp(1, count.max(1)) {
-            let (tell, queue, work) = (tell.clone(), &queue, &work);
-            scope.spawn(move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((place, item)) = next else { break };
-                    // Whoever hears is there until all have ended.
-                    let _ = tell.send((place, None));
-                    let _ = tell.send((place, Some(work(item))));
-                }
-            });
+        // Where there can be no more threads, those that there are do the work, or this one.
+        let spawn = |_| {
+            let tell = tell.clone();
+            let take = &take;
+            thread::Builder::new().spawn_scoped(scope, move || take(tell)).ok()
+        };
+        if (0..at_once.clamp(1, count.max(1))).map_while(spawn).count() == 0 {
+            take(tell.clone());
         }
         drop(tell);
         for (place, news) in hear {

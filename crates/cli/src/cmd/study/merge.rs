@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use mlxt_study::merge::merge;
 
+use crate::args::new_file;
 use crate::say::say;
 
 /// Arguments of `mlxt study merge`.
@@ -15,7 +16,7 @@ pub(crate) struct MergeArgs {
     #[arg(value_name = "RECORDS", required = true)]
     records: Vec<PathBuf>,
     /// The file to write
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = new_file(".jsonl"))]
     output: PathBuf,
 }
 

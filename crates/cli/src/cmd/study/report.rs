@@ -8,7 +8,7 @@ use mlxt_study::record::Records;
 use mlxt_study::report;
 
 use crate::args::Verbosity;
-use crate::say::say;
+use crate::say::{note, say};
 
 /// Arguments of `mlxt study report`.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ReportArgs, verbosity: Verbosity) -> Result<()> {
     let written = report::write(&records, &args.output)?;
     if verbosity.verbose {
         for file in &written.files {
-            eprintln!("{}", file.display());
+            note(file.display());
         }
     }
     say(args.output.join("index.html").display())

@@ -1,7 +1,6 @@
 //! `mlxt study run PLAN`: measures, shows how far it is, and keeps what was measured when it is stopped.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +18,9 @@ use mlxt_study::runner::{self, Event, Study, Summary};
 use mlxt_study::tables;
 
 use super::{home, threads};
-use crate::args::{Usage, Verbosity, at_least_one};
-use crate::say::say;
+use crate::args::{self, Usage, Verbosity};
+use crate::progress::spinner;
+use crate::say::{note, say};
 
 /// Arguments of `mlxt study run`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "PLAN")]
     plan: String,
     /// The record file; what it holds already is not measured again [default: PLAN-DATE.jsonl here]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = args::new_file(".jsonl"))]
     output: Option<PathBuf>,
     /// A real checkpoint for a model of the plan: bert-base=FOLDER (random weights without it)
     #[arg(long, value_name = "MODEL=FOLDER")]
@@ -38,10 +38,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// Of inputs, random weights and orders
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = |n: &str| args::within(0..=u64::MAX, n))]
     seed: u64,
     /// Threads of each engine [default: all]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<usize>,
     /// End with status 1 if any row failed, not only if all did
     #[arg(long)]
@@ -119,9 +119,9 @@ fn finish(records: &Path, summary: Summary, strict: bool, verbosity: Verbosity) 
         let tables = tables::at_a_glance(&mlxt_study::summary::Summary::new(&records));
         shown = tables.iter().try_for_each(|table| say(tables::plain(table)));
         let how = if stopped { "stopped; run it again to go on" } else { "done" };
-        eprintln!("{how}: {measured} measured, {failed} failed, in {path}");
+        note(format_args!("{how}: {measured} measured, {failed} failed, in {path}"));
         if measured > 0 {
-            eprintln!("tables, figures and a page: mlxt study report {path} -o report");
+            note(format_args!("tables, figures and a page: mlxt study report {path} -o report"));
         }
     }
     if failed > 0 && (strict || measured == 0) && !stopped {
@@ -142,10 +142,7 @@ struct Shown {
 
 impl Shown {
     fn new(verbosity: Verbosity) -> Self {
-        let visible = std::io::stderr().is_terminal() && !verbosity.quiet;
-        let bar = if visible { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { verbosity, bar, started: Instant::now(), rows: 0, finished: 0 }
+        Self { verbosity, bar: spinner(verbosity), started: Instant::now(), rows: 0, finished: 0 }
     }
 
     fn hear(&mut self, event: Event<'_>) {
@@ -185,7 +182,7 @@ impl Shown {
 
     /// Above the bar, if there is one.
     fn say(&self, what: &str) {
-        self.bar.suspend(|| eprintln!("{what}"));
+        self.bar.suspend(|| note(what));
     }
 
     fn left(&self) -> String {

@@ -8,7 +8,7 @@ use mlx_transformers::{Answer, QuestionAnswerer};
 use serde::Serialize;
 
 use super::{Job, TaskArgs};
-use crate::args::{Call, FileArgs, ModelArgs, Usage, at_least_one};
+use crate::args::{Call, FileArgs, ModelArgs, Usage, at_least_one, within};
 use crate::input::{Row, Source};
 use crate::one_line;
 use crate::output::{Kind, Record, Shape, Text, Value};
@@ -40,7 +40,7 @@ pub(crate) struct AnswerArgs {
     #[arg(long, value_name = "K", default_value = "1", value_parser = at_least_one)]
     top_k: usize,
     /// Tokens by which pieces of a long context overlap [default: 128, at most half of --max-length]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = |n: &str| within(0..=usize::MAX, n))]
     stride: Option<usize>,
     /// Let "there is no answer" be one, with an empty text
     #[arg(long)]

@@ -80,7 +80,7 @@ impl Work {
         record: impl Fn(&Row, A) -> R,
     ) -> Result<()> {
         self.progress.device(info);
-        self.sink.begin(shape)?;
+        self.sink.begin(shape, Some(info))?;
         stream::run(self.rows, CHUNK, self.sink, &self.progress, answer, |row, answer| Ok(record(row, answer)))
     }
 }

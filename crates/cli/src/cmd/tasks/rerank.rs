@@ -46,7 +46,8 @@ pub(crate) fn run(args: RerankArgs, call: &Call) -> Result<()> {
     let Work { rows, mut sink, progress } = work;
     let model = builder.build()?;
     progress.device(model.info());
-    sink.begin(&Shape::table("index     score", &[("index", Kind::Integer), ("score", Kind::Float)]))?;
+    let shape = Shape::table("index     score", &[("index", Kind::Integer), ("score", Kind::Float)]);
+    sink.begin(&shape, Some(model.info()))?;
     let score = |rows: &[Row]| {
         let pairs: Vec<(&str, &Row)> = rows.iter().map(|document| (args.query.as_str(), document)).collect();
         model.score(&pairs)

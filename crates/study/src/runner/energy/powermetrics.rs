@@ -46,12 +46,11 @@ impl PowerMetrics {
         let mut child = command.spawn().ok()?;
         let said = child.stdout.take()?;
         let (sender, samples) = mpsc::channel();
-        thread::spawn(move || read(said, |sample| sender.send(sample).is_ok()));
-        let first = samples.recv_timeout(PATIENCE);
-        let last = (first.map_or(0.0, |sample| sample.watts), Instant::now());
-        let found = Self { child, samples, joules: 0.0, last };
         // Dropping it ends what does not say anything.
-        first.is_ok().then_some(found)
+        let mut found = Self { child, samples, joules: 0.0, last: (0.0, Instant::now()) };
+        thread::Builder::new().spawn(move || read(said, |sample| sender.send(sample).is_ok())).ok()?;
+        found.last = (found.samples.recv_timeout(PATIENCE).ok()?.watts, Instant::now());
+        Some(found)
     }
 
     /// Joules since it was found; the time since its last sample is counted at that one's power.
