@@ -91,13 +91,14 @@ fn machines_are_joined_once_and_only_undamaged() {
     other.write(&b).unwrap();
     let merged = merge(&[&a, &b], &out).unwrap();
     assert_eq!(Records::read(&out).unwrap(), merged);
+    let text = |path| std::fs::read_to_string(path).unwrap();
+    assert_eq!(text(&out), text(&a) + &text(&b));
     assert_eq!((merged.runs.len(), merged.rows.len()), (2, one.rows.len() + other.rows.len()));
 
     let twice = merge(&[&a, &out], &again).unwrap_err().to_string();
     assert!(twice.contains("run imaginary-cpu-7 is in another of the files too"), "{twice}");
     assert!(merge(&[&a, &b], &out).unwrap_err().to_string().contains("cannot create"));
-    let text = std::fs::read_to_string(&b).unwrap();
-    std::fs::write(&b, text.replacen("Other", "Ather", 1)).unwrap();
+    std::fs::write(&b, text(&b).replacen("Other", "Ather", 1)).unwrap();
     assert!(merge(&[&a, &b], &again).unwrap_err().to_string().contains("b.jsonl:1: the line was changed"));
     assert!(!again.exists());
 }

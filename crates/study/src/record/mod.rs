@@ -12,6 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use file::Records;
+pub(crate) use file::write_new;
 pub use writer::Writer;
 
 /// The version of this layout. A reader refuses others.

@@ -136,7 +136,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Records, End)> {
     if is_unfinished(tail) {
         return Ok((records, End::Cut(lines.len() as u64)));
     }
-    parse(&String::from_utf8_lossy(tail)).and_then(|line| records.add(line)).map_err(fault)?;
+    parse(&String::from_utf8_lossy(tail)).and_then(|line| records.add_line(line)).map_err(fault)?;
     Ok((records, End::Break))
 }
 
