@@ -107,6 +107,9 @@ impl LoadError {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
+            Self::NotFound { .. } if cfg!(windows) => {
+                "MLX runs on Linux and on Macs with Apple silicon; use another device"
+            }
             Self::NotFound { .. } | Self::Incomplete { .. } => {
                 "run `mlxt setup mlx`, or set MLX_DIR to the folder that holds MLX's lib and include"
             }

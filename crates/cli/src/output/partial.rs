@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::journal::{Done, Journal, Loaded, Settings};
-use super::target::{BUFFER, permissions};
+use super::target::BUFFER;
+#[cfg(unix)]
+use super::target::permissions;
 use crate::input::Identity;
 use crate::model::ModelSource;
 

@@ -22,8 +22,43 @@ const DRIVER_FUNCTIONS: [&str; 5] = [
     "cuTensorMapEncodeTiled",
     "cuEventElapsedTime_v2",
 ];
-/// Versions of a library that have the functions called here, newest first.
-const MAJORS: [u32; 2] = [13, 12];
+/// Versions of a library that have the functions called here, newest first. On Windows the names of older ones are not among
+/// those that `cudarc` tries.
+const MAJORS: &[u32] = if cfg!(windows) { &[13] } else { &[13, 12] };
+/// The driver.
+const DRIVER: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+/// Where a toolkit and pip's packages have their libraries.
+const LIBRARIES: [&str; 2] = if cfg!(windows) { ["bin/x64", "bin"] } else { ["lib64", "lib"] };
+
+/// A library of CUDA.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// What its files are called after.
+    name: &'static str,
+    /// What its file is called on Windows.
+    windows: &'static str,
+    /// What people call it.
+    title: &'static str,
+    /// Pip's package of it.
+    package: &'static str,
+    /// How files beside it begin that it opens by name when it is first used.
+    companions: Option<&'static str>,
+}
+
+const NVRTC: Wanted = Wanted {
+    name: "nvrtc",
+    windows: "nvrtc64_130_0.dll",
+    title: "NVRTC",
+    package: "nvidia-cuda-nvrtc",
+    companions: Some(if cfg!(windows) { "nvrtc-builtins64_" } else { "libnvrtc-builtins.so" }),
+};
+const CUBLASLT: Wanted = Wanted {
+    name: "cublasLt",
+    windows: "cublasLt64_13.dll",
+    title: "cuBLASLt",
+    package: "nvidia-cublas",
+    companions: None,
+};
 
 /// Loads the driver.
 ///
@@ -32,9 +67,8 @@ const MAJORS: [u32; 2] = [13, 12];
 pub(crate) fn driver() -> Result<()> {
     static FOUND: OnceLock<Result<()>> = OnceLock::new();
     let find = || {
-        let library = load(Path::new("libcuda.so.1")).or_else(|| load(Path::new("nvcuda.dll")));
-        let library = library.ok_or_else(|| {
-            failure("no NVIDIA driver was found (libcuda.so.1); install one, or use another device".to_owned())
+        let library = load(Path::new(DRIVER)).ok_or_else(|| {
+            failure(format!("no NVIDIA driver was found ({DRIVER}); install one, or use another device"))
         })?;
         for function in DRIVER_FUNCTIONS {
             // SAFETY: the symbol is looked up, not called.
@@ -53,7 +87,7 @@ pub(crate) fn driver() -> Result<()> {
 /// [`Error::Device`] with what to do.
 pub(crate) fn nvrtc(folder: Option<&Path>) -> Result<()> {
     static FOUND: OnceLock<Result<()>> = OnceLock::new();
-    FOUND.get_or_init(|| find(folder, "nvrtc", "NVRTC", "nvidia-cuda-nvrtc")).clone()
+    FOUND.get_or_init(|| NVRTC.find(folder)).clone()
 }
 
 /// Loads cuBLASLt, which multiplies matrices.
@@ -62,59 +96,65 @@ pub(crate) fn nvrtc(folder: Option<&Path>) -> Result<()> {
 /// [`Error::Device`] with what to do.
 pub(crate) fn cublaslt() -> Result<()> {
     static FOUND: OnceLock<Result<()>> = OnceLock::new();
-    FOUND.get_or_init(|| find(None, "cublasLt", "cuBLASLt", "nvidia-cublas")).clone()
+    FOUND.get_or_init(|| CUBLASLT.find(None)).clone()
 }
 
-fn find(first: Option<&Path>, name: &str, title: &str, package: &str) -> Result<()> {
-    let files: Vec<String> = MAJORS.iter().map(|major| format!("lib{name}.so.{major}")).collect();
-    let folders: Vec<PathBuf> = first.map(Path::to_owned).into_iter().chain(folders()).collect();
-    let found = |folder: Option<&Path>| {
-        files.iter().any(|file| {
-            let path = folder.map_or_else(|| PathBuf::from(file), |folder| folder.join(file));
-            if folder.is_some() && !path.is_file() {
-                return false;
-            }
+impl Wanted {
+    /// Its files, newest first.
+    fn files(self) -> Vec<String> {
+        let file =
+            |major: &u32| if cfg!(windows) { self.windows.into() } else { format!("lib{}.so.{major}", self.name) };
+        MAJORS.iter().map(file).collect()
+    }
+
+    /// Loads it, from `first` if it is there, or from where else it may be. The system's own places are asked last, by name alone.
+    fn find(self, first: Option<&Path>) -> Result<()> {
+        let folders: Vec<PathBuf> = first.map(Path::to_owned).into_iter().chain(folders()).collect();
+        let files = self.files();
+        if folders.iter().any(|folder| self.found_in(folder))
+            || files.iter().any(|file| load(Path::new(file)).is_some())
+        {
+            return Ok(());
+        }
+        let versions = MAJORS.iter().map(u32::to_string).collect::<Vec<_>>().join(" or ");
+        let Self { title, package, .. } = self;
+        Err(failure(format!(
+            "{title} {versions} was not found ({}): install the CUDA toolkit, or `pip install {package}` for the python3 or \
+             VIRTUAL_ENV in use",
+            files.join(", ")
+        )))
+    }
+
+    fn found_in(self, folder: &Path) -> bool {
+        let files = self.files().into_iter().map(|file| folder.join(file));
+        files.filter(|path| path.is_file()).any(|path| {
             // What it opens by name itself has to be there before it asks.
-            if let Some(folder) = folder {
-                for path in companions(folder, name) {
-                    load(&path);
-                }
+            for path in self.companions_in(folder) {
+                load(&path);
             }
             load(&path).is_some()
         })
-    };
-    if folders.iter().any(|folder| found(Some(folder))) || found(None) {
-        return Ok(());
     }
-    let versions = MAJORS.map(|major| major.to_string()).join(" or ");
-    Err(failure(format!(
-        "{title} {versions} was not found (lib{name}.so): install the CUDA toolkit, or `pip install {package}` for the \
-         python3 or VIRTUAL_ENV in use"
-    )))
+
+    fn companions_in(self, folder: &Path) -> Vec<PathBuf> {
+        let Some(begin) = self.companions else { return Vec::new() };
+        let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(begin))).collect()
+    }
 }
 
-/// Libraries beside one that it opens when it is first used.
-fn companions(folder: &Path, name: &str) -> Vec<PathBuf> {
-    if name != "nvrtc" {
-        return Vec::new();
-    }
-    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    files.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libnvrtc-builtins.so"))).collect()
-}
-
-/// Where else the libraries may be. The system's own places are asked last, by name alone.
+/// Where the libraries may be: in toolkits and in pip's packages.
 fn folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    for variable in ["CUDA_HOME", "CUDA_PATH"] {
-        if let Some(toolkit) = env::var_os(variable) {
-            folders.extend(["lib64", "lib"].map(|lib| Path::new(&toolkit).join(lib)));
-        }
+    let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+    for toolkit in toolkits.chain(["/usr/local/cuda".into()]) {
+        folders.extend(LIBRARIES.map(|libraries| toolkit.join(libraries)));
     }
-    folders.push(PathBuf::from("/usr/local/cuda/lib64"));
     for site in site_packages() {
-        // nvidia/cu13/lib, nvidia/cuda_nvrtc/lib, ..
+        // nvidia/cu13/lib, nvidia/cuda_nvrtc/lib, nvidia\cu13\bin\x86_64, ..
         let packages = fs::read_dir(site.join("nvidia")).into_iter().flatten().flatten();
-        folders.extend(packages.map(|package| package.path().join("lib")));
+        let libraries = if cfg!(windows) { "bin/x86_64" } else { "lib" };
+        folders.extend(packages.map(|package| package.path().join(libraries)));
     }
     folders
 }
@@ -122,11 +162,15 @@ fn folders() -> Vec<PathBuf> {
 /// The folders from which the Python in use imports packages.
 fn site_packages() -> Vec<PathBuf> {
     if let Some(environment) = env::var_os("VIRTUAL_ENV") {
-        let versions = fs::read_dir(Path::new(&environment).join("lib")).into_iter().flatten().flatten();
+        let library = Path::new(&environment).join("lib");
+        if cfg!(windows) {
+            return vec![library.join("site-packages")];
+        }
+        let versions = fs::read_dir(library).into_iter().flatten().flatten();
         return versions.map(|version| version.path().join("site-packages")).collect();
     }
     let script = "import site; print('\\n'.join(site.getsitepackages() + [site.getusersitepackages()]))";
-    let said = Command::new("python3").args(["-c", script]).output();
+    let said = Command::new(if cfg!(windows) { "python" } else { "python3" }).args(["-c", script]).output();
     let said = said.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
     said.lines().map(PathBuf::from).collect()
 }

@@ -4,7 +4,10 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
+#[cfg(unix)]
 use libloading::os::unix::{Library as Opened, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW, Symbol};
+#[cfg(windows)]
+use libloading::os::windows::{Library as Opened, Symbol};
 use mlxt_backend::Error;
 
 use super::table::{BRIDGE, Table};
@@ -74,7 +77,7 @@ fn open(installation: &Installation, cache: &Path) -> Result<Library, LoadError>
     let file = bridge::bridge(installation, &named, cache)?;
     if cfg!(target_os = "linux") {
         // Before libmlx, which binds to what it finds first.
-        let shim = opened(&bridge::blas(cache)?, RTLD_NOW | RTLD_GLOBAL)?;
+        let shim = opened(&bridge::blas(cache)?, Names::Global)?;
         // SAFETY: the function is this library's own, of this type.
         let choose: Symbol<unsafe extern "C" fn(blas::Sgemm)> = unsafe { symbol(&shim, c"mlxt_choose_sgemm")? };
         // SAFETY: it keeps the pointer, which is valid for good.
@@ -82,7 +85,7 @@ fn open(installation: &Installation, cache: &Path) -> Result<Library, LoadError>
         std::mem::forget(shim);
     }
     // Global, so that the bridge's open symbols are found in it.
-    let mlx = opened(&path, RTLD_NOW | RTLD_GLOBAL)?;
+    let mlx = opened(&path, Names::Global)?;
     // SAFETY: C++'s `const char *version()` is called as C's.
     let version: Symbol<unsafe extern "C" fn() -> *const c_char> = unsafe { symbol(&mlx, VERSION)? };
     // SAFETY: it takes nothing and gives a constant.
@@ -92,7 +95,7 @@ fn open(installation: &Installation, cache: &Path) -> Result<Library, LoadError>
     if found != named {
         return Err(LoadError::Version { built: named, found });
     }
-    let bridge = opened(&file, RTLD_NOW | RTLD_LOCAL)?;
+    let bridge = opened(&file, Names::Own)?;
     // SAFETY: the bridge's only symbol, of this type.
     let getter: Symbol<unsafe extern "C" fn() -> *const Table> = unsafe { symbol(&bridge, c"mlxt_bridge")? };
     // SAFETY: it gives a constant of the library, which is never unloaded.
@@ -115,10 +118,36 @@ fn new_enough(path: &Path, version: &str) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn opened(path: &Path, flags: c_int) -> Result<Opened, LoadError> {
+/// Who finds a library's names.
+#[derive(Debug, Clone, Copy)]
+enum Names {
+    /// All that are loaded later.
+    Global,
+    /// Whoever asks for them of it.
+    Own,
+}
+
+fn opened(path: &Path, names: Names) -> Result<Opened, LoadError> {
     // SAFETY: libmlx, the bridge and the stand-in BLAS may be initialised on any thread; none is ever unloaded.
-    let library = unsafe { Opened::open(Some(path), flags) };
+    let library = unsafe { open_as(path, names) };
     library.map_err(|error| LoadError::Library { path: path.to_owned(), message: error.to_string() })
+}
+
+#[cfg(unix)]
+unsafe fn open_as(path: &Path, names: Names) -> Result<Opened, libloading::Error> {
+    let visible = match names {
+        Names::Global => RTLD_GLOBAL,
+        Names::Own => RTLD_LOCAL,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { Opened::open(Some(path), RTLD_NOW | visible) }
+}
+
+/// There is no MLX for it, and names are found in the libraries that are named with them.
+#[cfg(windows)]
+unsafe fn open_as(path: &Path, _names: Names) -> Result<Opened, libloading::Error> {
+    // SAFETY: the caller's promise.
+    unsafe { Opened::new(path) }
 }
 
 /// # Safety
@@ -157,7 +186,7 @@ pub(crate) fn needs_nvidia(path: &Path) -> Result<bool, LoadError> {
 /// Whether NVIDIA's driver is there and has a device.
 fn nvidia() -> Result<(), String> {
     // SAFETY: the driver's library is made to be loaded at run time, by its own name.
-    let driver = unsafe { Opened::open(Some("libcuda.so.1"), RTLD_NOW | RTLD_LOCAL) };
+    let driver = unsafe { open_as(Path::new("libcuda.so.1"), Names::Own) };
     let driver = driver.map_err(|_| "no driver".to_owned())?;
     // SAFETY: declared in cuda.h as `CUresult cuInit(unsigned int)`.
     let init: Symbol<unsafe extern "C" fn(u32) -> c_int> =
