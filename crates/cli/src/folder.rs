@@ -50,7 +50,7 @@ pub(crate) fn resolve(target: &Path) -> Result<PathBuf> {
 pub(crate) struct Partial {
     folder: PathBuf,
     /// Open as long as no other run may work here.
-    _lock: File,
+    lock: File,
 }
 
 impl Partial {
@@ -67,7 +67,7 @@ impl Partial {
         if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
             bail!("{} is being made by another run: wait for it", target.display());
         }
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, lock })
     }
 
     /// Something in it that stays from run to run.
@@ -96,7 +96,12 @@ impl Partial {
 
     /// Removes all of it.
     pub(crate) fn clear(self) -> Result<()> {
-        remove(&self.folder)
+        let Self { folder, lock } = self;
+        remove(&folder).or_else(|_| {
+            // There are systems on which nothing that is open can be removed.
+            drop(lock);
+            remove(&folder)
+        })
     }
 }
 

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::input::Identity;
 
 const ADVICE: &str = "leave out --resume to begin again";
+
+/// How often a journal is replaced that somebody else looks at, and how long that one is waited for each time.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Options that change results, and their values, in the words of the command line.
 pub(crate) type Settings = BTreeMap<String, Vec<String>>;
@@ -82,6 +88,14 @@ impl Journal {
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
+        drop(file);
+        // On Windows who looks at the old one, a virus scanner say, is in the way for a moment.
+        for _ in 0..TRIES {
+            match fs::rename(&new, path) {
+                Err(error) if cfg!(windows) && error.kind() == io::ErrorKind::PermissionDenied => thread::sleep(PAUSE),
+                renamed => return renamed,
+            }
+        }
         fs::rename(new, path)
     }
 

@@ -166,7 +166,8 @@ fn where_no_folder_can_be_made_is_told_before_anything_is_written() {
     let deeper = format!("{from}/new/../packed");
     for (output, expected) in [
         (inside.as_str(), "is inside the model's own folder"),
-        (&deeper, "leads through a folder that is not there"),
+        // Windows goes back from a folder without looking whether it is there.
+        (&deeper, if cfg!(windows) { "is inside" } else { "leads through a folder that is not there" }),
         (".", "is the current folder"),
         ("../packed", "is the current folder"),
         ("..", "is the current folder or holds it"),

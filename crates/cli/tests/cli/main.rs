@@ -30,7 +30,9 @@ const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
 /// A fixture's folder.
 fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
-    folder.canonicalize().unwrap().to_str().unwrap().to_owned()
+    let folder = std::path::absolute(folder).unwrap();
+    assert!(folder.is_dir(), "{} is not there", folder.display());
+    folder.to_str().unwrap().to_owned()
 }
 
 /// The folder of a fixture with heads.

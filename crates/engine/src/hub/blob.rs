@@ -291,14 +291,16 @@ fn lock(path: &Path) -> Result<File, HubError> {
     }
 }
 
-/// Makes `pointer` lead to `blob`, by a relative link where the system has them. One that is there is replaced in one step:
-/// another process, which has the model already, finds the file whenever it looks.
+/// Makes `pointer` lead to `blob`, by a relative link where the system has them, or as another name of the same file; a copy where
+/// there are neither. One that is there is replaced in one step: another process, which has the model already, finds the file
+/// whenever it looks.
 fn link(blob: &Path, pointer: &Path) -> Result<(), HubError> {
     make_folder(pointer)?;
     let beside = tempfile::tempdir_in(blob.parent().unwrap_or(blob)).map_err(cache(blob))?;
     let new = beside.path().join("new");
-    let linked = relative(blob, pointer).is_some_and(|to| symlink(&to, &new).is_ok());
-    if !linked {
+    // Wine says that it made one, and made none.
+    let linked = relative(blob, pointer).is_some_and(|to| symlink(&to, &new).is_ok() && new.is_symlink());
+    if !linked && fs::hard_link(blob, &new).is_err() {
         fs::copy(blob, &new).map_err(cache(pointer))?;
     }
     fs::rename(&new, pointer).map_err(cache(pointer))
