@@ -34,6 +34,7 @@ mod hub;
 mod json;
 mod limits;
 mod model;
+mod modules;
 mod options;
 mod parallel;
 mod pipeline;

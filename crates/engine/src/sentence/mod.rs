@@ -3,8 +3,11 @@
 //! Where next: `config.rs` for what a folder says, `steps.rs` for what follows pooling, `embeddings.rs` for the result.
 
 mod config;
+mod dense;
 mod embeddings;
+mod pooling;
 mod steps;
+mod transformer;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,9 +15,10 @@ use std::sync::Arc;
 use mlxt_models::Pooling;
 
 pub use self::config::SentenceConfig;
-pub(crate) use self::config::transformer_settings;
+pub use self::dense::Dense;
 pub use self::embeddings::{Embeddings, cosine_similarity};
-pub use self::steps::{Dense, Step};
+pub use self::steps::Step;
+pub(crate) use self::transformer::{ADAPTER, SENTENCE_CONFIGS, transformer_settings};
 
 use self::steps::Loaded;
 use crate::options::{Builder, Load, Options};
@@ -180,7 +184,8 @@ impl Load for SentenceTransformer {
         if let Some(normalize) = extra.normalize {
             config.set_normalize(normalize);
         }
-        let pipeline = Pipeline::load(folder.path(), options, transformer_settings(folder.path())?, None)?;
+        let transformer = folder.transformer();
+        let pipeline = Pipeline::load(&transformer, options, transformer_settings(&transformer)?, None)?;
         let dim = config.width(config.poolings.len() * pipeline.session().hidden_size())?;
         let steps = config.steps.iter().map(Loaded::load).collect::<Result<_>>()?;
         Ok(Self { pipeline, config, steps, dim })

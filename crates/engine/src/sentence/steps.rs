@@ -1,15 +1,12 @@
 //! What sentence-transformers does to pooled rows: modules `Dense` and `Normalize`, in any order. On the host, where the
 //! rows end anyway; a `Dense` of 768 x 768 is a thousandth of the encoder's work on a text of 15 tokens.
 
-use std::path::{Path, PathBuf};
-
 use mlxt_backend::{Activation, reference};
 use mlxt_models::Weights;
-use serde::Deserialize;
 
+use super::dense::Dense;
 use super::embeddings::normalize;
-use crate::json::read_optional;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Sums of a product that run beside each other: what the compiler makes vectors of.
 const LANES: usize = 16;
@@ -24,94 +21,6 @@ pub enum Step {
     Normalize,
 }
 
-/// What the `config.json` of a `Dense` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dense {
-    /// Where its weights lie.
-    pub folder: PathBuf,
-    /// Columns before it.
-    pub inputs: usize,
-    /// Columns after it.
-    pub outputs: usize,
-    /// Whether it has a bias.
-    pub bias: bool,
-    /// Its activation.
-    pub activation: Activation,
-}
-
-#[derive(Deserialize)]
-struct DenseConfig {
-    in_features: usize,
-    out_features: usize,
-    #[serde(default = "yes")]
-    bias: bool,
-    #[serde(default = "tanh")]
-    activation_function: String,
-    #[serde(default = "sentence_embedding")]
-    module_input_name: String,
-    module_output_name: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn tanh() -> String {
-    "torch.nn.modules.activation.Tanh".into()
-}
-
-fn sentence_embedding() -> String {
-    "sentence_embedding".into()
-}
-
-impl Dense {
-    /// Reads the settings in `folder`.
-    ///
-    /// # Errors
-    /// [`Error::MissingFile`], [`Error::Json`], [`Error::Io`]; [`Error::UnsupportedSetting`] for an activation that is
-    /// not torch's, and for a module that works on something else than the embedding.
-    pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config: DenseConfig = read_optional(&path)?.ok_or_else(|| Error::MissingFile {
-            folder: folder.into(),
-            file: "config.json",
-            advice: "modules.json names this folder; download it too",
-        })?;
-        let unsupported = |setting, found: String, supported| {
-            Err(Error::UnsupportedSetting { path: path.clone(), setting, found, supported })
-        };
-        let output = config.module_output_name.unwrap_or_else(|| config.module_input_name.clone());
-        for (setting, found) in [("module_input_name", config.module_input_name), ("module_output_name", output)] {
-            if found != sentence_embedding() {
-                return unsupported(setting, found, "sentence_embedding");
-            }
-        }
-        let Some(activation) = activation(&config.activation_function) else {
-            let supported = "torch.nn's Identity, Tanh, ReLU, ReLU6, LeakyReLU, GELU, SiLU, Sigmoid, Mish, Hardswish";
-            return unsupported("activation_function", config.activation_function, supported);
-        };
-        let (inputs, outputs, bias) = (config.in_features, config.out_features, config.bias);
-        Ok(Self { folder: folder.into(), inputs, outputs, bias, activation })
-    }
-}
-
-/// The activation of a class of torch, with that class's defaults.
-fn activation(class: &str) -> Option<Activation> {
-    Some(match class.strip_prefix("torch.nn.")?.rsplit('.').next()? {
-        "Identity" => Activation::Identity,
-        "Tanh" => Activation::Tanh,
-        "ReLU" => Activation::Relu,
-        "ReLU6" => Activation::Relu6,
-        "LeakyReLU" => Activation::LeakyRelu,
-        "GELU" => Activation::Gelu,
-        "SiLU" => Activation::Silu,
-        "Sigmoid" => Activation::Sigmoid,
-        "Mish" => Activation::Mish,
-        "Hardswish" => Activation::HardSwish,
-        _ => return None,
-    })
-}
-
 /// A step with its weights.
 pub(super) enum Loaded {
     Dense { weight: Vec<f32>, bias: Vec<f32>, activation: Activation },
@@ -122,7 +31,7 @@ impl Loaded {
     /// Reads a step's weights, if it has any.
     ///
     /// # Errors
-    /// [`Error::Model`] if they are missing, damaged or not what the settings say.
+    /// [`crate::Error::Model`] if they are missing, damaged or not what the settings say.
     pub(super) fn load(step: &Step) -> Result<Self> {
         let Step::Dense(dense) = step else { return Ok(Self::Normalize) };
         let linear = Weights::open(&dense.folder)?.dense(dense.outputs, dense.inputs, dense.bias)?;
@@ -170,15 +79,6 @@ mod tests {
             let row: Vec<f32> = (1..=length).map(|i| i as f32).collect();
             let expected: f32 = row.iter().map(|x| x * x).sum();
             assert_eq!(dot(&row, &row), expected, "{length}");
-        }
-    }
-
-    #[test]
-    fn activations_are_classes_of_torch() {
-        assert_eq!(activation("torch.nn.modules.linear.Identity"), Some(Activation::Identity));
-        assert_eq!(activation("torch.nn.modules.activation.Hardswish"), Some(Activation::HardSwish));
-        for unknown in ["Tanh", "my.module.Tanh", "torch.nn.modules.activation.PReLU", ""] {
-            assert_eq!(activation(unknown), None, "{unknown}");
         }
     }
 }

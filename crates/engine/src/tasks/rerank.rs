@@ -90,11 +90,11 @@ impl Load for Reranker {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let path = folder.path();
+        let (path, transformer) = (folder.path(), folder.transformer());
         // As sentence-transformers does: its own files count where it saved the folder.
         let own = path.join("modules.json").exists();
-        let settings = if own { transformer_settings(path)? } else { FolderSettings::default() };
-        let pipeline = Pipeline::load(path, options, settings, Some(Task::Rerank))?;
+        let settings = if own { transformer_settings(&transformer)? } else { FolderSettings::default() };
+        let pipeline = Pipeline::load(&transformer, options, settings, Some(Task::Rerank))?;
         let activation = Activation::read(path, own, pipeline.config())?;
         Ok(Self { pipeline, activation })
     }

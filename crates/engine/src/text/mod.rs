@@ -314,7 +314,7 @@ impl Load for AutoTokenizer {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let mut tokenizer = Self::from_folder(folder.path(), options.threads)?;
+        let mut tokenizer = Self::from_folder(&folder.transformer(), options.threads)?;
         // Without a model there are no positions to run out of: a text may have any length unless a limit is asked for.
         let limit = Limits::new(usize::MAX, &tokenizer, None).choose(options.max_length)?;
         if options.truncate {
