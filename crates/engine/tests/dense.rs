@@ -145,5 +145,5 @@ fn what_does_not_fit_is_named() {
     refused("module_input_name is token_embeddings");
     fs::remove_file(dense.join("model.safetensors")).unwrap();
     write_modules(folder, &[("2_Dense", "LayerNorm")]);
-    refused("type is sentence_transformers.models.LayerNorm");
+    refused("missing field `dimension`");
 }

@@ -114,7 +114,7 @@ fn of_module(module: &Module) -> Vec<String> {
     let names: &[&str] = match module.kind() {
         Some("Pooling") => &[CONFIG],
         // The third where the second is missing; that is noted in the cache, and both cost little.
-        Some("Dense") => &[CONFIG, WEIGHTS, "pytorch_model.bin"],
+        Some("Dense" | "LayerNorm") => &[CONFIG, WEIGHTS, "pytorch_model.bin"],
         _ => &[],
     };
     names.iter().map(|name| format!("{}/{name}", module.path)).collect()

@@ -1,7 +1,7 @@
 //! What a sentence-transformers folder says: its modules, how they pool, how long a text may be.
 //!
 //! ```text
-//! modules.json                      the modules in order: Transformer, Pooling, then Dense and Normalize in any order
+//! modules.json                      the modules in order: Transformer, Pooling, then Dense, LayerNorm and Normalize in any order
 //! sentence_bert_config.json         how long a text may be, and its case (`transformer.rs`); beside the Transformer's weights
 //! 1_Pooling/config.json             how rows become one (`pooling.rs`)
 //! 2_Dense/config.json               a linear layer after that (`dense.rs`); its weights lie beside it (`steps.rs`)
@@ -19,14 +19,14 @@ use mlxt_models::Pooling;
 use serde::Deserialize;
 
 use super::dense::Dense;
-use super::steps::Step;
+use super::steps::{LayerNorm, Step};
 use super::{pooling, transformer};
 use crate::json::read_optional;
 use crate::modules::{self, MODULES};
 use crate::{Error, Result};
 
 /// What `modules.json` may list.
-const SUPPORTED: &str = "sentence_transformers' Transformer, then Pooling, then Dense and Normalize";
+const SUPPORTED: &str = "sentence_transformers' Transformer, then Pooling, then Dense, LayerNorm and Normalize";
 
 /// How a folder's sentence embeddings are made.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,7 @@ impl SentenceConfig {
                 (0, "Transformer") => transformer::check(&own)?,
                 (1, "Pooling") => self.poolings = pooling::read(&own, &self.prompt)?,
                 (2.., "Dense") => self.steps.push(Step::Dense(Dense::read(&own)?)),
+                (2.., "LayerNorm") => self.steps.push(Step::LayerNorm(LayerNorm::read(&own)?)),
                 (2.., "Normalize") => self.steps.push(Step::Normalize),
                 // Acts in training only.
                 (2.., "Dropout") => {}
@@ -122,19 +123,17 @@ impl SentenceConfig {
     /// [`Error::UnsupportedSetting`] if a module takes another number than what comes before it gives.
     pub(super) fn width(&self, mut columns: usize) -> Result<usize> {
         for step in &self.steps {
-            if let Step::Dense(dense) = step {
-                if dense.inputs != columns {
-                    let (setting, found) = ("in_features", dense.inputs.to_string());
-                    let supported = "the columns that the module before it gives";
-                    return Err(Error::UnsupportedSetting {
-                        path: dense.folder.join("config.json"),
-                        setting,
-                        found,
-                        supported,
-                    });
-                }
-                columns = dense.outputs;
+            let (folder, setting, takes, gives) = match step {
+                Step::Dense(dense) => (&dense.folder, "in_features", dense.inputs, dense.outputs),
+                Step::LayerNorm(norm) => (&norm.folder, "dimension", norm.columns, norm.columns),
+                Step::Normalize => continue,
+            };
+            if takes != columns {
+                let supported = "the columns that the module before it gives";
+                let path = folder.join("config.json");
+                return Err(Error::UnsupportedSetting { path, setting, found: takes.to_string(), supported });
             }
+            columns = gives;
         }
         Ok(columns)
     }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mlxt_backend::Activation;
 use serde::Deserialize;
 
+use super::activation::{Elementwise, SUPPORTED};
 use crate::{Error, Result, modules};
 
 /// `activation(W x + b)`.
@@ -19,7 +19,7 @@ pub struct Dense {
     /// Whether it has a bias.
     pub bias: bool,
     /// Its activation.
-    pub activation: Activation,
+    pub activation: Elementwise,
 }
 
 /// As the file has it.
@@ -53,7 +53,7 @@ impl Dense {
     ///
     /// # Errors
     /// [`Error::MissingFile`], [`Error::Json`], [`Error::Io`]; [`Error::UnsupportedSetting`] for an activation that is
-    /// not torch's, and for a module that works on something else than the embedding.
+    /// not one of torch's for each value alone, and for a module that works on something else than the embedding.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let config: DenseConfig = modules::config(folder)?;
         let unsupported = |setting, found: String, supported| {
@@ -65,42 +65,10 @@ impl Dense {
                 return unsupported(setting, found, "sentence_embedding");
             }
         }
-        let Some(activation) = activation(&config.activation_function) else {
-            let supported = "torch.nn's Identity, Tanh, ReLU, ReLU6, LeakyReLU, GELU, SiLU, Sigmoid, Mish, Hardswish";
-            return unsupported("activation_function", config.activation_function, supported);
+        let Some(activation) = Elementwise::of_class(&config.activation_function) else {
+            return unsupported("activation_function", config.activation_function, SUPPORTED);
         };
         let (inputs, outputs, bias) = (config.in_features, config.out_features, config.bias);
         Ok(Self { folder: folder.into(), inputs, outputs, bias, activation })
-    }
-}
-
-/// The activation of a class of torch, with that class's defaults.
-fn activation(class: &str) -> Option<Activation> {
-    Some(match class.strip_prefix("torch.nn.")?.rsplit('.').next()? {
-        "Identity" => Activation::Identity,
-        "Tanh" => Activation::Tanh,
-        "ReLU" => Activation::Relu,
-        "ReLU6" => Activation::Relu6,
-        "LeakyReLU" => Activation::LeakyRelu,
-        "GELU" => Activation::Gelu,
-        "SiLU" => Activation::Silu,
-        "Sigmoid" => Activation::Sigmoid,
-        "Mish" => Activation::Mish,
-        "Hardswish" => Activation::HardSwish,
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn activations_are_classes_of_torch() {
-        assert_eq!(activation("torch.nn.modules.linear.Identity"), Some(Activation::Identity));
-        assert_eq!(activation("torch.nn.modules.activation.Hardswish"), Some(Activation::HardSwish));
-        for unknown in ["Tanh", "my.module.Tanh", "torch.nn.modules.activation.PReLU", ""] {
-            assert_eq!(activation(unknown), None, "{unknown}");
-        }
     }
 }

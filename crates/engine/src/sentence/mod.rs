@@ -2,6 +2,7 @@
 //!
 //! Where next: `config.rs` for what a folder says, `steps.rs` for what follows pooling, `embeddings.rs` for the result.
 
+mod activation;
 mod config;
 mod dense;
 mod embeddings;
@@ -14,10 +15,11 @@ use std::sync::Arc;
 
 use mlxt_models::Pooling;
 
+pub use self::activation::Elementwise;
 pub use self::config::SentenceConfig;
 pub use self::dense::Dense;
 pub use self::embeddings::{Embeddings, cosine_similarity};
-pub use self::steps::Step;
+pub use self::steps::{LayerNorm, Step};
 pub(crate) use self::transformer::{ADAPTER, SENTENCE_CONFIGS, transformer_settings};
 
 use self::steps::Loaded;
@@ -28,7 +30,7 @@ use crate::{Info, Result, hub};
 
 /// A model that turns texts into vectors whose angle tells how alike they are.
 ///
-/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, dense layers, normalisation,
+/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, dense layers, norms,
 /// prompt, length and case. A plain checkpoint gets mean pooling and unit length; [`Builder::pooling`] and [`Builder::normalize`]
 /// change either. Loads once and may be called from several threads at once.
 ///

@@ -1,29 +1,64 @@
-//! What sentence-transformers does to pooled rows: modules `Dense` and `Normalize`, in any order. On the host, where the
-//! rows end anyway; a `Dense` of 768 x 768 is a thousandth of the encoder's work on a text of 15 tokens.
+//! What sentence-transformers does to pooled rows: modules `Dense`, `LayerNorm` and `Normalize`, in any order. On the host, where the rows end anyway; a `Dense` of 768 x 768 is a thousandth of the encoder's work on a text
+//! of 15 tokens.
 
-use mlxt_backend::{Activation, reference};
+use std::path::{Path, PathBuf};
+
 use mlxt_models::Weights;
+use serde::Deserialize;
 
+use super::activation::Elementwise;
 use super::dense::Dense;
 use super::embeddings::normalize;
-use crate::Result;
+use crate::{Result, modules};
 
 /// Sums of a product that run beside each other: what the compiler makes vectors of.
 const LANES: usize = 16;
 
-/// A module after pooling.
+/// What is added to a variance, as `torch.nn.LayerNorm` has it unless told otherwise, which the module cannot be.
+const EPSILON: f64 = 1e-5;
+
+/// What happens to a row after pooling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
     /// `activation(W x + b)`.
     Dense(Dense),
+    /// To mean zero and variance one, then a gain and a shift for each column.
+    LayerNorm(LayerNorm),
     /// To unit length.
     Normalize,
 }
 
+/// What the `config.json` of a `LayerNorm` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerNorm {
+    /// Where its weights lie.
+    pub folder: PathBuf,
+    /// Columns before and after it.
+    pub columns: usize,
+}
+
+/// As the file has it.
+#[derive(Deserialize)]
+struct LayerNormConfig {
+    dimension: usize,
+}
+
+impl LayerNorm {
+    /// Reads the settings in `folder`.
+    ///
+    /// # Errors
+    /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Io`].
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let LayerNormConfig { dimension } = modules::config(folder)?;
+        Ok(Self { folder: folder.into(), columns: dimension })
+    }
+}
+
 /// A step with its weights.
 pub(super) enum Loaded {
-    Dense { weight: Vec<f32>, bias: Vec<f32>, activation: Activation },
+    Dense { weight: Vec<f32>, bias: Vec<f32>, activation: Elementwise },
+    LayerNorm { gain: Vec<f32>, shift: Vec<f32> },
     Normalize,
 }
 
@@ -33,10 +68,18 @@ impl Loaded {
     /// # Errors
     /// [`crate::Error::Model`] if they are missing, damaged or not what the settings say.
     pub(super) fn load(step: &Step) -> Result<Self> {
-        let Step::Dense(dense) = step else { return Ok(Self::Normalize) };
-        let linear = Weights::open(&dense.folder)?.dense(dense.outputs, dense.inputs, dense.bias)?;
-        let bias = linear.bias.map_or_else(|| vec![0.0; dense.outputs], |bias| bias.to_f32());
-        Ok(Self::Dense { weight: linear.weight.to_f32(), bias, activation: dense.activation })
+        Ok(match step {
+            Step::Dense(dense) => {
+                let linear = Weights::open(&dense.folder)?.dense(dense.outputs, dense.inputs, dense.bias)?;
+                let bias = linear.bias.map_or_else(|| vec![0.0; dense.outputs], |bias| bias.to_f32());
+                Self::Dense { weight: linear.weight.to_f32(), bias, activation: dense.activation }
+            }
+            Step::LayerNorm(norm) => {
+                let [gain, shift] = Weights::open(&norm.folder)?.layer_norm(norm.columns)?.map(|part| part.to_f32());
+                Self::LayerNorm { gain, shift }
+            }
+            Step::Normalize => Self::Normalize,
+        })
     }
 
     /// What it makes of one row.
@@ -44,14 +87,23 @@ impl Loaded {
         match self {
             Self::Dense { weight, bias, activation } => {
                 let outputs = weight.chunks_exact(row.len().max(1)).zip(bias);
-                let activate = |x: f32| reference::activate(*activation, f64::from(x)) as f32;
-                outputs.map(|(weights, bias)| activate(dot(weights, &row) + bias)).collect()
+                return outputs.map(|(weights, bias)| activation.apply(dot(weights, &row) + bias)).collect();
             }
-            Self::Normalize => {
-                normalize(&mut row);
-                row
-            }
+            Self::LayerNorm { gain, shift } => layer_norm(&mut row, gain, shift),
+            Self::Normalize => normalize(&mut row),
         }
+        row
+    }
+}
+
+/// `gain (x − mean) / √(variance + ε) + shift`, with the variance of all values, not of a sample.
+fn layer_norm(row: &mut [f32], gain: &[f32], shift: &[f32]) {
+    let mean_of = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / row.len() as f64;
+    let mean = mean_of(&mut row.iter().map(|&x| f64::from(x)));
+    let variance = mean_of(&mut row.iter().map(|&x| (f64::from(x) - mean).powi(2)));
+    let scale = (variance + EPSILON).sqrt().recip();
+    for ((x, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
+        *x = ((f64::from(*x) - mean) * scale) as f32 * gain + shift;
     }
 }
 
