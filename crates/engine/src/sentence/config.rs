@@ -5,7 +5,7 @@
 //! sentence_bert_config.json         how long a text may be, and its case (`transformer.rs`); beside the Transformer's weights
 //! 1_Pooling/config.json             how rows become one (`pooling.rs`)
 //! 2_Dense/config.json               a linear layer after that (`dense.rs`); its weights lie beside it (`steps.rs`)
-//! config_sentence_transformers.json prompts
+//! config_sentence_transformers.json prompts, and to how many columns embeddings are cut
 //! ```
 //!
 //! Modules that are not here are refused by name: bags and tables of words (`BoW`, `WordEmbeddings`, `WordWeights`,
@@ -37,6 +37,8 @@ pub struct SentenceConfig {
     pub steps: Vec<Step>,
     /// Is put before every text.
     pub prompt: String,
+    /// Whether its tokens are pooled with the text's.
+    pub include_prompt: bool,
     /// Whether the folder says so itself, or the defaults for plain checkpoints were taken.
     pub from_folder: bool,
 }
@@ -62,16 +64,16 @@ impl SentenceConfig {
         transformer::refuse_adapter(&folder.join(modules::transformer(folder)))?;
         let path = folder.join("config_sentence_transformers.json");
         let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
-        if let Some(dim) = config.truncate_dim {
-            let (setting, supported) = ("truncate_dim", "null");
-            return Err(Error::UnsupportedSetting { path, setting, found: dim.to_string(), supported });
-        }
+        let truncated = truncation(config.truncate_dim, &path)?;
         let prompt = prompt(config, prompt_name, path)?;
-        let plain = Self { poolings: vec![Pooling::Mean], steps: vec![], prompt, from_folder: false };
-        match modules::read(folder)? {
-            None => Ok(Self { steps: vec![Step::Normalize], ..plain }),
-            Some(modules) => plain.with_modules(folder, &modules),
-        }
+        let plain =
+            Self { poolings: vec![Pooling::Mean], steps: vec![], prompt, include_prompt: true, from_folder: false };
+        let mut config = match modules::read(folder)? {
+            None => Self { steps: vec![Step::Normalize], ..plain },
+            Some(modules) => plain.with_modules(folder, &modules)?,
+        };
+        config.steps.extend(truncated);
+        Ok(config)
     }
 
     /// With what the modules say.
@@ -86,7 +88,7 @@ impl SentenceConfig {
             let own = folder.join(inside);
             match (place, module.kind().unwrap_or_default()) {
                 (0, "Transformer") => transformer::check(&own)?,
-                (1, "Pooling") => self.poolings = pooling::read(&own, &self.prompt)?,
+                (1, "Pooling") => (self.poolings, self.include_prompt) = pooling::read(&own)?,
                 (2.., "Dense") => self.steps.push(Step::Dense(Dense::read(&own)?)),
                 (2.., "LayerNorm") => self.steps.push(Step::LayerNorm(LayerNorm::read(&own)?)),
                 (2.., "Normalize") => self.steps.push(Step::Normalize),
@@ -107,11 +109,13 @@ impl SentenceConfig {
         self.steps.last() == Some(&Step::Normalize)
     }
 
-    /// Makes embeddings end with unit length, or not.
+    /// Makes embeddings end with unit length, or not; the same columns either way.
     pub(super) fn set_normalize(&mut self, normalize: bool) {
+        let cut = self.steps.pop_if(|step| matches!(step, Step::Truncate(_)));
         while self.normalizes() {
             self.steps.pop();
         }
+        self.steps.extend(cut);
         if normalize {
             self.steps.push(Step::Normalize);
         }
@@ -126,6 +130,10 @@ impl SentenceConfig {
             let (folder, setting, takes, gives) = match step {
                 Step::Dense(dense) => (&dense.folder, "in_features", dense.inputs, dense.outputs),
                 Step::LayerNorm(norm) => (&norm.folder, "dimension", norm.columns, norm.columns),
+                Step::Truncate(most) => {
+                    columns = columns.min(*most);
+                    continue;
+                }
                 Step::Normalize => continue,
             };
             if takes != columns {
@@ -137,6 +145,15 @@ impl SentenceConfig {
         }
         Ok(columns)
     }
+}
+
+/// The cut to fewer columns. It comes after all modules, and nothing is normalised again after it.
+fn truncation(columns: Option<usize>, path: &Path) -> Result<Option<Step>> {
+    if columns == Some(0) {
+        let (setting, supported) = ("truncate_dim", "null, 1 or more");
+        return Err(Error::UnsupportedSetting { path: path.into(), setting, found: "0".into(), supported });
+    }
+    Ok(columns.map(Step::Truncate))
 }
 
 /// The prompt that sentence-transformers puts before every text: the one asked for, else the default, else none.

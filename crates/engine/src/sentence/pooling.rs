@@ -1,4 +1,4 @@
-//! What the `config.json` of a `Pooling` says: how rows become one.
+//! What the `config.json` of a `Pooling` says: how rows become one, and whether those of the prompt count.
 
 use std::path::Path;
 
@@ -44,20 +44,17 @@ enum Modes {
     Several(Vec<String>),
 }
 
-/// The poolings that stand side by side, from the settings in `folder`.
+/// The poolings that stand side by side, and whether the prompt's rows are among those pooled, from the settings in `folder`.
 ///
 /// # Errors
-/// [`Error::MissingFile`], [`Error::Json`], [`Error::Io`]; [`Error::UnsupportedSetting`] for a pooling that is none, or that leaves `prompt` out.
-pub(super) fn read(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
+/// [`Error::MissingFile`], [`Error::Json`], [`Error::Io`]; [`Error::UnsupportedSetting`] for a pooling that is none.
+pub(super) fn read(folder: &Path) -> Result<(Vec<Pooling>, bool)> {
     let config: PoolingConfig = modules::config(folder)?;
-    if !config.include_prompt && !prompt.is_empty() {
-        let (path, setting, supported) = (folder.join("config.json"), "include_prompt", "true where a prompt is used");
-        return Err(Error::UnsupportedSetting { path, setting, found: "false".into(), supported });
-    }
+    let include_prompt = config.include_prompt;
     let names = match config.pooling_mode {
         Some(Modes::One(name)) => vec![name],
         Some(Modes::Several(names)) => names,
-        None => return Ok(legacy_modes(&config)),
+        None => return Ok((legacy_modes(&config), include_prompt)),
     };
     let unknown = |found: String| Error::UnsupportedSetting {
         path: folder.join("config.json"),
@@ -68,7 +65,8 @@ pub(super) fn read(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
     if names.is_empty() {
         return Err(unknown("empty".into()));
     }
-    names.into_iter().map(|name| mode(&name).ok_or_else(|| unknown(name))).collect()
+    let modes = names.into_iter().map(|name| mode(&name).ok_or_else(|| unknown(name)));
+    Ok((modes.collect::<Result<_>>()?, include_prompt))
 }
 
 fn mode(name: &str) -> Option<Pooling> {

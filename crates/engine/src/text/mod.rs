@@ -249,6 +249,15 @@ impl AutoTokenizer {
         self.map(texts, |index, text| self.ids_at(index, text.as_ref()))
     }
 
+    /// Tokens of `prompt` alone without the special one at its end: as many as sentence-transformers leaves out of each
+    /// text that begins with it, even where the two together have other tokens.
+    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        let ids = self.ids_at(0, prompt)?.ids;
+        let added = self.inner.get_added_tokens_decoder();
+        let ends_special = ids.last().and_then(|id| added.get(id)).is_some_and(|token| token.special);
+        Ok(ids.len() - usize::from(ends_special))
+    }
+
     /// The ids of each pair of texts, in input order.
     pub(crate) fn pair_ids<A, B>(&self, pairs: &[(A, B)]) -> Result<Vec<TokenIds>>
     where
