@@ -187,6 +187,17 @@ fn a_model_without_what_is_needed_is_named() {
 }
 
 #[test]
+fn a_model_of_another_kind_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let modules = r#"[{"path": "0_StaticEmbedding", "type": "sentence_transformers.models.StaticEmbedding"}]"#;
+    std::fs::write(folder.path().join("modules.json"), modules).unwrap();
+    let server = Server::start(folder.path(), Fault::None);
+    let error = failure(&hub(cache.path(), &server.endpoint), ID);
+    assert!(matches!(&error, HubError::NoTransformer { class, .. } if class.ends_with(".StaticEmbedding")), "{error}");
+}
+
+#[test]
 fn an_unreachable_hub_fails_quickly() {
     let cache = tempfile::tempdir().unwrap();
     // A port that was free a moment ago: nobody listens.

@@ -213,6 +213,9 @@ fn an_adapter_is_never_ignored() {
         fs::write(&path, r#"{"peft_type": "LORA", "r": 8}"#).unwrap();
         let said = error(folder.path());
         assert!(said.contains(&name(&path)) && said.contains("the adapter is LORA"), "{said}");
+        let said = AutoModel::from_pretrained(name(folder.path())).err().unwrap().to_string();
+        assert!(said.contains("the adapter is LORA"), "{said}");
+        assert!(Description::of(name(folder.path())).unwrap().sentence.is_err());
     }
 }
 

@@ -84,6 +84,9 @@ impl<'a> Download<'a> {
             let present = self.listed.iter().filter(near).cloned().collect();
             Err(HubError::NoSuchFile { name: self.id.to_owned(), file, present })
         };
+        if let Some(class) = files.other_than_transformer().filter(|_| !has(&files.config())) {
+            return Err(HubError::NoTransformer { name: self.id.to_owned(), class: class.to_owned() });
+        }
         take(files.config())?;
         for file in files.optional() {
             self.take_optional(&file)?;

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::is_plain;
 use crate::modules::{self, MODULES, Module};
-use crate::sentence::{ADAPTER, SENTENCE_CONFIGS};
+use crate::pipeline::ADAPTER;
+use crate::sentence::SENTENCE_CONFIGS;
 
 /// The settings of a transformer, and of most modules.
 const CONFIG: &str = "config.json";
@@ -66,6 +67,12 @@ impl<H: Fn(&str) -> bool> Files<H> {
     /// The settings, which every model needs.
     pub(super) fn config(&self) -> String {
         self.of_transformer(CONFIG)
+    }
+
+    /// The class of a first module that is no transformer, which has no settings of that name.
+    pub(super) fn other_than_transformer(&self) -> Option<&str> {
+        let first = self.modules.first().filter(|module| module.kind() != Some("Transformer"))?;
+        Some(&first.r#type)
     }
 
     /// The weights in one file, or the list of the files that hold them: the first that there is.

@@ -266,6 +266,14 @@ pub enum HubError {
         /// Files that come near.
         present: Vec<String>,
     },
+    /// A model of sentence-transformers whose texts go through something else than a transformer.
+    #[error("{name} on the hub has no transformer: its first module is {class}, which is not supported")]
+    NoTransformer {
+        /// The model's id.
+        name: String,
+        /// The class of its first module.
+        class: String,
+    },
     /// An address or a token that cannot be one.
     #[error("{variable} {problem}")]
     Setting {

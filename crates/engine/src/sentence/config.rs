@@ -23,6 +23,7 @@ use super::steps::{LayerNorm, Step};
 use super::{pooling, transformer};
 use crate::json::read_optional;
 use crate::modules::{self, MODULES};
+use crate::pipeline::refuse_adapter;
 use crate::{Error, Result};
 
 /// What `modules.json` may list.
@@ -61,7 +62,7 @@ impl SentenceConfig {
     /// [`Error::UnsupportedSetting`] for modules and settings that would change the result and are not supported;
     /// damaged or unreadable files.
     pub(crate) fn read(folder: &Path, prompt_name: Option<&str>) -> Result<Self> {
-        transformer::refuse_adapter(&folder.join(modules::transformer(folder)))?;
+        refuse_adapter(&folder.join(modules::transformer(folder)))?;
         let path = folder.join("config_sentence_transformers.json");
         let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
         let truncated = truncation(config.truncate_dim, &path)?;

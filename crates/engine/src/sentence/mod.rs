@@ -20,7 +20,7 @@ pub use self::config::SentenceConfig;
 pub use self::dense::Dense;
 pub use self::embeddings::{Embeddings, cosine_similarity};
 pub use self::steps::{LayerNorm, Step};
-pub(crate) use self::transformer::{ADAPTER, SENTENCE_CONFIGS, transformer_settings};
+pub(crate) use self::transformer::{SENTENCE_CONFIGS, transformer_settings};
 
 use self::steps::Loaded;
 use crate::options::{Builder, Load, Options};

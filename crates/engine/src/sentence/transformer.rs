@@ -21,9 +21,6 @@ pub(crate) const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Settings of weights that are to be added to the model's (PEFT).
-pub(crate) const ADAPTER: &str = "adapter_config.json";
-
 /// Arguments for loading that change no result, or only how exact it is, which is this program's own option.
 const HARMLESS: [&str; 7] = [
     "trust_remote_code",
@@ -106,18 +103,6 @@ pub(crate) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
         max_tokens: config.max_seq_length,
         lowercase: config.do_lower_case.unwrap_or(false),
     }))
-}
-
-/// That nothing is to be added to the weights in `folder`.
-///
-/// # Errors
-/// [`Error::UnsupportedSetting`] if there is an adapter beside them; a damaged or unreadable file.
-pub(super) fn refuse_adapter(folder: &Path) -> Result<()> {
-    let path = folder.join(ADAPTER);
-    let Some(adapter) = read_optional::<Map<String, Value>>(&path)? else { return Ok(()) };
-    let found = adapter.get("peft_type").and_then(Value::as_str).unwrap_or("there").to_owned();
-    let supported = "none; merge_and_unload() of PEFT adds it to the weights, save_pretrained(..) then saves these";
-    Err(Error::UnsupportedSetting { path, setting: "the adapter", found, supported })
 }
 
 /// That the module in `folder` is one that gives a row for each token of a text, with the tokenizer and the settings beside
