@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::dense::Dense;
 use super::steps::{LayerNorm, Step};
+use super::transformer::ROWS;
 use super::{pooling, transformer};
 use crate::json::read_optional;
 use crate::modules::{self, MODULES};
@@ -88,7 +89,7 @@ impl SentenceConfig {
             };
             let own = folder.join(inside);
             match (place, module.kind().unwrap_or_default()) {
-                (0, "Transformer") => transformer::check(&own)?,
+                (0, "Transformer") => transformer::check(&own, &ROWS)?,
                 (1, "Pooling") => (self.poolings, self.include_prompt) = pooling::read(&own)?,
                 (2.., "Dense") => self.steps.push(Step::Dense(Dense::read(&own)?)),
                 (2.., "LayerNorm") => self.steps.push(Step::LayerNorm(LayerNorm::read(&own)?)),

@@ -8,7 +8,7 @@ mod dense;
 mod embeddings;
 mod pooling;
 mod steps;
-mod transformer;
+pub(crate) mod transformer;
 
 use std::borrow::Cow;
 use std::sync::Arc;

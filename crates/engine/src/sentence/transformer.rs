@@ -32,6 +32,32 @@ const HARMLESS: [&str; 7] = [
     "add_pooling_layer",
 ];
 
+/// How a model uses its transformer: what the settings of one that is used otherwise do not say.
+pub(crate) struct Usual {
+    task: &'static str,
+    /// Which of the model's outputs ..
+    from: &'static str,
+    /// .. is called what.
+    output: &'static str,
+    modality: &'static str,
+}
+
+/// A row for each token of a text, as embeddings are made of.
+pub(crate) const ROWS: Usual = Usual {
+    task: "feature-extraction",
+    from: "last_hidden_state",
+    output: "token_embeddings",
+    modality: "text, by forward, from last_hidden_state, and no message",
+};
+
+/// A classifier's logits for a pair of texts, as cross-encoders have them.
+pub(crate) const SCORES: Usual = Usual {
+    task: "sequence-classification",
+    from: "logits",
+    output: "scores",
+    modality: "text, by forward, from logits, and no message",
+};
+
 /// As the file has it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -63,9 +89,8 @@ impl TransformerConfig {
         Ok(None)
     }
 
-    /// A setting that makes it something else than the encoder of texts that gives a row for each token: its name, its value
-    /// and what is supported.
-    fn foreign(&self) -> Option<(&'static str, String, &'static str)> {
+    /// A setting that makes it something else than `usual`: its name, its value and what is supported.
+    fn foreign(&self, usual: &Usual) -> Option<(&'static str, String, &'static str)> {
         let texts = |(name, expected): (&'static str, &'static str), found: Option<&str>| {
             found.filter(|found| *found != expected).map(|found| (name, found.to_owned(), expected))
         };
@@ -73,10 +98,10 @@ impl TransformerConfig {
             let mut others = arguments.iter().filter(|(argument, _)| !harmless.contains(&argument.as_str()));
             others.next().map(|(argument, value)| (name, format!("{argument}: {value}"), "nothing there"))
         };
-        texts(("transformer_task", "feature-extraction"), self.transformer_task.as_deref())
-            .or_else(|| texts(("module_output_name", "token_embeddings"), self.module_output_name.as_deref()))
+        texts(("transformer_task", usual.task), self.transformer_task.as_deref())
+            .or_else(|| texts(("module_output_name", usual.output), self.module_output_name.as_deref()))
             .or_else(|| texts(("tokenizer_name_or_path", "null"), self.tokenizer_name_or_path.as_deref()))
-            .or_else(|| self.foreign_modality())
+            .or_else(|| self.foreign_modality(usual))
             .or_else(|| kept("processing_kwargs", &self.processing_kwargs, &[]))
             .or_else(|| kept("model_kwargs", &self.model_kwargs, &HARMLESS))
             .or_else(|| kept("processor_kwargs", &self.processor_kwargs, &HARMLESS))
@@ -84,13 +109,12 @@ impl TransformerConfig {
     }
 
     /// Texts must go the usual way, and not through a template of messages, which the library prefers where there is one.
-    fn foreign_modality(&self) -> Option<(&'static str, String, &'static str)> {
+    fn foreign_modality(&self, usual: &Usual) -> Option<(&'static str, String, &'static str)> {
         let modalities = self.modality_config.as_ref()?;
-        let last = |output: &Value| *output == "last_hidden_state" || *output == json!(["last_hidden_state"]);
-        let usual = |text: &Value| text["method"] == "forward" && last(&text["method_output_name"]);
-        let supported = "text, by forward, from last_hidden_state, and no message";
-        let fits = modalities.get("text").is_some_and(usual) && !modalities.contains_key("message");
-        (!fits).then(|| ("modality_config", Value::from(modalities.clone()).to_string(), supported))
+        let from = |output: &Value| *output == usual.from || *output == json!([usual.from]);
+        let forward = |text: &Value| text["method"] == "forward" && from(&text["method_output_name"]);
+        let fits = modalities.get("text").is_some_and(forward) && !modalities.contains_key("message");
+        (!fits).then(|| ("modality_config", Value::from(modalities.clone()).to_string(), usual.modality))
     }
 }
 
@@ -105,14 +129,13 @@ pub(crate) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
     }))
 }
 
-/// That the module in `folder` is one that gives a row for each token of a text, with the tokenizer and the settings beside
-/// it.
+/// That the module in `folder` is used as is `usual`, with the tokenizer and the settings beside it.
 ///
 /// # Errors
 /// [`Error::UnsupportedSetting`] if it is not; damaged or unreadable files.
-pub(super) fn check(folder: &Path) -> Result<()> {
+pub(crate) fn check(folder: &Path, usual: &Usual) -> Result<()> {
     let Some((path, config)) = TransformerConfig::read(folder)? else { return Ok(()) };
-    match config.foreign() {
+    match config.foreign(usual) {
         None => Ok(()),
         Some((setting, found, supported)) => Err(Error::UnsupportedSetting { path, setting, found, supported }),
     }
