@@ -54,9 +54,10 @@ impl Load for Description {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let model = inspect(folder.path())?;
-        let tokenizer = AutoTokenizer::from_folder(folder.path(), options.threads);
-        let settings = transformer_settings(folder.path());
+        let transformer = folder.transformer();
+        let model = inspect(&transformer)?;
+        let tokenizer = AutoTokenizer::from_folder(&transformer, options.threads);
+        let settings = transformer_settings(&transformer);
         let max_length = match (&tokenizer, &settings) {
             (Ok(tokenizer), Ok(settings)) => {
                 let limits = Limits::new(model.config.max_tokens(), tokenizer, settings.max_tokens);

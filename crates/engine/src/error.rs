@@ -141,6 +141,17 @@ pub enum Error {
         /// The text's place in the call.
         index: usize,
     },
+    /// A text of which nothing is left without the prompt, whose tokens this model does not pool (`include_prompt`).
+    #[error(
+        "text {index} has no tokens beside those of the prompt {prompt:?}, and this model pools those beside them only: \
+         name another prompt, or end it with a space"
+    )]
+    OnlyPrompt {
+        /// The text's place in the call.
+        index: usize,
+        /// What is put before every text.
+        prompt: String,
+    },
     /// A token that the model has no embedding for.
     #[error(
         "text {index} has the token id {id} and the model knows {vocabulary}: the tokenizer belongs to another model"

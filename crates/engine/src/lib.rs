@@ -34,6 +34,7 @@ mod hub;
 mod json;
 mod limits;
 mod model;
+mod modules;
 mod options;
 mod parallel;
 mod pipeline;
@@ -58,7 +59,9 @@ pub use mlxt_models::{
 };
 pub use model::{AutoModel, Features};
 pub use options::{Builder, DEFAULT_BATCH_TOKENS, Load};
-pub use sentence::{Dense, Embeddings, SentenceConfig, SentenceTransformer, Step, cosine_similarity};
+pub use sentence::{
+    Dense, Elementwise, Embeddings, LayerNorm, SentenceConfig, SentenceTransformer, Step, cosine_similarity,
+};
 pub use session::{HiddenStates, Info, Rows, Session};
 pub use tasks::{
     Aggregation, Answer, Entity, FillMask, Guess, QuestionAnswerer, Ranked, Reranker, Scored, TextClassifier,

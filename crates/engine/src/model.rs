@@ -138,7 +138,7 @@ impl Load for AutoModel {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        Ok(Self { pipeline: Pipeline::load(folder.path(), options, FolderSettings::default(), None)? })
+        Ok(Self { pipeline: Pipeline::load(&folder.transformer(), options, FolderSettings::default(), None)? })
     }
 }
 

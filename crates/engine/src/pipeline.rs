@@ -6,13 +6,18 @@ use std::thread;
 
 use mlxt_backend::TokenBatch;
 use mlxt_models::{Config, Task, Weights};
+use serde_json::{Map, Value};
 use tokenizers::TruncationStrategy;
 
+use crate::json::read_optional;
 use crate::limits::{self, Limits};
 use crate::options::{Listener, Options};
 use crate::session::{Rows, Session};
 use crate::text::{AutoTokenizer, TokenIds};
 use crate::{Error, Event, Info, Result, batcher, device};
+
+/// Settings of weights that are to be added to the model's (PEFT).
+pub(crate) const ADAPTER: &str = "adapter_config.json";
 
 /// What a model's files say beyond `config.json` and the tokenizer's.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +43,7 @@ impl Pipeline {
     /// Loads the model in `folder`, with the head of a task if there is one: weights here, the tokenizer on a thread of
     /// its own (each takes about as long).
     pub(crate) fn load(folder: &Path, options: &Options, settings: FolderSettings, task: Option<Task>) -> Result<Self> {
+        refuse_adapter(folder)?;
         let (tokenizer, loaded) = thread::scope(|scope| {
             let read = || AutoTokenizer::from_folder(folder, options.threads);
             let tokenizer = thread::Builder::new().spawn_scoped(scope, read);
@@ -179,6 +185,18 @@ impl Pipeline {
 /// [`Error::NonFinite`].
 pub(crate) fn finite(index: usize, values: &[f32]) -> Result<()> {
     if values.iter().all(|v| v.is_finite()) { Ok(()) } else { Err(Error::NonFinite { index }) }
+}
+
+/// That nothing is to be added to the weights in `folder`.
+///
+/// # Errors
+/// [`Error::UnsupportedSetting`] if there is an adapter beside them; a damaged or unreadable file.
+pub(crate) fn refuse_adapter(folder: &Path) -> Result<()> {
+    let path = folder.join(ADAPTER);
+    let Some(adapter) = read_optional::<Map<String, Value>>(&path)? else { return Ok(()) };
+    let found = adapter.get("peft_type").and_then(Value::as_str).unwrap_or("there").to_owned();
+    let supported = "none; merge_and_unload() of PEFT adds it to the weights, save_pretrained(..) then saves these";
+    Err(Error::UnsupportedSetting { path, setting: "the adapter", found, supported })
 }
 
 fn load_session(folder: &Path, options: &Options, task: Option<Task>) -> Result<(Config, Box<dyn Session>)> {

@@ -3,7 +3,7 @@
 //! Models are generic over their backend; everything above is not. The type is erased once per forward, here.
 
 use mlxt_backend::{Backend, DeviceInfo, Precision, Shaped, TokenBatch};
-use mlxt_models::{Config, Encoder, Head, Pooling, Task, Weights, pool};
+use mlxt_models::{Config, Encoder, Head, Hidden, Pooling, Task, Weights, pool};
 
 use crate::Result;
 
@@ -88,12 +88,12 @@ pub trait Session: Send + Sync {
     /// As [`Session::hidden`].
     fn last_hidden(&self, batch: &TokenBatch) -> Result<Rows>;
 
-    /// The hidden states pooled to one row for each sequence; several poolings stand side by side:
-    /// `[sequences, poolings * hidden]`.
+    /// The hidden states pooled to one row for each sequence, without the first `skipped` of each; several poolings stand side
+    /// by side: `[sequences, poolings * hidden]`.
     ///
     /// # Errors
-    /// As [`Session::hidden`].
-    fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling]) -> Result<Rows>;
+    /// As [`Session::hidden`]; a sequence of which nothing is left.
+    fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling], skipped: usize) -> Result<Rows>;
 
     /// What the task's head makes of the hidden states of `rows`; a row of logits depends on its own sequence only.
     /// `each` gets a place in `rows` and its logits, in order.
@@ -138,6 +138,22 @@ impl<B: Backend> EngineSession<B> {
     fn read(&self, tensor: &B::Tensor) -> Result<Rows> {
         Ok(Rows::new(tensor.cols(), self.backend.read(tensor)?))
     }
+
+    /// Hidden states of which the first `skipped` of each sequence are gone, as one row for each, `[sequences, hidden]`.
+    fn pooled_by(&self, pooling: Pooling, hidden: &Hidden<B>, skipped: usize) -> Result<Rows> {
+        let mut rows = self.read(&pool(&self.backend, hidden, pooling)?)?;
+        if pooling == Pooling::WeightedMean && skipped > 0 {
+            // The weights of n rows after s others are s + 1 .. s + n: a mean of s and one of 1 .. n, which have sums s n
+            // and n (n + 1) / 2.
+            let means = self.read(&pool(&self.backend, hidden, Pooling::Mean)?)?;
+            let counts = hidden.segments.ranges().map(|range| range.len() as f32);
+            for ((row, mean), count) in rows.data.chunks_exact_mut(means.cols).zip(means.iter()).zip(counts) {
+                let (even, rising) = (2.0 * skipped as f32, count + 1.0);
+                row.iter_mut().zip(mean).for_each(|(x, mean)| *x = (even * mean + rising * *x) / (even + rising));
+            }
+        }
+        Ok(rows)
+    }
 }
 
 impl<B: Backend> Session for EngineSession<B> {
@@ -163,9 +179,9 @@ impl<B: Backend> Session for EngineSession<B> {
         self.read(&self.encoder.forward(&self.backend, batch)?.tensor)
     }
 
-    fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling]) -> Result<Rows> {
-        let hidden = self.encoder.forward(&self.backend, batch)?;
-        let parts = poolings.iter().map(|&pooling| self.read(&pool(&self.backend, &hidden, pooling)?));
+    fn pooled(&self, batch: &TokenBatch, poolings: &[Pooling], skipped: usize) -> Result<Rows> {
+        let hidden = self.encoder.forward(&self.backend, batch)?.skip(&self.backend, skipped)?;
+        let parts = poolings.iter().map(|&pooling| self.pooled_by(pooling, &hidden, skipped));
         let mut parts = parts.collect::<Result<Vec<Rows>>>()?;
         if parts.len() == 1 {
             return Ok(parts.remove(0));

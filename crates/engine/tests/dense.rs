@@ -38,7 +38,8 @@ fn write_dense(folder: &Path, outputs: usize, inputs: usize, seed: usize, settin
 fn write_modules(folder: &Path, modules: &[(&str, &str)]) {
     let front = [("", "Transformer"), ("1_Pooling", "Pooling")];
     let all = front.iter().chain(modules);
-    let all: Vec<Value> = all.map(|(path, kind)| json!({"path": path, "type": format!("a.b.{kind}")})).collect();
+    let all: Vec<Value> =
+        all.map(|(path, kind)| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")})).collect();
     fs::write(folder.join("modules.json"), Value::from(all).to_string()).unwrap();
 }
 
@@ -144,5 +145,5 @@ fn what_does_not_fit_is_named() {
     refused("module_input_name is token_embeddings");
     fs::remove_file(dense.join("model.safetensors")).unwrap();
     write_modules(folder, &[("2_Dense", "LayerNorm")]);
-    refused("type is a.b.LayerNorm");
+    refused("missing field `dimension`");
 }

@@ -95,18 +95,32 @@ fn damaged_settings_are_errors_that_name_the_file() {
 #[test]
 fn modules_that_are_not_supported_are_named() {
     let folder = copy("sentence-mean");
-    let module =
-        |path: &str, kind: &str| format!(r#"{{"idx": 0, "name": "0", "path": "{path}", "type": "a.b.{kind}"}}"#);
-    let transformer = module("", "Transformer");
-    let pooling = module("1_Pooling", "Pooling");
+    let module = |path: &str, class: &str| format!(r#"{{"idx": 0, "name": "0", "path": "{path}", "type": "{class}"}}"#);
+    let own = |path: &str, kind: &str| module(path, &format!("sentence_transformers.models.{kind}"));
+    let transformer = own("", "Transformer");
+    let pooling = own("1_Pooling", "Pooling");
+    let two = [transformer.clone(), pooling.clone()];
+    let after = |third: String| [two.as_slice(), &[third]].concat();
     for (modules, expected) in [
-        (vec![transformer.clone(), module("2_Dense", "Dense")], "type is a.b.Dense"),
-        (vec![module("", "CLIPModel")], "type is a.b.CLIPModel"),
+        (vec![transformer.clone(), own("2_Dense", "Dense")], "type is sentence_transformers.models.Dense"),
+        (vec![own("", "CLIPModel")], "type is sentence_transformers.models.CLIPModel"),
+        (vec![own("0_BoW", "BoW"), own("1_Dense", "Dense")], "models.BoW"),
+        (vec![own("0_WordEmbeddings", "WordEmbeddings"), pooling.clone()], "models.WordEmbeddings"),
+        (vec![own("", "StaticEmbedding"), own("1_Normalize", "Normalize")], "models.StaticEmbedding"),
+        (vec![own("", "Router")], "models.Router"),
+        (vec![own("", "Asym"), own("1_Normalize", "Normalize")], "models.Asym"),
+        (vec![transformer.clone(), own("1_CNN", "CNN"), own("2_Pooling", "Pooling")], "models.CNN"),
+        (vec![transformer.clone(), own("1_LSTM", "LSTM"), own("2_Pooling", "Pooling")], "models.LSTM"),
+        (vec![transformer.clone(), own("1", "WeightedLayerPooling"), pooling.clone()], "models.WeightedLayerPooling"),
+        (vec![transformer.clone(), own("1_WordWeights", "WordWeights"), pooling.clone()], "models.WordWeights"),
+        (after(own("2_Pooling", "Pooling")), "models.Pooling"),
+        (after(module("2_Normalize", "my.own.Normalize")), "type is my.own.Normalize"),
+        (vec![module("", "custom_st.Transformer"), pooling.clone()], "type is custom_st.Transformer"),
         (vec![transformer.clone()], "without Pooling"),
-        (vec![transformer.clone(), module("../x", "Pooling")], "path is ../x"),
-        (vec![transformer.clone(), module("/etc", "Pooling")], "path is /etc"),
-        (vec![module("0_Transformer", "Transformer"), pooling.clone()], "0_Transformer"),
-        (vec![transformer.clone(), module("missing", "Pooling")], "missing has no config.json"),
+        (vec![transformer.clone(), own("../x", "Pooling")], "path is ../x"),
+        (vec![transformer.clone(), own("/etc", "Pooling")], "path is /etc"),
+        (vec![own("0_Transformer", "Transformer"), pooling.clone()], "0_Transformer"),
+        (vec![transformer.clone(), own("missing", "Pooling")], "missing has no config.json"),
         (vec![], "without Pooling"),
     ] {
         write(folder.path(), "modules.json", &format!("[{}]", modules.join(",")));
@@ -183,13 +197,10 @@ fn a_default_prompt_is_put_before_every_text() {
     assert_eq!(prompted.encode(&["the"]).unwrap().data(), plain.encode(&["a fox the"]).unwrap().data());
     write(folder.path(), "config_sentence_transformers.json", config);
 
-    write(folder.path(), "1_Pooling/config.json", r#"{"pooling_mode_mean_tokens": true, "include_prompt": false}"#);
-    let error = sentence_error(folder.path()).to_string();
-    assert!(error.contains("include_prompt is false"), "{error}");
     write(folder.path(), "config_sentence_transformers.json", r#"{"default_prompt_name": "missing"}"#);
     assert!(sentence_error(folder.path()).to_string().contains("default_prompt_name is missing"));
-    write(folder.path(), "config_sentence_transformers.json", r#"{"truncate_dim": 8}"#);
-    assert!(sentence_error(folder.path()).to_string().contains("truncate_dim is 8"));
+    write(folder.path(), "config_sentence_transformers.json", r#"{"truncate_dim": 0}"#);
+    assert!(sentence_error(folder.path()).to_string().contains("truncate_dim is 0"));
 }
 
 /// The layout of E5 and BGE-M3: XLM-RoBERTa, first token, unit length.
@@ -222,7 +233,8 @@ fn lowercasing_spares_special_tokens() {
     write(
         folder.path(),
         "modules.json",
-        r#"[{"path": "", "type": "x.Transformer"}, {"path": "1", "type": "x.Pooling"}]"#,
+        r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+            {"path": "1", "type": "sentence_transformers.models.Pooling"}]"#,
     );
     write(folder.path(), "1/config.json", "{}");
     let cased = SentenceTransformer::from_pretrained(name(folder.path())).unwrap();

@@ -81,6 +81,56 @@ fn a_model_is_downloaded_once_and_then_found_without_the_network() {
 }
 
 #[test]
+fn a_transformer_in_a_folder_of_its_own_is_downloaded_from_there() {
+    let cache = tempfile::tempdir().unwrap();
+    let fixture = copy("sentence/own-folder");
+    // Not a model's, and files that nothing needs.
+    std::fs::write(fixture.path().join("config.json"), r#"{"__version__": "1.0.0"}"#).unwrap();
+    std::fs::write(fixture.path().join("model.safetensors"), "nothing").unwrap();
+    let server = Server::start(fixture.path(), Fault::None);
+    let hub = hub(cache.path(), &server.endpoint);
+    let model = SentenceTransformer::builder(ID).hub(hub.clone()).build().unwrap();
+    let local = SentenceTransformer::from_pretrained(fixture.path().display().to_string()).unwrap();
+    assert_eq!(model.encode(&["a fox"]).unwrap().data(), local.encode(&["a fox"]).unwrap().data());
+    assert_eq!(model.max_length(), 20);
+    assert_eq!(server.asked(&["GET", "0_Transformer/model.safetensors"]), 1);
+    let needless = [format!("{COMMIT}/model.safetensors"), format!("{COMMIT}/config.json"), "golden".to_owned()];
+    assert!(needless.iter().all(|file| server.asked(&[file]) == 0));
+
+    let asked = server.count();
+    let found = Hub { offline: true, ..hub.clone() }.find(ID, None).unwrap();
+    assert_eq!(found.origin(), Origin::Cache);
+    assert_eq!(found.transformer(), found.path().join("0_Transformer"));
+    assert_eq!(hub.find(ID, None).unwrap().origin(), Origin::Cache);
+    assert_eq!(server.count(), asked, "the model is complete");
+
+    std::fs::rename(
+        fixture.path().join("0_Transformer/model.safetensors"),
+        fixture.path().join("0_Transformer/tf_model.h5"),
+    )
+    .unwrap();
+    let server = Server::start(fixture.path(), Fault::None);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub { cache: cache.path().into(), endpoint: Some(server.endpoint.clone()), ..hub };
+    assert_eq!(
+        failure(&hub, ID).to_string(),
+        "org/model on the hub has no 0_Transformer/model.safetensors; it has [0_Transformer/tf_model.h5]"
+    );
+}
+
+#[test]
+fn a_length_in_a_file_of_an_old_name_is_downloaded() {
+    let cache = tempfile::tempdir().unwrap();
+    let fixture = copy("sentence-mean");
+    let old = fixture.path().join("sentence_distilbert_config.json");
+    std::fs::rename(fixture.path().join("sentence_bert_config.json"), old).unwrap();
+    let server = Server::start(fixture.path(), Fault::None);
+    let hub = hub(cache.path(), &server.endpoint);
+    assert_eq!(SentenceTransformer::builder(ID).hub(hub.clone()).build().unwrap().max_length(), 12);
+    assert_eq!(hub.find(ID, None).unwrap().origin(), Origin::Cache);
+}
+
+#[test]
 fn shards_and_revisions_are_followed() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(&fixtures().join("xlm-roberta"), Fault::None);
@@ -134,6 +184,17 @@ fn a_model_without_what_is_needed_is_named() {
     let server = Server::start(folder.path(), Fault::None);
     let error = failure(&hub(cache.path(), &server.endpoint), ID).to_string();
     assert_eq!(error, "org/model on the hub has no model.safetensors; it has [tf_model.h5]");
+}
+
+#[test]
+fn a_model_of_another_kind_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let modules = r#"[{"path": "0_StaticEmbedding", "type": "sentence_transformers.models.StaticEmbedding"}]"#;
+    std::fs::write(folder.path().join("modules.json"), modules).unwrap();
+    let server = Server::start(folder.path(), Fault::None);
+    let error = failure(&hub(cache.path(), &server.endpoint), ID);
+    assert!(matches!(&error, HubError::NoTransformer { class, .. } if class.ends_with(".StaticEmbedding")), "{error}");
 }
 
 #[test]

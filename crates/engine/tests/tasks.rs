@@ -194,7 +194,24 @@ fn files_of_sentence_transformers_count_where_it_saved_the_folder() {
         "modules.json",
         r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]"#,
     );
+    like(&ranked(), [(1, 0.491_031), (0, 0.484_243)]);
+    let own = |settings: &str| {
+        let text = format!(r#"{{"activation_fn": "torch.nn.modules.linear.Identity", {settings}}}"#);
+        write("config_sentence_transformers.json", &text);
+    };
+    own(r#""model_type": "SentenceTransformer""#);
+    like(&ranked(), [(1, 0.491_031), (0, 0.484_243)]);
+    own(r#""model_type": "CrossEncoder""#);
     like(&ranked(), [(1, -0.036_157), (0, -0.051_075)]);
+
+    let refused = || Reranker::from_pretrained(path(copy.path())).err().unwrap().to_string();
+    write("sentence_bert_config.json", r#"{"transformer_task": "text-generation"}"#);
+    assert!(refused().contains("transformer_task is text-generation; supported: sequence-classification"));
+    own(r#""model_type": "CrossEncoder", "default_prompt_name": "query""#);
+    assert!(refused().contains("default_prompt_name is query"));
+    own(r#""model_type": "CrossEncoder""#);
+    write("modules.json", r#"[{"type": "a.Transformer"}, {"type": "a.Dense"}]"#);
+    assert!(refused().contains("the list of modules is a.Transformer, a.Dense"));
 }
 
 #[test]

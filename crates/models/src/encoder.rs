@@ -172,6 +172,22 @@ impl<B: Backend> Encoder<B> {
 }
 
 impl<B: Backend> Hidden<B> {
+    /// Without the first `skipped` rows of each sequence: what is pooled where a prompt is not.
+    ///
+    /// # Errors
+    /// The backend's own; one is that a sequence would have no rows left.
+    pub fn skip(self, backend: &B, skipped: usize) -> Result<Self> {
+        if skipped == 0 {
+            return Ok(self);
+        }
+        let kept = || self.segments.ranges().map(|range| (range.start + skipped).min(range.end)..range.end);
+        let lengths: Vec<usize> = kept().map(|range| range.len()).collect();
+        let segments = Segments::from_lengths(&lengths)?;
+        let rows: Vec<u32> = kept().flatten().map(|row| row as u32).collect();
+        let tensor = backend.take_rows(&self.tensor, &rows)?; // [rows - sequences * skipped, hidden]
+        Ok(Self { tensor, layout: backend.layout(&segments)?, segments })
+    }
+
     /// The first row of each sequence, `[sequences, hidden]`.
     pub(crate) fn first_rows(&self, backend: &B) -> Result<B::Tensor> {
         let rows: Vec<u32> = self.segments.ranges().map(|range| range.start as u32).collect();

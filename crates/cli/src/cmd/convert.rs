@@ -78,6 +78,10 @@ pub(crate) fn run(args: &ConvertArgs, verbosity: Verbosity) -> Result<()> {
         bail!("{}", description.model.misfit);
     }
     let source = description.folder.path();
+    let transformer = description.folder.transformer();
+    if transformer != source {
+        bail!("the weights of {model} are in a folder of their own: name {} to convert them", transformer.display());
+    }
     if fs::canonicalize(source).is_ok_and(|source| target.starts_with(source)) {
         let inside =
             format!("{} is inside the model's own folder, which is copied: name one elsewhere", output.display());

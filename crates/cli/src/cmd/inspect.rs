@@ -165,7 +165,7 @@ fn report(model: String, description: &Description, list: bool) -> Result<Report
         vocab_size: config.vocab_size(),
         max_positions: config.max_tokens(),
         max_length: *max_length,
-        config: config_json(folder.path())?,
+        config: config_json(&folder.transformer())?,
         parameters,
         quantised: config.quantisation().map(ToString::to_string),
         tensors: tensors(inspection, list),

@@ -111,6 +111,7 @@ fn is_of_one_row(error: &Error) -> bool {
         error,
         Error::TooLong { .. }
             | Error::NoTokens { .. }
+            | Error::OnlyPrompt { .. }
             | Error::NoMask { .. }
             | Error::MaskCut { .. }
             | Error::Tokenise { .. }
@@ -124,6 +125,7 @@ fn index(error: &mut Error) -> Option<&mut usize> {
     match error {
         Error::TooLong { index, .. }
         | Error::NoTokens { index }
+        | Error::OnlyPrompt { index, .. }
         | Error::NonFinite { index }
         | Error::NoMask { index, .. }
         | Error::MaskCut { index, .. }

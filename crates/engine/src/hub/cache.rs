@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::{CONFIG, FORMATS, MODULES, OPTIONAL, TOKENIZER, VOCABULARIES, module_files, shards};
+use super::files::Files;
 use super::is_plain;
 
 /// What a cache holds of a model.
@@ -67,32 +67,25 @@ impl Repo {
             return Found::Incomplete(format!("no {}", snapshot.display()));
         }
         let has = |file: &str| snapshot.join(file).is_file();
-        if !has(CONFIG) {
-            return Found::Incomplete(format!("no {CONFIG}"));
+        let files = Files::new(&snapshot, has);
+        let missing = |file: &str| Found::Incomplete(format!("no {file}"));
+        if !has(&files.config()) {
+            return missing(&files.config());
         }
-        let (one, index) = FORMATS.into_iter().find(|(one, index)| has(one) || has(index)).unwrap_or(FORMATS[0]);
-        if !has(one) {
-            let Some(shards) = shards(&snapshot.join(index)) else {
-                return Found::Incomplete(format!("no {one}"));
-            };
-            if let Some(missing) = shards.iter().find(|shard| !has(shard)) {
-                return Found::Incomplete(format!("no {missing}"));
+        let (one, index) = files.weights();
+        if !has(&one) {
+            let Some(shards) = files.shards(&snapshot.join(index)) else { return missing(&one) };
+            if let Some(shard) = shards.iter().find(|shard| !has(shard)) {
+                return missing(shard);
             }
         }
-        let settled = |file: &str| has(file) || self.absent(&commit, file).is_file();
-        let tokenizer = has(TOKENIZER) || VOCABULARIES.into_iter().all(settled);
-        let optional = OPTIONAL.into_iter().all(settled);
-        if optional && tokenizer && module_files(&snapshot.join(MODULES)).iter().all(|file| settled(file)) {
-            Found::Complete(snapshot)
-        } else {
-            Found::Usable(snapshot)
-        }
+        let settled = |file: &String| has(file) || self.absent(&commit, file).is_file();
+        if files.optional().iter().all(settled) { Found::Complete(snapshot) } else { Found::Usable(snapshot) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::INDEX;
     use super::*;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -110,30 +103,50 @@ mod tests {
         assert!(matches!(repo.find("main"), Found::Incomplete(_)));
 
         write(&cache.path().join("models--org--name/refs/main"), COMMIT);
-        write(&snapshot.join(CONFIG), "{}");
+        write(&snapshot.join("config.json"), "{}");
         assert_eq!(repo.find("main"), Found::Incomplete("no model.safetensors".into()));
 
-        write(&snapshot.join(INDEX), r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#);
+        write(
+            &snapshot.join("model.safetensors.index.json"),
+            r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#,
+        );
         write(&snapshot.join("one.safetensors"), "");
         assert_eq!(repo.find("main"), Found::Incomplete("no two.safetensors".into()));
         write(&snapshot.join("two.safetensors"), "");
         assert_eq!(repo.find("main"), Found::Usable(snapshot.clone()));
         assert_eq!(repo.find(COMMIT), Found::Usable(snapshot.clone()));
 
-        for file in OPTIONAL {
-            write(&repo.absent(COMMIT, file), "");
-        }
+        let none = |files: &[&str]| files.iter().for_each(|file| write(&repo.absent(COMMIT, file), ""));
+        none(&["modules.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json"]);
+        none(&["special_tokens_map.json", "added_tokens.json", "sentence_bert_config.json", "adapter_config.json"]);
         assert_eq!(repo.find("main"), Found::Usable(snapshot.clone()), "nothing is known of vocabularies");
-        for file in VOCABULARIES {
-            write(&repo.absent(COMMIT, file), "");
-        }
+        none(&["vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spm.model"]);
         assert_eq!(repo.find("main"), Found::Complete(snapshot.clone()));
 
         let pooling = r#"[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
-        write(&snapshot.join(MODULES), pooling);
+        write(&snapshot.join("modules.json"), pooling);
         assert_eq!(repo.find("main"), Found::Usable(snapshot.clone()));
         write(&snapshot.join("1_Pooling/config.json"), "{}");
+        assert_eq!(repo.find("main"), Found::Usable(snapshot.clone()), "a length may be in a file of an old name");
+        write(&snapshot.join("sentence_bert_config.json"), "{}");
         assert_eq!(repo.find("main"), Found::Complete(snapshot));
+    }
+
+    #[test]
+    fn a_transformer_in_a_folder_of_its_own_is_looked_for_there() {
+        let cache = tempfile::tempdir().unwrap();
+        let repo = Repo::new(cache.path(), "org/name");
+        let snapshot = repo.snapshot(COMMIT);
+        let transformer = r#"[{"path": "0_BERT", "type": "sentence_transformers.models.Transformer"}]"#;
+        write(&snapshot.join("modules.json"), transformer);
+        // Of the library's version, as very old ones wrote it: no model's.
+        write(&snapshot.join("config.json"), "{}");
+        assert_eq!(repo.find(COMMIT), Found::Incomplete("no 0_BERT/config.json".into()));
+        write(&snapshot.join("0_BERT/config.json"), "{}");
+        write(&snapshot.join("0_BERT/pytorch_model.bin.index.json"), r#"{"weight_map": {"a": "one.bin"}}"#);
+        assert_eq!(repo.find(COMMIT), Found::Incomplete("no 0_BERT/one.bin".into()));
+        write(&snapshot.join("0_BERT/one.bin"), "");
+        assert_eq!(repo.find(COMMIT), Found::Usable(snapshot));
     }
 
     #[test]
@@ -143,6 +156,6 @@ mod tests {
         assert!(matches!(Repo::new(cache.path(), "a").find("main"), Found::Incomplete(_)));
         let index = cache.path().join("index.json");
         write(&index, r#"{"weight_map": {"a": "../secret"}}"#);
-        assert_eq!(shards(&index), None);
+        assert_eq!(Files::new(cache.path(), |_| false).shards(&index), None);
     }
 }

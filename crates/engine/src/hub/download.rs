@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::blob::Remote;
 use super::cache::Repo;
 use super::client::{Client, retry_after};
-use super::files::{CONFIG, FORMATS, MODULES, OPTIONAL, TOKENIZER, VOCABULARIES, module_files, shards};
+use super::files::Files;
 use super::{Hub, HubError, is_plain, refused, write_file};
 use crate::Event;
+use crate::modules::MODULES;
 
 /// Takes the model's files at `revision` and gives the snapshot's folder.
 pub(super) fn fetch(hub: &Hub, id: &str, revision: &str, listener: &dyn Fn(Event<'_>)) -> Result<PathBuf, HubError> {
@@ -69,26 +70,33 @@ impl<'a> Download<'a> {
 
     fn run(&self, revision: &str) -> Result<PathBuf, HubError> {
         let snapshot = self.repo.snapshot(&self.commit);
-        self.take(CONFIG)?;
-        for file in OPTIONAL {
-            self.take_optional(file)?;
+        let has = |file: &str| self.listed.contains(file);
+        if has(MODULES) {
+            // It says where the others are.
+            self.download(MODULES)?;
         }
-        if !self.listed.contains(TOKENIZER) {
-            for file in VOCABULARIES {
-                self.take_optional(file)?;
+        let files = Files::new(&snapshot, has);
+        let take = |file: String| {
+            if has(&file) {
+                return self.download(&file);
             }
+            let near = |name: &&String| files.is_beside(name) && name.contains("model");
+            let present = self.listed.iter().filter(near).cloned().collect();
+            Err(HubError::NoSuchFile { name: self.id.to_owned(), file, present })
+        };
+        if let Some(class) = files.other_than_transformer().filter(|_| !has(&files.config())) {
+            return Err(HubError::NoTransformer { name: self.id.to_owned(), class: class.to_owned() });
         }
-        for file in module_files(&snapshot.join(MODULES)) {
+        take(files.config())?;
+        for file in files.optional() {
             self.take_optional(&file)?;
         }
-        let has = |file: &str| self.listed.contains(file);
-        let (one, index) = FORMATS.into_iter().find(|(one, index)| has(one) || has(index)).unwrap_or(FORMATS[0]);
-        if has(one) || !has(index) {
-            self.take(one)?;
+        let (one, index) = files.weights();
+        if has(&one) || !has(&index) {
+            take(one)?;
         } else {
             let unreadable = || HubError::Answer { name: self.id.to_owned(), reason: format!("{index} is damaged") };
-            let index = self.take(index)?;
-            for shard in shards(&index).ok_or_else(unreadable)? {
+            for shard in files.shards(&self.download(&index)?).ok_or_else(unreadable)? {
                 self.download(&shard)?;
             }
         }
@@ -96,16 +104,6 @@ impl<'a> Download<'a> {
             write_file(&self.repo.reference(revision), &self.commit)?;
         }
         Ok(snapshot)
-    }
-
-    /// A file that must be there.
-    fn take(&self, file: &'static str) -> Result<PathBuf, HubError> {
-        if !self.listed.contains(file) {
-            let near = |name: &&String| !name.contains('/') && name.contains("model");
-            let present = self.listed.iter().filter(near).cloned().collect();
-            return Err(HubError::NoSuchFile { name: self.id.to_owned(), file, present });
-        }
-        self.download(file)
     }
 
     /// A file that need not be there; that it is not is noted in the cache, as Python does.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::options::{Listener, Options};
-use crate::{Error, Event, Result, bundled};
+use crate::{Error, Event, Result, bundled, modules};
 
 /// The branch that is meant if none is named.
 const MAIN: &str = "main";
@@ -189,6 +189,13 @@ impl ModelFolder {
         &self.path
     }
 
+    /// The folder with `config.json`, weights and tokenizer: nearly always the same, but a model of sentence-transformers may
+    /// have its transformer in a folder of its own, which `modules.json` names.
+    #[must_use]
+    pub fn transformer(&self) -> PathBuf {
+        self.path.join(modules::transformer(&self.path))
+    }
+
     /// Where it came from.
     #[must_use]
     pub fn origin(&self) -> Origin {
@@ -255,9 +262,17 @@ pub enum HubError {
         /// The model's id.
         name: String,
         /// The file.
-        file: &'static str,
+        file: String,
         /// Files that come near.
         present: Vec<String>,
+    },
+    /// A model of sentence-transformers whose texts go through something else than a transformer.
+    #[error("{name} on the hub has no transformer: its first module is {class}, which is not supported")]
+    NoTransformer {
+        /// The model's id.
+        name: String,
+        /// The class of its first module.
+        class: String,
     },
     /// An address or a token that cannot be one.
     #[error("{variable} {problem}")]

@@ -1,35 +1,34 @@
 //! What a sentence-transformers folder says: its modules, how they pool, how long a text may be.
 //!
 //! ```text
-//! modules.json                      the modules in order: Transformer, Pooling, then Dense and Normalize in any order
-//! 1_Pooling/config.json             how rows become one
-//! 2_Dense/config.json               a linear layer after that; its weights lie beside it (`steps.rs`)
-//! sentence_bert_config.json         max_seq_length, do_lower_case
-//! config_sentence_transformers.json prompts
+//! modules.json                      the modules in order: Transformer, Pooling, then Dense, LayerNorm and Normalize in any order
+//! sentence_bert_config.json         how long a text may be, and its case (`transformer.rs`); beside the Transformer's weights
+//! 1_Pooling/config.json             how rows become one (`pooling.rs`)
+//! 2_Dense/config.json               a linear layer after that (`dense.rs`); its weights lie beside it (`steps.rs`)
+//! config_sentence_transformers.json prompts, and to how many columns embeddings are cut
 //! ```
+//!
+//! Modules that are not here are refused by name: bags and tables of words (`BoW`, `WordEmbeddings`, `WordWeights`,
+//! `StaticEmbedding`), what works on rows before they are pooled (`CNN`, `LSTM`, `WeightedLayerPooling`), what chooses
+//! among modules (`Router`, once `Asym`), pictures (`CLIPModel`), and classes that are not the library's.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::{Path, PathBuf};
 
 use mlxt_models::Pooling;
 use serde::Deserialize;
 
-use super::steps::{Dense, Step};
+use super::dense::Dense;
+use super::steps::{LayerNorm, Step};
+use super::transformer::ROWS;
+use super::{pooling, transformer};
 use crate::json::read_optional;
-use crate::pipeline::FolderSettings;
+use crate::modules::{self, MODULES};
+use crate::pipeline::refuse_adapter;
 use crate::{Error, Result};
 
-/// Names that `sentence_bert_config.json` had in old folders.
-const SENTENCE_CONFIGS: [&str; 8] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-    "sentence_mpnet_config.json",
-];
+/// What `modules.json` may list.
+const SUPPORTED: &str = "sentence_transformers' Transformer, then Pooling, then Dense, LayerNorm and Normalize";
 
 /// How a folder's sentence embeddings are made.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,60 +39,13 @@ pub struct SentenceConfig {
     pub steps: Vec<Step>,
     /// Is put before every text.
     pub prompt: String,
+    /// Whether its tokens are pooled with the text's.
+    pub include_prompt: bool,
     /// Whether the folder says so itself, or the defaults for plain checkpoints were taken.
     pub from_folder: bool,
 }
 
-#[derive(Deserialize)]
-struct Module {
-    #[serde(default)]
-    path: String,
-    r#type: String,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools)] // the file's own
-struct PoolingConfig {
-    pooling_mode: Option<Modes>,
-    pooling_mode_cls_token: bool,
-    pooling_mode_max_tokens: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    pooling_mode_weightedmean_tokens: bool,
-    pooling_mode_lasttoken: bool,
-    include_prompt: bool,
-}
-
-impl Default for PoolingConfig {
-    fn default() -> Self {
-        Self {
-            pooling_mode: None,
-            pooling_mode_cls_token: false,
-            pooling_mode_max_tokens: false,
-            pooling_mode_mean_tokens: false,
-            pooling_mode_mean_sqrt_len_tokens: false,
-            pooling_mode_weightedmean_tokens: false,
-            pooling_mode_lasttoken: false,
-            include_prompt: true,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Modes {
-    One(String),
-    Several(Vec<String>),
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TransformerConfig {
-    max_seq_length: Option<usize>,
-    do_lower_case: Option<bool>,
-}
-
+/// `config_sentence_transformers.json`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelConfig {
@@ -111,46 +63,47 @@ impl SentenceConfig {
     /// [`Error::UnsupportedSetting`] for modules and settings that would change the result and are not supported;
     /// damaged or unreadable files.
     pub(crate) fn read(folder: &Path, prompt_name: Option<&str>) -> Result<Self> {
-        let prompt = prompt(folder, prompt_name)?;
-        let path = folder.join("modules.json");
-        let Some(modules) = read_optional::<Vec<Module>>(&path)? else {
-            return Ok(Self {
-                poolings: vec![Pooling::Mean],
-                steps: vec![Step::Normalize],
-                prompt,
-                from_folder: false,
-            });
+        refuse_adapter(&folder.join(modules::transformer(folder)))?;
+        let path = folder.join("config_sentence_transformers.json");
+        let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
+        let truncated = truncation(config.truncate_dim, &path)?;
+        let prompt = prompt(config, prompt_name, path)?;
+        let plain =
+            Self { poolings: vec![Pooling::Mean], steps: vec![], prompt, include_prompt: true, from_folder: false };
+        let mut config = match modules::read(folder)? {
+            None => Self { steps: vec![Step::Normalize], ..plain },
+            Some(modules) => plain.with_modules(folder, &modules)?,
         };
+        config.steps.extend(truncated);
+        Ok(config)
+    }
+
+    /// With what the modules say.
+    fn with_modules(mut self, folder: &Path, modules: &[modules::Module]) -> Result<Self> {
         let unsupported = |setting, found: &str, supported| {
-            Err(Error::UnsupportedSetting { path: path.clone(), setting, found: found.to_owned(), supported })
+            Err(Error::UnsupportedSetting { path: folder.join(MODULES), setting, found: found.to_owned(), supported })
         };
-        let mut poolings = Vec::new();
-        let mut steps = Vec::new();
         for (place, module) in modules.iter().enumerate() {
-            if !Path::new(&module.path).components().all(|c| matches!(c, Component::Normal(_))) {
+            let Some(inside) = module.place() else {
                 return unsupported("path", &module.path, "a folder inside the model's");
-            }
-            match (place, module.r#type.rsplit('.').next().unwrap_or_default()) {
-                (0, "Transformer") if module.path.is_empty() => {}
-                (0, "Transformer") => {
-                    return unsupported("path of the Transformer", &module.path, "the model's own folder");
-                }
-                (1, "Pooling") => poolings = read_pooling(&folder.join(&module.path), &prompt)?,
-                (2.., "Dense") => steps.push(Step::Dense(Dense::read(&folder.join(&module.path))?)),
-                (2.., "Normalize") => steps.push(Step::Normalize),
+            };
+            let own = folder.join(inside);
+            match (place, module.kind().unwrap_or_default()) {
+                (0, "Transformer") => transformer::check(&own, &ROWS)?,
+                (1, "Pooling") => (self.poolings, self.include_prompt) = pooling::read(&own)?,
+                (2.., "Dense") => self.steps.push(Step::Dense(Dense::read(&own)?)),
+                (2.., "LayerNorm") => self.steps.push(Step::LayerNorm(LayerNorm::read(&own)?)),
+                (2.., "Normalize") => self.steps.push(Step::Normalize),
                 // Acts in training only.
                 (2.., "Dropout") => {}
-                _ => return unsupported("type", &module.r#type, "Transformer, then Pooling, then Dense and Normalize"),
+                _ => return unsupported("type", &module.r#type, SUPPORTED),
             }
         }
-        if poolings.is_empty() {
-            return unsupported(
-                "the list of modules",
-                "without Pooling",
-                "Transformer, then Pooling, then Dense and Normalize",
-            );
+        if modules.len() < 2 {
+            return unsupported("the list of modules", "without Pooling", SUPPORTED);
         }
-        Ok(Self { poolings, steps, prompt, from_folder: true })
+        self.from_folder = true;
+        Ok(self)
     }
 
     /// Whether embeddings get unit length.
@@ -158,11 +111,13 @@ impl SentenceConfig {
         self.steps.last() == Some(&Step::Normalize)
     }
 
-    /// Makes embeddings end with unit length, or not.
+    /// Makes embeddings end with unit length, or not; the same columns either way.
     pub(super) fn set_normalize(&mut self, normalize: bool) {
+        let cut = self.steps.pop_if(|step| matches!(step, Step::Truncate(_)));
         while self.normalizes() {
             self.steps.pop();
         }
+        self.steps.extend(cut);
         if normalize {
             self.steps.push(Step::Normalize);
         }
@@ -171,47 +126,40 @@ impl SentenceConfig {
     /// Columns of an embedding whose pooled row has `columns`.
     ///
     /// # Errors
-    /// [`Error::UnsupportedSetting`] if a `Dense` takes another number than what comes before it gives.
+    /// [`Error::UnsupportedSetting`] if a module takes another number than what comes before it gives.
     pub(super) fn width(&self, mut columns: usize) -> Result<usize> {
         for step in &self.steps {
-            if let Step::Dense(dense) = step {
-                if dense.inputs != columns {
-                    return Err(Error::UnsupportedSetting {
-                        path: dense.folder.join("config.json"),
-                        setting: "in_features",
-                        found: dense.inputs.to_string(),
-                        supported: "the columns that the module before it gives",
-                    });
+            let (folder, setting, takes, gives) = match step {
+                Step::Dense(dense) => (&dense.folder, "in_features", dense.inputs, dense.outputs),
+                Step::LayerNorm(norm) => (&norm.folder, "dimension", norm.columns, norm.columns),
+                Step::Truncate(most) => {
+                    columns = columns.min(*most);
+                    continue;
                 }
-                columns = dense.outputs;
+                Step::Normalize => continue,
+            };
+            if takes != columns {
+                let supported = "the columns that the module before it gives";
+                let path = folder.join("config.json");
+                return Err(Error::UnsupportedSetting { path, setting, found: takes.to_string(), supported });
             }
+            columns = gives;
         }
         Ok(columns)
     }
 }
 
-/// Length and case, from whichever of the file's names there is.
-///
-/// # Errors
-/// Damaged or unreadable files.
-pub(crate) fn transformer_settings(folder: &Path) -> Result<FolderSettings> {
-    for name in SENTENCE_CONFIGS {
-        if let Some(config) = read_optional::<TransformerConfig>(&folder.join(name))? {
-            let lowercase = config.do_lower_case.unwrap_or(false);
-            return Ok(FolderSettings { max_tokens: config.max_seq_length, lowercase });
-        }
+/// The cut to fewer columns. It comes after all modules, and nothing is normalised again after it.
+fn truncation(columns: Option<usize>, path: &Path) -> Result<Option<Step>> {
+    if columns == Some(0) {
+        let (setting, supported) = ("truncate_dim", "null, 1 or more");
+        return Err(Error::UnsupportedSetting { path: path.into(), setting, found: "0".into(), supported });
     }
-    Ok(FolderSettings::default())
+    Ok(columns.map(Step::Truncate))
 }
 
 /// The prompt that sentence-transformers puts before every text: the one asked for, else the default, else none.
-fn prompt(folder: &Path, asked: Option<&str>) -> Result<String> {
-    let path = folder.join("config_sentence_transformers.json");
-    let config: ModelConfig = read_optional(&path)?.unwrap_or_default();
-    if let Some(dim) = config.truncate_dim {
-        let (setting, supported) = ("truncate_dim", "null");
-        return Err(Error::UnsupportedSetting { path, setting, found: dim.to_string(), supported });
-    }
+fn prompt(config: ModelConfig, asked: Option<&str>, path: PathBuf) -> Result<String> {
     // These two every model has; they are empty unless the file says otherwise.
     let mut prompts: BTreeMap<String, String> = ["query", "document"].map(|name| (name.into(), String::new())).into();
     prompts.extend(config.prompts.unwrap_or_default());
@@ -226,63 +174,4 @@ fn prompt(folder: &Path, asked: Option<&str>) -> Result<String> {
         }),
         (None, None) => Ok(String::new()),
     }
-}
-
-fn read_pooling(folder: &Path, prompt: &str) -> Result<Vec<Pooling>> {
-    let path = folder.join("config.json");
-    let Some(config) = read_optional::<PoolingConfig>(&path)? else {
-        return Err(Error::MissingFile {
-            folder: folder.into(),
-            file: "config.json",
-            advice: "modules.json names this folder; download it too",
-        });
-    };
-    if !config.include_prompt && !prompt.is_empty() {
-        let (setting, supported) = ("include_prompt", "true where a prompt is used");
-        return Err(Error::UnsupportedSetting { path, setting, found: "false".into(), supported });
-    }
-    let names = match config.pooling_mode {
-        Some(Modes::One(name)) => vec![name],
-        Some(Modes::Several(names)) => names,
-        None => return Ok(legacy_modes(&config)),
-    };
-    let unknown = |found: String| Error::UnsupportedSetting {
-        path: path.clone(),
-        setting: "pooling_mode",
-        found,
-        supported: "cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken",
-    };
-    if names.is_empty() {
-        return Err(unknown("empty".into()));
-    }
-    names.into_iter().map(|name| mode(&name).ok_or_else(|| unknown(name))).collect()
-}
-
-fn mode(name: &str) -> Option<Pooling> {
-    Some(match name {
-        "cls" => Pooling::Cls,
-        "max" => Pooling::Max,
-        "mean" => Pooling::Mean,
-        "mean_sqrt_len_tokens" => Pooling::MeanSqrtLength,
-        "weightedmean" => Pooling::WeightedMean,
-        "lasttoken" => Pooling::Last,
-        _ => return None,
-    })
-}
-
-/// Several at once stand in this order, whatever their order in the file; none means the mean.
-fn legacy_modes(config: &PoolingConfig) -> Vec<Pooling> {
-    let modes = [
-        (config.pooling_mode_cls_token, Pooling::Cls),
-        (config.pooling_mode_max_tokens, Pooling::Max),
-        (config.pooling_mode_mean_tokens, Pooling::Mean),
-        (config.pooling_mode_mean_sqrt_len_tokens, Pooling::MeanSqrtLength),
-        (config.pooling_mode_weightedmean_tokens, Pooling::WeightedMean),
-        (config.pooling_mode_lasttoken, Pooling::Last),
-    ];
-    let mut active: Vec<Pooling> = modes.into_iter().filter(|(on, _)| *on).map(|(_, pooling)| pooling).collect();
-    if active.is_empty() {
-        active.push(Pooling::Mean);
-    }
-    active
 }

@@ -2,30 +2,36 @@
 //!
 //! Where next: `config.rs` for what a folder says, `steps.rs` for what follows pooling, `embeddings.rs` for the result.
 
+mod activation;
 mod config;
+mod dense;
 mod embeddings;
+mod pooling;
 mod steps;
+pub(crate) mod transformer;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use mlxt_models::Pooling;
 
+pub use self::activation::Elementwise;
 pub use self::config::SentenceConfig;
-pub(crate) use self::config::transformer_settings;
+pub use self::dense::Dense;
 pub use self::embeddings::{Embeddings, cosine_similarity};
-pub use self::steps::{Dense, Step};
+pub use self::steps::{LayerNorm, Step};
+pub(crate) use self::transformer::{SENTENCE_CONFIGS, transformer_settings};
 
 use self::steps::Loaded;
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::{Pipeline, finite};
 use crate::text::AutoTokenizer;
-use crate::{Info, Result, hub};
+use crate::{Error, Info, Result, hub};
 
 /// A model that turns texts into vectors whose angle tells how alike they are.
 ///
-/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, dense layers, normalisation,
-/// prompt, length and case. A plain checkpoint gets mean pooling and unit length; [`Builder::pooling`] and [`Builder::normalize`]
+/// A folder in the layout of sentence-transformers (`modules.json`) is honoured: pooling, dense layers, norms, number of
+/// columns, prompt, length and case. A plain checkpoint gets mean pooling and unit length; [`Builder::pooling`] and [`Builder::normalize`]
 /// change either. Loads once and may be called from several threads at once.
 ///
 /// ```
@@ -43,6 +49,8 @@ pub struct SentenceTransformer {
     config: SentenceConfig,
     steps: Vec<Loaded>,
     dim: usize,
+    /// Tokens at the start of each text that are not pooled: those of a prompt that is to be left out.
+    skipped: usize,
 }
 
 impl SentenceTransformer {
@@ -62,14 +70,18 @@ impl SentenceTransformer {
     /// The embedding of each text, in input order. The empty text is one too: its special tokens.
     ///
     /// # Errors
-    /// Texts that cannot be tokenised or are too long, results that are not finite, the device's own.
+    /// Texts that cannot be tokenised or are too long, or have nothing beside a prompt that is not pooled; results that are not
+    /// finite; the device's own.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Embeddings> {
         let prompted: Vec<Cow<'_, str>> = texts.iter().map(|text| self.prompted(text.as_ref())).collect();
         let ids = self.pipeline.tokenise(&prompted)?;
+        if let Some(index) = ids.iter().position(|text| text.ids.len() <= self.skipped) {
+            return Err(Error::OnlyPrompt { index, prompt: self.config.prompt.clone() });
+        }
         let dim = self.dim();
         let mut data = vec![0.0; ids.len() * dim];
         self.pipeline.for_each_batch(&ids, |batch, places| {
-            let pooled = self.pipeline.session().pooled(batch, &self.config.poolings)?;
+            let pooled = self.pipeline.session().pooled(batch, &self.config.poolings, self.skipped)?;
             for (&place, row) in places.iter().zip(pooled.iter()) {
                 let row = self.steps.iter().fold(row.to_vec(), |row, step| step.apply(row));
                 finite(place, &row)?;
@@ -180,9 +192,14 @@ impl Load for SentenceTransformer {
         if let Some(normalize) = extra.normalize {
             config.set_normalize(normalize);
         }
-        let pipeline = Pipeline::load(folder.path(), options, transformer_settings(folder.path())?, None)?;
+        let transformer = folder.transformer();
+        let pipeline = Pipeline::load(&transformer, options, transformer_settings(&transformer)?, None)?;
+        let skipped = match config.prompt.as_str() {
+            prompt if config.include_prompt || prompt.is_empty() => 0,
+            prompt => pipeline.tokenizer().prompt_tokens(prompt)?,
+        };
         let dim = config.width(config.poolings.len() * pipeline.session().hidden_size())?;
         let steps = config.steps.iter().map(Loaded::load).collect::<Result<_>>()?;
-        Ok(Self { pipeline, config, steps, dim })
+        Ok(Self { pipeline, config, steps, dim, skipped })
     }
 }

@@ -1,133 +1,90 @@
-//! What sentence-transformers does to pooled rows: modules `Dense` and `Normalize`, in any order. On the host, where the
-//! rows end anyway; a `Dense` of 768 x 768 is a thousandth of the encoder's work on a text of 15 tokens.
+//! What sentence-transformers does to pooled rows: modules `Dense`, `LayerNorm` and `Normalize`, in any order, and a cut to
+//! fewer columns. On the host, where the rows end anyway; a `Dense` of 768 x 768 is a thousandth of the encoder's work on a text
+//! of 15 tokens.
 
 use std::path::{Path, PathBuf};
 
-use mlxt_backend::{Activation, reference};
 use mlxt_models::Weights;
 use serde::Deserialize;
 
+use super::activation::Elementwise;
+use super::dense::Dense;
 use super::embeddings::normalize;
-use crate::json::read_optional;
-use crate::{Error, Result};
+use crate::{Result, modules};
 
 /// Sums of a product that run beside each other: what the compiler makes vectors of.
 const LANES: usize = 16;
 
-/// A module after pooling.
+/// What is added to a variance, as `torch.nn.LayerNorm` has it unless told otherwise, which the module cannot be.
+const EPSILON: f64 = 1e-5;
+
+/// What happens to a row after pooling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
     /// `activation(W x + b)`.
     Dense(Dense),
+    /// To mean zero and variance one, then a gain and a shift for each column.
+    LayerNorm(LayerNorm),
     /// To unit length.
     Normalize,
+    /// To so many columns at most, the first ones.
+    Truncate(usize),
 }
 
-/// What the `config.json` of a `Dense` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dense {
+/// What the `config.json` of a `LayerNorm` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerNorm {
     /// Where its weights lie.
     pub folder: PathBuf,
-    /// Columns before it.
-    pub inputs: usize,
-    /// Columns after it.
-    pub outputs: usize,
-    /// Whether it has a bias.
-    pub bias: bool,
-    /// Its activation.
-    pub activation: Activation,
+    /// Columns before and after it.
+    pub columns: usize,
 }
 
+/// As the file has it.
 #[derive(Deserialize)]
-struct DenseConfig {
-    in_features: usize,
-    out_features: usize,
-    #[serde(default = "yes")]
-    bias: bool,
-    #[serde(default = "tanh")]
-    activation_function: String,
-    #[serde(default = "sentence_embedding")]
-    module_input_name: String,
-    module_output_name: Option<String>,
+struct LayerNormConfig {
+    dimension: usize,
 }
 
-fn yes() -> bool {
-    true
-}
-
-fn tanh() -> String {
-    "torch.nn.modules.activation.Tanh".into()
-}
-
-fn sentence_embedding() -> String {
-    "sentence_embedding".into()
-}
-
-impl Dense {
+impl LayerNorm {
     /// Reads the settings in `folder`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Json`], [`Error::Io`]; [`Error::UnsupportedSetting`] for an activation that is
-    /// not torch's, and for a module that works on something else than the embedding.
+    /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Io`].
     pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config: DenseConfig = read_optional(&path)?.ok_or_else(|| Error::MissingFile {
-            folder: folder.into(),
-            file: "config.json",
-            advice: "modules.json names this folder; download it too",
-        })?;
-        let unsupported = |setting, found: String, supported| {
-            Err(Error::UnsupportedSetting { path: path.clone(), setting, found, supported })
-        };
-        let output = config.module_output_name.unwrap_or_else(|| config.module_input_name.clone());
-        for (setting, found) in [("module_input_name", config.module_input_name), ("module_output_name", output)] {
-            if found != sentence_embedding() {
-                return unsupported(setting, found, "sentence_embedding");
-            }
-        }
-        let Some(activation) = activation(&config.activation_function) else {
-            let supported = "torch.nn's Identity, Tanh, ReLU, ReLU6, LeakyReLU, GELU, SiLU, Sigmoid, Mish, Hardswish";
-            return unsupported("activation_function", config.activation_function, supported);
-        };
-        let (inputs, outputs, bias) = (config.in_features, config.out_features, config.bias);
-        Ok(Self { folder: folder.into(), inputs, outputs, bias, activation })
+        let LayerNormConfig { dimension } = modules::config(folder)?;
+        Ok(Self { folder: folder.into(), columns: dimension })
     }
-}
-
-/// The activation of a class of torch, with that class's defaults.
-fn activation(class: &str) -> Option<Activation> {
-    Some(match class.strip_prefix("torch.nn.")?.rsplit('.').next()? {
-        "Identity" => Activation::Identity,
-        "Tanh" => Activation::Tanh,
-        "ReLU" => Activation::Relu,
-        "ReLU6" => Activation::Relu6,
-        "LeakyReLU" => Activation::LeakyRelu,
-        "GELU" => Activation::Gelu,
-        "SiLU" => Activation::Silu,
-        "Sigmoid" => Activation::Sigmoid,
-        "Mish" => Activation::Mish,
-        "Hardswish" => Activation::HardSwish,
-        _ => return None,
-    })
 }
 
 /// A step with its weights.
 pub(super) enum Loaded {
-    Dense { weight: Vec<f32>, bias: Vec<f32>, activation: Activation },
+    Dense { weight: Vec<f32>, bias: Vec<f32>, activation: Elementwise },
+    LayerNorm { gain: Vec<f32>, shift: Vec<f32> },
     Normalize,
+    Truncate(usize),
 }
 
 impl Loaded {
     /// Reads a step's weights, if it has any.
     ///
     /// # Errors
-    /// [`Error::Model`] if they are missing, damaged or not what the settings say.
+    /// [`crate::Error::Model`] if they are missing, damaged or not what the settings say.
     pub(super) fn load(step: &Step) -> Result<Self> {
-        let Step::Dense(dense) = step else { return Ok(Self::Normalize) };
-        let linear = Weights::open(&dense.folder)?.dense(dense.outputs, dense.inputs, dense.bias)?;
-        let bias = linear.bias.map_or_else(|| vec![0.0; dense.outputs], |bias| bias.to_f32());
-        Ok(Self::Dense { weight: linear.weight.to_f32(), bias, activation: dense.activation })
+        Ok(match step {
+            Step::Dense(dense) => {
+                let linear = Weights::open(&dense.folder)?.dense(dense.outputs, dense.inputs, dense.bias)?;
+                let bias = linear.bias.map_or_else(|| vec![0.0; dense.outputs], |bias| bias.to_f32());
+                Self::Dense { weight: linear.weight.to_f32(), bias, activation: dense.activation }
+            }
+            Step::LayerNorm(norm) => {
+                let [gain, shift] = Weights::open(&norm.folder)?.layer_norm(norm.columns)?.map(|part| part.to_f32());
+                Self::LayerNorm { gain, shift }
+            }
+            Step::Normalize => Self::Normalize,
+            Step::Truncate(columns) => Self::Truncate(*columns),
+        })
     }
 
     /// What it makes of one row.
@@ -135,14 +92,24 @@ impl Loaded {
         match self {
             Self::Dense { weight, bias, activation } => {
                 let outputs = weight.chunks_exact(row.len().max(1)).zip(bias);
-                let activate = |x: f32| reference::activate(*activation, f64::from(x)) as f32;
-                outputs.map(|(weights, bias)| activate(dot(weights, &row) + bias)).collect()
+                return outputs.map(|(weights, bias)| activation.apply(dot(weights, &row) + bias)).collect();
             }
-            Self::Normalize => {
-                normalize(&mut row);
-                row
-            }
+            Self::LayerNorm { gain, shift } => layer_norm(&mut row, gain, shift),
+            Self::Normalize => normalize(&mut row),
+            Self::Truncate(columns) => row.truncate(*columns),
         }
+        row
+    }
+}
+
+/// `gain (x − mean) / √(variance + ε) + shift`, with the variance of all values, not of a sample.
+fn layer_norm(row: &mut [f32], gain: &[f32], shift: &[f32]) {
+    let mean_of = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / row.len() as f64;
+    let mean = mean_of(&mut row.iter().map(|&x| f64::from(x)));
+    let variance = mean_of(&mut row.iter().map(|&x| (f64::from(x) - mean).powi(2)));
+    let scale = (variance + EPSILON).sqrt().recip();
+    for ((x, gain), shift) in row.iter_mut().zip(gain).zip(shift) {
+        *x = ((f64::from(*x) - mean) * scale) as f32 * gain + shift;
     }
 }
 
@@ -170,15 +137,6 @@ mod tests {
             let row: Vec<f32> = (1..=length).map(|i| i as f32).collect();
             let expected: f32 = row.iter().map(|x| x * x).sum();
             assert_eq!(dot(&row, &row), expected, "{length}");
-        }
-    }
-
-    #[test]
-    fn activations_are_classes_of_torch() {
-        assert_eq!(activation("torch.nn.modules.linear.Identity"), Some(Activation::Identity));
-        assert_eq!(activation("torch.nn.modules.activation.Hardswish"), Some(Activation::HardSwish));
-        for unknown in ["Tanh", "my.module.Tanh", "torch.nn.modules.activation.PReLU", ""] {
-            assert_eq!(activation(unknown), None, "{unknown}");
         }
     }
 }

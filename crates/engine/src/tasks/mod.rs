@@ -29,7 +29,7 @@ use crate::{Result, hub};
 /// Loads the model `name` with the head of `task`.
 fn load(name: &str, options: &Options, task: Task) -> Result<Pipeline> {
     let folder = hub::find(name, options)?;
-    Pipeline::load(folder.path(), options, FolderSettings::default(), Some(task))
+    Pipeline::load(&folder.transformer(), options, FolderSettings::default(), Some(task))
 }
 
 /// `eˣ / Σ eˣ`, summed in f64.

@@ -1,12 +1,16 @@
 //! Documents ordered by how well they answer a query, as sentence-transformers' `CrossEncoder` does.
 
+use std::path::Path;
+
 use mlxt_models::{Config, Task};
 use serde::Deserialize;
 
 use super::sigmoid;
 use crate::json::read_optional;
+use crate::modules::{self, MODULES};
 use crate::options::{Builder, Load, Options};
 use crate::pipeline::{FolderSettings, Pipeline};
+use crate::sentence::transformer::{SCORES, check};
 use crate::sentence::transformer_settings;
 use crate::{Error, Info, Result, hub};
 
@@ -90,12 +94,14 @@ impl Load for Reranker {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let path = folder.path();
-        // As sentence-transformers does: its own files count where it saved the folder.
-        let own = path.join("modules.json").exists();
-        let settings = if own { transformer_settings(path)? } else { FolderSettings::default() };
-        let pipeline = Pipeline::load(path, options, settings, Some(Task::Rerank))?;
-        let activation = Activation::read(path, own, pipeline.config())?;
+        let (path, transformer) = (folder.path(), folder.transformer());
+        let (mut own, mut settings) = (ModelConfig::default(), FolderSettings::default());
+        if let Some(saved) = ModelConfig::saved(path)? {
+            check(&transformer, &SCORES)?;
+            (own, settings) = (saved, transformer_settings(&transformer)?);
+        }
+        let pipeline = Pipeline::load(&transformer, options, settings, Some(Task::Rerank))?;
+        let activation = Activation::read(path, own.activation_fn, pipeline.config())?;
         Ok(Self { pipeline, activation })
     }
 }
@@ -112,24 +118,41 @@ enum Activation {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelConfig {
+    model_type: Option<String>,
     activation_fn: Option<String>,
     default_prompt_name: Option<String>,
 }
 
-impl Activation {
-    /// From the first of the places where versions of sentence-transformers wrote it; without any, the sigmoid. `own` says whether
-    /// its own files count.
-    fn read(folder: &std::path::Path, own: bool, config: &Config) -> Result<Self> {
+impl ModelConfig {
+    /// What sentence-transformers' own files in `folder` say, if it saved a cross-encoder there. It leaves those of another
+    /// kind of model aside.
+    fn saved(folder: &Path) -> Result<Option<Self>> {
+        let Some(modules) = modules::read(folder)? else { return Ok(None) };
         let path = folder.join("config_sentence_transformers.json");
-        let file: Option<ModelConfig> = if own { read_optional(&path)? } else { None };
-        let file = file.unwrap_or_default();
-        if let Some(found) = file.default_prompt_name {
+        let config: Self = read_optional(&path)?.unwrap_or_default();
+        if config.model_type.as_deref() != Some("CrossEncoder") {
+            return Ok(None);
+        }
+        if let Some(found) = config.default_prompt_name {
             return Err(Error::UnsupportedSetting { path, setting: "default_prompt_name", found, supported: "null" });
         }
+        if modules.len() != 1 || modules[0].kind() != Some("Transformer") {
+            let found = modules.iter().map(|module| module.r#type.as_str()).collect::<Vec<_>>().join(", ");
+            let (setting, supported) = ("the list of modules", "one Transformer of sentence_transformers");
+            return Err(Error::UnsupportedSetting { path: folder.join(MODULES), setting, found, supported });
+        }
+        Ok(Some(config))
+    }
+}
+
+impl Activation {
+    /// `own`, of sentence-transformers' own file, or the first of the places in `config.json` where its versions wrote it;
+    /// without any, the sigmoid.
+    fn read(folder: &Path, own: Option<String>, config: &Config) -> Result<Self> {
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let in_config = || config.raw("sentence_transformers").and_then(|section| text(section.get("activation_fn")?));
         let old = || config.raw("sbert_ce_default_activation_function").and_then(text);
-        match file.activation_fn.or_else(in_config).or_else(old) {
+        match own.or_else(in_config).or_else(old) {
             None => Ok(Self::Sigmoid),
             Some(found) => Self::named(&found).ok_or_else(|| Error::UnsupportedSetting {
                 path: folder.join("config.json"),

@@ -249,6 +249,15 @@ impl AutoTokenizer {
         self.map(texts, |index, text| self.ids_at(index, text.as_ref()))
     }
 
+    /// Tokens of `prompt` alone without the special one at its end: as many as sentence-transformers leaves out of each
+    /// text that begins with it, even where the two together have other tokens.
+    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        let ids = self.ids_at(0, prompt)?.ids;
+        let added = self.inner.get_added_tokens_decoder();
+        let ends_special = ids.last().and_then(|id| added.get(id)).is_some_and(|token| token.special);
+        Ok(ids.len() - usize::from(ends_special))
+    }
+
     /// The ids of each pair of texts, in input order.
     pub(crate) fn pair_ids<A, B>(&self, pairs: &[(A, B)]) -> Result<Vec<TokenIds>>
     where
@@ -314,7 +323,7 @@ impl Load for AutoTokenizer {
 
     fn load(name: &str, options: &Options, (): ()) -> Result<Self> {
         let folder = hub::find(name, options)?;
-        let mut tokenizer = Self::from_folder(folder.path(), options.threads)?;
+        let mut tokenizer = Self::from_folder(&folder.transformer(), options.threads)?;
         // Without a model there are no positions to run out of: a text may have any length unless a limit is asked for.
         let limit = Limits::new(usize::MAX, &tokenizer, None).choose(options.max_length)?;
         if options.truncate {

@@ -75,11 +75,16 @@ pub fn goldens() -> Vec<Golden> {
 pub fn golden(folder: PathBuf) -> Golden {
     let text = std::fs::read(folder.join("golden.json")).unwrap();
     let file: File = serde_json::from_slice(&text).unwrap();
+    let tensors = tensors(&folder);
+    Golden { folder, cases: file.cases, tensors }
+}
+
+/// The values of a folder's `golden.safetensors`, by name.
+pub fn tensors(folder: &Path) -> HashMap<String, Vec<f32>> {
     let bytes = std::fs::read(folder.join("golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let floats = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    let tensors = tensors.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect();
-    Golden { folder, cases: file.cases, tensors }
+    tensors.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect()
 }
 
 /// The largest difference of two lists of one length.

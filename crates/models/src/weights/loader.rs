@@ -190,26 +190,24 @@ impl<'a> Loader<'a> {
         Ok(Self { weights, quantisation: None, prefix, role: Role::Base, requested: BTreeMap::new(), empty, misfit })
     }
 
-    /// The one linear layer that `weights` are: that of a `Dense` of sentence-transformers.
+    /// What `request` asks for, if that is all `weights` hold: a module of sentence-transformers, called `kind` in errors.
     ///
     /// # Errors
     /// [`Error::Misfit`] if they are something else.
-    pub(super) fn dense(
+    pub(super) fn alone<R>(
         weights: &'a Weights,
-        outputs: usize,
-        inputs: usize,
-        bias: bool,
-    ) -> Result<LinearPart<HostTensor>> {
-        let mut loader = Self::named(weights, String::new(), "Dense")?;
-        let weight = loader.tensor("linear.weight", &[outputs, inputs]);
-        let bias = bias.then(|| loader.tensor("linear.bias", &[outputs]));
+        kind: &'static str,
+        request: impl FnOnce(&mut Self) -> R,
+    ) -> Result<R> {
+        let mut loader = Self::named(weights, String::new(), kind)?;
+        let parts = request(&mut loader);
         let (roles, mut misfit) = loader.finish();
         let others = weights.tensors.iter().filter(|(name, _)| roles.get(*name) == Some(&Role::Head));
         misfit
             .unexpected
             .extend(others.map(|(name, stored)| NamedShape { name: name.clone(), shape: stored.entry.shape.clone() }));
         misfit.check()?;
-        Ok(LinearPart { weight, bias })
+        Ok(parts)
     }
 
     /// Makes requests outside the base model's names: for a task's head.

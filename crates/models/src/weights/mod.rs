@@ -96,7 +96,21 @@ impl Weights {
     /// # Errors
     /// [`Error::Misfit`] if the tensors are others.
     pub fn dense(&self, outputs: usize, inputs: usize, bias: bool) -> Result<LinearPart<HostTensor>> {
-        Loader::dense(self, outputs, inputs, bias)
+        Loader::alone(self, "Dense", |loader| LinearPart {
+            weight: loader.tensor("linear.weight", &[outputs, inputs]),
+            bias: bias.then(|| loader.tensor("linear.bias", &[outputs])),
+        })
+    }
+
+    /// The gain and the shift of a `LayerNorm` of sentence-transformers: `norm.weight` and `norm.bias`, each `[columns]`,
+    /// and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`] if the tensors are others.
+    pub fn layer_norm(&self, columns: usize) -> Result<[HostTensor; 2]> {
+        Loader::alone(self, "LayerNorm", |loader| {
+            ["norm.weight", "norm.bias"].map(|name| loader.tensor(name, &[columns]))
+        })
     }
 
     /// All tensors, sorted by name.
