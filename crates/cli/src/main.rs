@@ -110,11 +110,13 @@ fn numbers_are_values(command: clap::Command) -> clap::Command {
 /// Help and version go to standard output; anything else is wrong usage, shortened to what is wrong.
 fn help_or_usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // It fails only if standard output is closed.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match error.print() {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                complain(&format!("cannot write standard output: {error}"));
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        },
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             complain(&no_command(command, std::env::args_os()));
             ExitCode::from(2)

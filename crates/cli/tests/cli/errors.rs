@@ -69,6 +69,13 @@ fn a_name_that_promises_compression_is_refused_whatever_the_format() {
 }
 
 #[test]
+fn a_model_has_one_checkpoint() {
+    let given = format!("bert-base={}", fixture("bert"));
+    let error = failure(2, &["study", "run", "quick", "--checkpoint", &given, "--checkpoint", &given]);
+    assert!(error.contains("--checkpoint bert-base=") && error.contains("name one"), "{error}");
+}
+
+#[test]
 fn a_number_below_zero_is_told_its_least_by_every_option() {
     for (command, option, least) in [
         (&["embed", "-m", "m", "a"][..], "--threads", "must be at least 1"),

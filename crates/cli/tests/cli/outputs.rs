@@ -229,6 +229,11 @@ fn a_full_disk_is_an_error_that_names_the_file() {
         assert!(error.contains("cannot write standard output: No space left"), "{format}: {error}");
     }
     assert!(!std::fs::metadata("/dev/full").unwrap().is_file());
+    for help in ["--help", "--version"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = mlxt([help]).stdout(full).output().unwrap();
+        assert!(error_line(1, &output).contains("cannot write standard output: No space left"), "{help}");
+    }
     assert!(mlxt(["embed", "-m", &model, "a", "-o", "/dev/null"]).output().unwrap().status.success());
     assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }

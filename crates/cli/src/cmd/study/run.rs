@@ -63,7 +63,7 @@ pub(crate) fn run(args: RunArgs, verbosity: Verbosity) -> Result<()> {
     if !patterns.is_empty() {
         plan.variants = patterns;
     }
-    let checkpoints = args.checkpoint.iter().map(|text| checkpoint(text)).collect::<Result<BTreeMap<_, _>>>()?;
+    let checkpoints = checkpoints(&args.checkpoint)?;
     let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let date = machine::utc(started.as_secs());
     let records = args.output.unwrap_or_else(|| format!("{}-{}.jsonl", plan.name, &date[..10]).into());
@@ -84,6 +84,18 @@ pub(crate) fn run(args: RunArgs, verbosity: Verbosity) -> Result<()> {
     let summary = runner::run(&study, &mut |event| shown.hear(event))?;
     shown.clear();
     finish(&study.records, summary, args.strict, verbosity)
+}
+
+/// The folder of each model's checkpoint.
+fn checkpoints(texts: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut checkpoints = BTreeMap::new();
+    for text in texts {
+        let (model, folder) = checkpoint(text)?;
+        if checkpoints.insert(model, folder).is_some() {
+            return Err(Usage::error(format!("--checkpoint {text}: this model has a folder already: name one")));
+        }
+    }
+    Ok(checkpoints)
 }
 
 /// A model's name and the folder of its checkpoint.
