@@ -336,13 +336,17 @@ fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// A file to write, whose name says what is in it: one of `formats`, and nothing that is compressed.
+/// A file to write, whose name says what is in it: one of `formats`, and nothing that is compressed or another's.
 pub(crate) fn new_file(formats: &'static str) -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(move |path| {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let compressed = output::COMPRESSED.contains(&extension.as_str());
-        let what = || format!("nothing is compressed here: leave out .{extension}, and let it end in {formats}");
-        if compressed { Err(what()) } else { Ok(path) }
+        if output::COMPRESSED.contains(&extension.as_str()) {
+            return Err(format!("nothing is compressed here: leave out .{extension}, and let it end in {formats}"));
+        }
+        if output::FOREIGN.contains(&extension.as_str()) {
+            return Err(format!("no .{extension} files are written: let it end in {formats}"));
+        }
+        Ok(path)
     })
 }
 

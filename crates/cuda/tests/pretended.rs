@@ -424,3 +424,28 @@ fn a_device_that_is_lost_is_an_error_each_time() {
     assert!(is_known(&whole_life(&options).unwrap_err()));
     drop((cuda, encoder));
 }
+
+#[test]
+fn threads_share_a_device() {
+    let gpu = alone!(threads_share_a_device);
+    let cuda = gpu.open(Arithmetic::F16);
+    let encoder = encoder(&cuda).unwrap();
+    let lengths: [&[usize]; 5] = [&[3], &[14], &[9, 130, 2], &[14; 20], &[190, 14]];
+    // Each shape is recorded while others run, and results are held while programs run that would write over them.
+    let work = |first: usize| {
+        let held: Vec<_> = (0..40)
+            .map(|turn| {
+                let lengths = lengths[(first + turn) % lengths.len()];
+                assert_eq!(forward(&cuda, &encoder, lengths).unwrap().len(), lengths.len() * 256);
+                let sequences: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![5; length]).collect();
+                (encoder.forward(&cuda, &TokenBatch::from_sequences(&sequences).unwrap()).unwrap(), lengths)
+            })
+            .collect();
+        for (hidden, lengths) in held {
+            assert_eq!(cuda.read(&hidden.tensor).unwrap().len(), lengths.iter().sum::<usize>() * 256);
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|first| drop(scope.spawn(move || work(first)))));
+    drop((encoder, cuda));
+    assert_eq!(gpu.alive(), []);
+}

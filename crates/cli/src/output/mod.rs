@@ -31,6 +31,9 @@ pub(crate) use text::{Text, shown};
 pub(crate) const COMPRESSED: [&str; 12] =
     ["gz", "tgz", "bz2", "xz", "lzma", "zst", "lz4", "br", "sz", "zip", "npz", "7z"];
 
+/// Extensions of tables that are neither read nor written.
+pub(crate) const FOREIGN: [&str; 5] = ["tsv", "arrow", "feather", "xls", "xlsx"];
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

@@ -69,6 +69,15 @@ fn a_name_that_promises_compression_is_refused_whatever_the_format() {
 }
 
 #[test]
+fn a_name_of_a_format_that_there_is_not_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.TSV");
+    let error = failure(2, &["tokenize", "-m", &fixture("bert"), "fox", "-o", out.to_str().unwrap()]);
+    assert!(error.contains("out.TSV") && error.contains("no .tsv files are written: let it end in .jsonl"), "{error}");
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_model_has_one_checkpoint() {
     let given = format!("bert-base={}", fixture("bert"));
     let error = failure(2, &["study", "run", "quick", "--checkpoint", &given, "--checkpoint", &given]);
