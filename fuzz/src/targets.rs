@@ -88,28 +88,44 @@ impl Target {
                 seeds
             }
             Self::Tokenizer => {
-                let mut seeds = Vec::new();
-                for name in ["bert", "roberta", "xlm-roberta", "distilbert", "sentence-max"] {
-                    let mut files = Vec::new();
-                    for entry in fs::read_dir(fixtures.join(name))? {
-                        let path = entry?.path();
-                        let weights = path.extension().is_some_and(|x| WEIGHTS.iter().any(|w| x == *w));
-                        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                        if path.is_file() && !weights && !file_name.starts_with("golden") {
-                            files.push((file_name, fs::read(path)?));
-                        }
-                    }
+                let names = [
+                    "bert",
+                    "roberta",
+                    "xlm-roberta",
+                    "distilbert",
+                    "sentence-max",
+                    "sentence/dense",
+                    "sentence/own-folder",
+                ];
+                let seed = |name: &str| {
+                    let mut files = read_all(&fixtures.join(name), "")?;
                     if name.starts_with("sentence") {
-                        files.push(file(&format!("{name}/1_Pooling/config.json"), "1_Pooling/config.json")?);
                         files.push(("model.safetensors".to_owned(), small_safetensors()));
                     }
-                    seeds.push(files);
-                }
+                    Ok(files)
+                };
+                let mut seeds = names.into_iter().map(seed).collect::<Result<Vec<_>>>()?;
                 seeds.extend(old_vocabularies());
                 seeds
             }
         })
     }
+}
+
+/// The files of a fixture, those in folders too, their names with `prefix`; without weights and what is expected of it.
+fn read_all(folder: &Path, prefix: &str) -> Result<Files> {
+    let mut files = Files::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let weights = path.extension().is_some_and(|x| WEIGHTS.iter().any(|w| x == *w));
+        if path.is_dir() {
+            files.extend(read_all(&path, &format!("{name}/"))?);
+        } else if !weights && !name.starts_with("golden") {
+            files.push((name, fs::read(path)?));
+        }
+    }
+    Ok(files)
 }
 
 fn tokenise(folder: &Path) -> String {
