@@ -48,7 +48,7 @@ const ILLEGAL_ADDRESS: i32 = 700;
 
 /// What the pretended driver is asked and told beside its work.
 struct Gpu {
-    library: Library,
+    driver: Library,
     cache: tempfile::TempDir,
 }
 
@@ -66,28 +66,32 @@ impl Gpu {
             return None;
         };
         // SAFETY: it does nothing when it is loaded.
-        let library = unsafe { Library::new(Path::new(&folder).join(NAMES[0])) }.unwrap();
-        let gpu = Self { library, cache: tempfile::tempdir().unwrap() };
+        let driver = unsafe { Library::new(Path::new(&folder).join(NAMES[0])) }.unwrap();
+        let gpu = Self { driver, cache: tempfile::tempdir().unwrap() };
         let code = format!(".text.{}\0", Vec::from_iter(kernels()).join("\0.text."));
-        let length = code.len();
         // SAFETY: of this type in cuda.c, which copies the text.
-        unsafe {
-            gpu.library.get::<unsafe extern "C" fn(*const u8, usize)>(b"pretend_code").unwrap()(code.as_ptr(), length);
-        };
+        unsafe { gpu.function::<unsafe extern "C" fn(*const u8, usize)>("code")(code.as_ptr(), code.len()) };
         Some(gpu)
+    }
+
+    /// What tests call of the driver.
+    ///
+    /// # Safety
+    /// In cuda.c it has this type.
+    unsafe fn function<F: Copy>(&self, name: &str) -> F {
+        // SAFETY: the caller's promise.
+        *unsafe { self.driver.get::<F>(format!("pretend_{name}").as_bytes()) }.unwrap()
     }
 
     fn capability(&self, capability: i32) {
         // SAFETY: of this type in cuda.c.
-        unsafe { self.library.get::<unsafe extern "C" fn(i32)>(b"pretend_capability").unwrap()(capability) }
+        unsafe { self.function::<unsafe extern "C" fn(i32)>("capability")(capability) }
     }
 
     /// The call behind so many others fails, or all from it on.
     fn fail(&self, after: i64, with: i32, all: bool) {
         // SAFETY: of this type in cuda.c.
-        let call = unsafe { self.library.get::<unsafe extern "C" fn(i64, i32, i32)>(b"pretend_failure") };
-        // SAFETY: as above.
-        unsafe { call.unwrap()(after, with, i32::from(all)) }
+        unsafe { self.function::<unsafe extern "C" fn(i64, i32, i32)>("failure")(after, with, i32::from(all)) }
     }
 
     /// Nothing fails any more.
@@ -96,15 +100,14 @@ impl Gpu {
     }
 
     fn count(&self, of: &str) -> i64 {
-        let name = format!("pretend_{of}");
         // SAFETY: of this type in cuda.c.
-        unsafe { self.library.get::<unsafe extern "C" fn() -> i64>(name.as_bytes()).unwrap()() }
+        unsafe { self.function::<unsafe extern "C" fn() -> i64>(of)() }
     }
 
     /// What was made and not given back.
     fn alive(&self) -> Vec<(&'static str, i64)> {
         // SAFETY: of this type in cuda.c.
-        let alive = unsafe { self.library.get::<unsafe extern "C" fn(i32) -> i64>(b"pretend_alive") }.unwrap();
+        let alive = unsafe { self.function::<unsafe extern "C" fn(i32) -> i64>("alive") };
         // SAFETY: kinds are those of cuda.c.
         let counts = KINDS.iter().zip(0..).map(|(kind, number)| (*kind, unsafe { alive(number) }));
         counts.filter(|(_, count)| *count != 0).collect()
@@ -201,10 +204,14 @@ fn encoder(cuda: &Cuda) -> mlxt_models::Result<Encoder<Cuda>> {
     encoder_of(2, cuda)
 }
 
+/// Sequences of these lengths.
+fn batch(lengths: &[usize]) -> TokenBatch {
+    TokenBatch::from_sequences(&lengths.iter().map(|&length| vec![5; length]).collect::<Vec<_>>()).unwrap()
+}
+
 /// A forward from ids to values on the host.
 fn forward(cuda: &Cuda, encoder: &Encoder<Cuda>, lengths: &[usize]) -> mlxt_models::Result<Vec<f32>> {
-    let sequences: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![5; length]).collect();
-    let hidden = encoder.forward(cuda, &TokenBatch::from_sequences(&sequences)?)?;
+    let hidden = encoder.forward(cuda, &batch(lengths))?;
     let pooled = cuda.reduce_rows(&hidden.tensor, &hidden.layout, Reduction::Mean)?;
     Ok(cuda.read(&pooled)?)
 }
@@ -440,8 +447,7 @@ fn threads_share_a_device() {
             .map(|turn| {
                 let lengths = lengths[(first + turn) % lengths.len()];
                 assert_eq!(forward(&cuda, &encoder, lengths).unwrap().len(), lengths.len() * 256);
-                let sequences: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![5; length]).collect();
-                (encoder.forward(&cuda, &TokenBatch::from_sequences(&sequences).unwrap()).unwrap(), lengths)
+                (encoder.forward(&cuda, &batch(lengths)).unwrap(), lengths)
             })
             .collect();
         for (hidden, lengths) in held {
